@@ -1,0 +1,253 @@
+import json
+import shutil
+
+import pytest
+import torch
+from tiny_models import save_tiny_policy, tiny_policy
+
+from acelib.errors import CourseError
+from acelib.models import (
+    ModelError,
+    generate,
+    load_policy,
+    load_tokenizer,
+    render,
+    sample_tokens,
+    solve_messages,
+    stop_tokens,
+)
+
+QUESTIONS = [
+    "Sort xs.",
+    "Keep only the even numbers, then return the sum.",
+    "Reverse.",
+    "Sort xs twice, please.",
+]
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return tiny_policy()
+
+
+@pytest.fixture
+def conversations():
+    return [solve_messages("{question}\nReply with code.", q) for q in QUESTIONS]
+
+
+def prompt_ids(tokenizer, conversations):
+    return [tokenizer(render(tokenizer, c), add_special_tokens=False)["input_ids"] for c in conversations]
+
+
+def common_token(model, tokenizer, prompts):
+    """A token that greedy decoding reaches after a few steps, to serve as a second end of sequence."""
+    replies = sample_tokens(
+        model,
+        prompts,
+        n=1,
+        temperature=0,
+        max_new_tokens=12,
+        batch_size=8,
+        seed=0,
+        stop=[],
+        pad_id=tokenizer.pad_token_id,
+    )
+    return replies[1][0].ids[5]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("with_eos", [False, True])
+def test_greedy_equals_transformers_generate(policy, conversations, batch_size, with_eos):
+    model, tokenizer = policy
+    prompts = prompt_ids(tokenizer, conversations)
+    eos = [tokenizer.eos_token_id] + ([common_token(model, tokenizer, prompts)] if with_eos else [])
+    ours = sample_tokens(
+        model,
+        prompts,
+        n=2,
+        temperature=0,
+        max_new_tokens=40,
+        batch_size=batch_size,
+        seed=0,
+        stop=eos,
+        pad_id=tokenizer.pad_token_id,
+    )
+    ended = 0
+    for prompt, replies in zip(prompts, ours, strict=True):
+        theirs = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=40,
+            eos_token_id=eos,
+            pad_token_id=tokenizer.pad_token_id,
+        )[0, len(prompt) :].tolist()
+        for reply in replies:
+            assert reply.ids == theirs
+            assert reply.finished == (theirs[-1] in eos)
+            ended += reply.finished and len(theirs) < 40
+    assert ended > 0 or not with_eos
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.7])
+def test_samples_do_not_depend_on_batching_or_order(policy, conversations, top_p):
+    model, tokenizer = policy
+    options = dict(n=5, temperature=0.9, top_p=top_p, max_new_tokens=20, seed=7)
+    together = generate(model, tokenizer, conversations, batch_size=64, **options)
+    apart = generate(model, tokenizer, conversations[::-1], batch_size=3, **options)[::-1]
+    alone = [generate(model, tokenizer, [c], batch_size=2, **options)[0] for c in conversations]
+
+    def ids(replies):
+        return [[r.token_ids for r in row] for row in replies]
+
+    assert ids(together) == ids(apart) == ids(alone)
+    other = generate(model, tokenizer, conversations, batch_size=64, **(options | {"seed": 8}))
+    assert ids(together) != ids(other)
+    twice = generate(model, tokenizer, [conversations[0]] * 2, batch_size=64, **options)
+    assert ids(twice)[0] != ids(twice)[1]
+
+
+def test_logprob_is_the_models_own(policy, conversations):
+    model, tokenizer = policy
+    prompt = prompt_ids(tokenizer, conversations)[0]
+    for reply in generate(
+        model, tokenizer, conversations[:1], n=4, temperature=0.8, max_new_tokens=15, batch_size=4, seed=1
+    )[0]:
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + reply.token_ids])).logits[0, len(prompt) - 1 : -1]
+        expected = torch.log_softmax(logits / 0.8, -1).gather(1, torch.tensor(reply.token_ids)[:, None]).sum()
+        assert reply.logprob == pytest.approx(expected.item(), abs=1e-3)
+
+
+def test_frequencies_follow_the_model_and_top_p(policy, conversations):
+    model, tokenizer = policy
+    prompt = prompt_ids(tokenizer, conversations)[0]
+    with torch.no_grad():
+        p = torch.softmax(model(torch.tensor([prompt])).logits[0, -1], -1)
+
+    def frequencies(top_p):
+        replies = sample_tokens(
+            model,
+            [prompt],
+            n=4000,
+            temperature=1,
+            top_p=top_p,
+            max_new_tokens=1,
+            batch_size=4000,
+            seed=3,
+            stop=[],
+            pad_id=0,
+        )[0]
+        return torch.bincount(torch.tensor([r.ids[0] for r in replies]), minlength=len(p)) / 4000
+
+    assert (frequencies(1.0) - p).abs().max() < 0.03
+    ordered, order = p.sort(descending=True)
+    nucleus = order[: int((ordered.cumsum(0) < 0.5).sum()) + 1]
+    expected = torch.zeros_like(p)
+    expected[nucleus] = p[nucleus] / p[nucleus].sum()
+    assert (frequencies(0.5) - expected).abs().max() < 0.03
+    assert frequencies(0.5)[expected == 0].sum() == 0
+
+
+def test_sliding_window_models_work(conversations):
+    model, tokenizer = tiny_policy(use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    prompts = prompt_ids(tokenizer, conversations)
+    ours = sample_tokens(
+        model,
+        prompts,
+        n=1,
+        temperature=0,
+        max_new_tokens=20,
+        batch_size=64,
+        seed=0,
+        stop=stop_tokens(model, tokenizer),
+        pad_id=tokenizer.pad_token_id,
+    )
+    for prompt, (reply,) in zip(prompts, ours, strict=True):
+        theirs = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=20,
+        )[0, len(prompt) :].tolist()
+        assert reply.ids == theirs
+
+
+def test_every_end_of_sequence_token_stops(policy):
+    model, tokenizer = tiny_policy()
+    model.generation_config.eos_token_id = [5, 9]
+    assert stop_tokens(model, tokenizer) == sorted({5, 9, tokenizer.eos_token_id})
+
+
+def test_progress_reaches_the_total(policy, conversations):
+    seen = []
+    generate(
+        *policy,
+        conversations,
+        n=3,
+        temperature=1,
+        max_new_tokens=2,
+        batch_size=5,
+        seed=0,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(5, 12), (10, 12), (12, 12)]
+
+
+def test_braces_in_a_question_survive():
+    assert solve_messages("Q: {question}", "return {1: 2}")[0]["content"] == "Q: return {1: 2}"
+
+
+def test_round_trip_through_a_folder(tmp_path, conversations):
+    folder = save_tiny_policy(tmp_path / "policy")
+    model, tokenizer = load_policy(folder, device="cpu"), load_tokenizer(folder)
+    assert not model.training and model.dtype == torch.float32
+    a = generate(model, tokenizer, conversations, max_new_tokens=5, batch_size=2, seed=0, temperature=0)
+    b = generate(*tiny_policy(), conversations, max_new_tokens=5, batch_size=2, seed=0, temperature=0)
+    assert a == b
+
+
+def test_no_folder_names_the_profile(tmp_path):
+    for load in (load_policy, load_tokenizer):
+        with pytest.raises(ModelError, match="no model folder.*profile"):
+            load(tmp_path / "nowhere")
+    assert issubclass(ModelError, CourseError)
+
+
+def test_folder_without_weights_tokenizer_or_template(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ModelError, match="config.json"):
+        load_policy(empty)
+    folder = save_tiny_policy(tmp_path / "policy")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="no causal language model"):
+        load_policy(folder)
+
+    shutil.copytree(save_tiny_policy(tmp_path / "full"), tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="no tokenizer"):
+        load_tokenizer(tmp_path / "bare")
+
+    silent = tmp_path / "full"
+    (silent / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((silent / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (silent / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="no chat template"):
+        load_tokenizer(silent)
+
+
+def test_prompt_that_does_not_fit(policy, conversations):
+    with pytest.raises(ModelError, match="do not fit the model's context of 128"):
+        generate(*policy, conversations, max_new_tokens=120, batch_size=2, seed=0)
+
+
+@pytest.mark.parametrize("bad", [{"n": 0}, {"top_p": 0.0}, {"temperature": -1.0}, {"batch_size": 0}])
+def test_impossible_requests(policy, conversations, bad):
+    with pytest.raises(ModelError, match="Cannot sample"):
+        generate(*policy, conversations, **({"max_new_tokens": 2, "batch_size": 2, "seed": 0} | bad))
+
+
+def test_no_conversations_no_replies(policy):
+    assert generate(*policy, [], max_new_tokens=2, batch_size=2, seed=0) == []
