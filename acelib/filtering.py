@@ -1,0 +1,88 @@
+"""A stronger model's program decides which imagined tests survive (section 3.1 of the paper)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from acelib.errors import CourseError
+from acelib.judge import Report
+from acelib.sampling import sample_programs
+from acelib.schema import Problem, Program
+
+
+class FilterError(CourseError):
+    """Tests and verdicts that do not belong together."""
+
+
+def proxy_programs(
+    proxy: Any,
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    *,
+    prompt: str,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+    log: Path,
+    model_name: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Program]:
+    """One greedy program of the proxy per problem, in order."""
+    return sample_programs(
+        proxy,
+        tokenizer,
+        problems,
+        prompt=prompt,
+        n=1,
+        temperature=0.0,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+        log=log,
+        model_name=model_name,
+        progress=progress,
+    )
+
+
+def filter_tests(tests: Sequence[str], passed: Sequence[bool], min_tests: int = 5) -> tuple[str, ...] | None:
+    """The tests that the proxy's program passed, or None when fewer than `min_tests` are left.
+
+    Section 3.1 of the paper (its public code drops a question with three surviving tests or fewer: `min_tests=4`).
+    Raises FilterError when tests and verdicts differ in number.
+    """
+    if len(tests) != len(passed):
+        raise FilterError(
+            f"{len(tests)} tests have {len(passed)} verdicts; judge the program on exactly these tests."
+        )
+    kept = tuple(test for test, good in zip(tests, passed, strict=True) if good)
+    return kept if len(kept) >= min_tests else None
+
+
+def filter_problems(
+    problems: Sequence[Problem], passed: Sequence[Sequence[bool]], min_tests: int = 5
+) -> list[Problem]:
+    """The problems that keep enough tests, with those tests; `passed` holds one row of verdicts per problem."""
+    kept = ((p, filter_tests(p.tests, row, min_tests)) for p, row in zip(problems, passed, strict=True))
+    return [replace(problem, tests=tests) for problem, tests in kept if tests is not None]
+
+
+def passed_tests(reports: Sequence[Report]) -> list[list[bool]]:
+    """Verdicts as booleans, reports x tests."""
+    return [[bool(verdict.passed) for verdict in report.verdicts] for report in reports]
+
+
+def precision_recall(valid: Sequence[bool], kept: Sequence[bool]) -> tuple[float, float]:
+    """Share of kept tests that are valid, and share of valid tests that are kept; nan when there are none."""
+    both = sum(v and k for v, k in zip(valid, kept, strict=True))
+    return both / sum(kept) if any(kept) else float("nan"), both / sum(valid) if any(valid) else float("nan")
+
+
+def auc(scores: Sequence[float], correct: Sequence[bool]) -> float:
+    """Probability that a correct program scores above an incorrect one, ties counting half; nan without both kinds."""
+    good = [s for s, c in zip(scores, correct, strict=True) if c]
+    bad = [s for s, c in zip(scores, correct, strict=True) if not c]
+    if not good or not bad:
+        return float("nan")
+    return sum((g > b) + 0.5 * (g == b) for g, b in product(good, bad)) / (len(good) * len(bad))

@@ -1,0 +1,144 @@
+"""From pass rates to training signal: pass@k, preference pairs, the signal budget, the hard quarter."""
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from acelib.errors import CourseError
+from acelib.schema import Pair, Row
+
+
+class PairError(CourseError):
+    """Counts or thresholds that make no sense."""
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Probability that at least one of `k` programs, drawn without replacement from `n`, is among the `c` correct ones.
+
+    The unbiased estimator of Chen et al. 2021 (Eq. 1). Raises PairError unless 0 <= c <= n and 1 <= k <= n.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise PairError(
+            f"pass@k needs 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}, k={k}; draw more samples or lower k."
+        )
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def preference_pairs(
+    rates: Sequence[float],
+    min_gap: float = 0.4,
+    min_chosen: float = 0.8,
+    min_rejected: float = 0.0,
+    strict: bool = True,
+) -> list[tuple[int, int]]:
+    """Index pairs (better, worse) of one question's programs, by their pass rates (Eq. 3 of the paper).
+
+    `strict` compares as the paper writes it (>); otherwise gap and chosen are compared as its public code does (>=).
+    The rejected side must be strictly above `min_rejected` either way: a program that passes nothing often just
+    does not parse, and teaches the reward model only that.
+    """
+    slack = 1e-9 if strict else -1e-9  # 13/15 - 7/15 is 0.4, whatever the last bit says
+    return [
+        (i, j)
+        for i, good in enumerate(rates)
+        for j, bad in enumerate(rates)
+        if good - bad > min_gap + slack and good > min_chosen + slack and bad > min_rejected
+    ]
+
+
+def mixed_share(outcomes: Sequence[Hashable], n: int) -> float:
+    """Probability that `n` of a question's outcomes, drawn without replacement, are not all the same.
+
+    All-equal outcomes have equal advantages within the question, so only mixed ones carry signal about it.
+    Raises PairError unless 1 <= n <= len(outcomes).
+    """
+    if not 1 <= n <= len(outcomes):
+        raise PairError(f"Cannot draw {n} of {len(outcomes)} outcomes; sample more programs or lower n.")
+    same = sum(math.comb(count, n) for count in Counter(outcomes).values())
+    return 1.0 - same / math.comb(len(outcomes), n)
+
+
+def signal_budget(rates: Sequence[Sequence[float]], ns: Sequence[int], seed: int = 0) -> list[Row]:
+    """Share of questions with mixed outcomes for each n and reward, with a 95% interval over questions.
+
+    rates: questions x programs. Rows: n, reward ("binary" or "pass rate"), share, low, high.
+    """
+    rewards: dict[str, Callable[[float], Hashable]] = {
+        "binary": lambda rate: rate >= 1.0,
+        "pass rate": lambda rate: round(rate, 9),
+    }
+    rows = []
+    for n in ns:
+        for name, reward in rewards.items():
+            shares = [mixed_share([reward(rate) for rate in question], n) for question in rates]
+            share, low, high = bootstrap_mean(shares, seed=seed)
+            rows.append({"n": n, "reward": name, "share": share, "low": low, "high": high})
+    return rows
+
+
+def hard_quarter(rates: Sequence[Sequence[float]]) -> list[int]:
+    """Indices of the questions used for RL, in their order: the lower half by mean pass rate, then, of those, the
+    upper half by standard deviation of pass rate (section 5 of the paper). Halves round down, ties keep the order.
+    """
+    means = [fmean(question) for question in rates]
+    spreads = [float(np.std(question)) for question in rates]
+    by_mean = sorted(range(len(rates)), key=lambda index: means[index])
+    lower_half = by_mean[: len(by_mean) // 2]
+    by_spread = sorted(lower_half, key=lambda index: -spreads[index])
+    return sorted(by_spread[: len(by_spread) // 2])
+
+
+def bootstrap_mean(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high): percentile bootstrap interval of 95% over `values`, one value per question.
+
+    nan values are left out; without any value left all three are nan.
+    """
+    array = np.asarray(values, dtype=float)
+    array = array[~np.isnan(array)]
+    if not len(array):
+        return (math.nan,) * 3
+    picks = np.random.default_rng(seed).integers(len(array), size=(draws, len(array)))
+    low, high = np.percentile(array[picks].mean(axis=1), [2.5, 97.5])
+    return float(array.mean()), float(low), float(high)
+
+
+def build_pairs(
+    rows: Sequence[Row],
+    instruction: Callable[[str], str],
+    *,
+    min_gap: float,
+    min_chosen: float,
+    min_rejected: float,
+    strict: bool,
+    max_pairs_per_question: int | None = None,
+    seed: int = 0,
+) -> list[Pair]:
+    """Preference pairs of all questions, from AceCode-87K rows with inferences.
+
+    `instruction` turns a question into the prompt that the reward model will see. Two programs that read the same
+    give one pair, not many. Beyond `max_pairs_per_question` a random choice of that size is kept.
+    """
+    pairs = []
+    for row in rows:
+        samples = row["inferences"]
+        found = preference_pairs([s["pass_rate"] for s in samples], min_gap, min_chosen, min_rejected, strict)
+        distinct = {(samples[i]["completion"], samples[j]["completion"]): (i, j) for i, j in found}
+        kept = list(distinct.values())
+        if max_pairs_per_question and len(kept) > max_pairs_per_question:
+            kept = random.Random(f"{seed}/{row['id']}").sample(kept, max_pairs_per_question)
+        pairs += [
+            Pair(
+                str(row["id"]),
+                instruction(row["question"]),
+                samples[i]["completion"],
+                samples[j]["completion"],
+                samples[i]["pass_rate"],
+                samples[j]["pass_rate"],
+            )
+            for i, j in kept
+        ]
+    return pairs

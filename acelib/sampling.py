@@ -1,0 +1,190 @@
+"""Sampling programs from a model and having them judged, in a way that survives a crash."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from acelib.errors import CourseError
+from acelib.extraction import extract_program
+from acelib.judge import Judge, Report, Submission
+from acelib.models import generate, solve_messages
+from acelib.schema import Problem, Program, Row, problems_to_rows
+
+BATCHES_PER_SAVE = 4
+
+Progress = Callable[[int, int], None]
+
+
+class SamplingError(CourseError):
+    """The problems or the replies cannot be matched up."""
+
+
+def sample_replies(
+    model: Any,
+    tokenizer: Any,
+    conversations: dict[str, list[dict[str, str]]],
+    *,
+    n: int,
+    temperature: float,
+    top_p: float = 1.0,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+    log: Path,
+    progress: Progress | None = None,
+) -> dict[str, list[str]]:
+    """`n` raw replies for each conversation, keyed as given.
+
+    Replies are appended to `log` (JSON lines) before anybody parses them. Called again with the same log, only the
+    chunks that are not complete there are generated; each chunk has its own seed, so the replies are the same as in
+    an uninterrupted run.
+    """
+    done = read_log(log, n)
+    keys = list(conversations)
+    size = BATCHES_PER_SAVE * max(1, batch_size // n)
+    for number, start in enumerate(range(0, len(keys), size)):
+        chunk = keys[start : start + size]
+        if not all(key in done for key in chunk):
+            completions = generate(
+                model,
+                tokenizer,
+                [conversations[key] for key in chunk],
+                n=n,
+                temperature=temperature,
+                top_p=top_p,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                seed=seed + number,
+            )
+            replies = [[completion.text for completion in row] for row in completions]
+            with log.open("a", encoding="utf-8") as file:
+                for key, texts in zip(chunk, replies, strict=True):
+                    file.write(json.dumps({"id": key, "replies": texts}, ensure_ascii=False) + "\n")
+            done.update(zip(chunk, replies, strict=True))
+        if progress:
+            progress(min(start + size, len(keys)), len(keys))
+    return {key: done[key] for key in keys}
+
+
+def read_log(log: Path, n: int) -> dict[str, list[str]]:
+    """Complete records of a reply log; a line cut by a crash is removed from the file."""
+    if not log.exists():
+        return {}
+    records, lines = {}, []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if len(record["replies"]) == n:
+            records[record["id"]] = record["replies"]
+            lines.append(line + "\n")
+    log.write_text("".join(lines), encoding="utf-8")
+    return records
+
+
+def sample_programs(
+    model: Any,
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    *,
+    prompt: str,
+    n: int,
+    temperature: float,
+    top_p: float = 1.0,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+    log: Path,
+    model_name: str = "",
+    progress: Progress | None = None,
+) -> list[Program]:
+    """`n` programs per problem, in the order of the problems (temperature 0 is greedy; see `sample_replies`).
+
+    Raises SamplingError when two problems share an id.
+    """
+    if len({problem.id for problem in problems}) < len(problems):
+        raise SamplingError("Two problems have the same id; give every problem its own.")
+    replies = sample_replies(
+        model,
+        tokenizer,
+        {problem.id: solve_messages(prompt, problem.question) for problem in problems},
+        n=n,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+        log=log,
+        progress=progress,
+    )
+    return [
+        Program(problem.id, extract_program(reply, problem.entry_point), model_name, reply)
+        for problem in problems
+        for reply in replies[problem.id]
+    ]
+
+
+def judge_programs(judge: Judge, problems: Iterable[Problem], programs: Sequence[Program]) -> list[Report]:
+    """One report per program, in order; its verdicts are in the order of the problem's tests."""
+    tests = {problem.id: problem.tests for problem in problems}
+    strangers = {program.problem_id for program in programs} - tests.keys()
+    if strangers:
+        raise SamplingError(
+            f"Programs for unknown problems ({', '.join(sorted(strangers)[:3])}); pass those problems too."
+        )
+    return judge.run(
+        [Submission(program=program.text, tests=tests[program.problem_id]) for program in programs]
+    )
+
+
+def samples_to_rows(
+    problems: Sequence[Problem], programs: Sequence[Program], reports: Sequence[Report]
+) -> list[Row]:
+    """AceCode-87K rows whose `inferences` carry the programs; `reports` is aligned with `programs`."""
+    inferences: dict[str, list[Row]] = {problem.id: [] for problem in problems}
+    for program, report in zip(programs, reports, strict=True):
+        mine = inferences[program.problem_id]
+        mine.append(
+            {
+                "completion_id": len(mine),
+                "model_name": program.model,
+                "completion": program.reply,
+                "program": program.text,
+                "pass_rate": float(report.pass_rate),
+                "test_results": [bool(verdict.passed) for verdict in report.verdicts],
+            }
+        )
+    return [row | {"inferences": inferences[row["id"]]} for row in problems_to_rows(problems)]
+
+
+def rows_to_programs(rows: Iterable[Row]) -> list[Program]:
+    """The programs of AceCode-87K rows. Hub rows store no `program`: it is found in the completion again."""
+    return [
+        Program(
+            str(row["id"]),
+            item["program"]
+            if "program" in item
+            else extract_program(item["completion"], row.get("entry_point")),
+            item["model_name"],
+            item["completion"],
+        )
+        for row in rows
+        for item in row["inferences"]
+    ]
+
+
+def pass_rates(row: Row, denominator: int | None = None) -> list[float]:
+    """Share of tests each sampled program passes, in [0, 1].
+
+    The paper divides by the surviving tests; its public code divides by all imagined ones: pass their number as
+    `denominator` to do the same (section 3 of the ledger in the course notes).
+    """
+    if denominator is None:
+        return [item["pass_rate"] for item in row["inferences"]]
+    if denominator < len(row["test_cases"]):
+        raise SamplingError(
+            "The denominator is smaller than the number of surviving tests; pass all imagined tests."
+        )
+    return [sum(item["test_results"]) / max(1, denominator) for item in row["inferences"]]

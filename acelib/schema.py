@@ -1,0 +1,193 @@
+"""Problems, programs and preference pairs, and the public table layouts they are stored in.
+
+Column names are those of `TIGER-Lab/AceCode-87K` and `TIGER-Lab/AceCodePair-300K`, so a run can start from those
+sets and its output can be pushed next to them. Our own additions are `entry_point` (the hub set leaves it implicit in
+the asserts), `program` inside an inference (the code found in `completion`) and the pass rates of a pair.
+"""
+
+import ast
+import builtins
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acelib.errors import CourseError
+
+Row = dict[str, Any]
+
+
+class SchemaError(CourseError):
+    """Rows, a table file or a record do not have the layout the course reads."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question, the name of the function it asks for, and the assert statements that check it."""
+
+    id: str
+    question: str
+    entry_point: str
+    tests: tuple[str, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One sampled answer. `text` is the code found in `reply`, or None when no code could be found."""
+
+    problem_id: str
+    text: str | None
+    model: str
+    reply: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one instruction; the rates are shares of passed tests in [0, 1]."""
+
+    problem_id: str
+    instruction: str
+    chosen: str
+    rejected: str
+    chosen_rate: float
+    rejected_rate: float
+
+
+def called_functions(test: str) -> set[str]:
+    """Plain names that `test` calls, without Python's builtins. A test that does not parse calls nothing."""
+    try:
+        tree = ast.parse(test)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {func.id for func in calls if isinstance(func, ast.Name) and not hasattr(builtins, func.id)}
+
+
+def entry_point_of(tests: Iterable[str], question: str = "") -> str | None:
+    """The function most tests call; a tie goes to a name the question mentions. None when no test calls any."""
+    votes = Counter(name for test in tests for name in called_functions(test))
+    if not votes:
+        return None
+    return max(votes, key=lambda name: (votes[name], name in question, name))
+
+
+def problems_to_rows(problems: Iterable[Problem]) -> list[Row]:
+    """AceCode-87K rows with empty `inferences` and `context_messages`."""
+    return [
+        {
+            "id": problem.id,
+            "source": problem.source,
+            "question": problem.question,
+            "entry_point": problem.entry_point,
+            "test_cases": list(problem.tests),
+            "inferences": [],
+            "context_messages": [],
+        }
+        for problem in problems
+    ]
+
+
+def rows_to_problems(rows: Iterable[Row]) -> list[Problem]:
+    """Problems from AceCode-87K rows.
+
+    Raises SchemaError when a column is missing or when neither the row nor its tests name the function.
+    """
+    problems = []
+    for number, row in enumerate(rows):
+        _require(row, ("id", "question", "test_cases"), number)
+        tests = tuple(row["test_cases"])
+        entry_point = row.get("entry_point") or entry_point_of(tests, row["question"])
+        if not entry_point:
+            raise SchemaError(
+                f"Row {number} ({row['id']!r}) has no entry_point and no test that calls a function; "
+                "drop the row or add the column `entry_point`."
+            )
+        problems.append(Problem(str(row["id"]), row["question"], entry_point, tests, row.get("source") or ""))
+    return problems
+
+
+def pairs_to_rows(pairs: Iterable[Pair]) -> list[Row]:
+    """AceCodePair-300K rows plus the two pass rates."""
+    return [
+        {
+            "id": pair.problem_id,
+            "instruction": pair.instruction,
+            "input": "",
+            "chosen": pair.chosen,
+            "rejected": pair.rejected,
+            "chosen_rate": pair.chosen_rate,
+            "rejected_rate": pair.rejected_rate,
+        }
+        for pair in pairs
+    ]
+
+
+def rows_to_pairs(rows: Iterable[Row]) -> list[Pair]:
+    """Pairs from AceCodePair-300K rows; rates that the file does not carry become nan. Raises SchemaError."""
+    pairs = []
+    for number, row in enumerate(rows):
+        _require(row, ("id", "instruction", "chosen", "rejected"), number)
+        instruction = "\n".join(part for part in (row["instruction"], row.get("input") or "") if part)
+        rates = (float(row.get(name, "nan")) for name in ("chosen_rate", "rejected_rate"))
+        pairs.append(Pair(str(row["id"]), instruction, row["chosen"], row["rejected"], *rates))
+    return pairs
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Rows of a .parquet or .jsonl file. Raises SchemaError when it is missing, unreadable or of another kind."""
+    path = Path(path)
+    if not path.is_file():
+        raise SchemaError(f"There is no table at {path}; check the path.")
+    if path.suffix == ".parquet":
+        import pyarrow.lib
+        import pyarrow.parquet
+
+        try:
+            return pyarrow.parquet.read_table(path).to_pylist()
+        except (pyarrow.lib.ArrowInvalid, OSError) as error:
+            raise SchemaError(
+                f"{path} is not a readable Parquet file ({error}); delete it and make it again."
+            ) from error
+    if path.suffix == ".jsonl":
+        rows = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise SchemaError(
+                    f"{path}, line {number} is not JSON ({error.msg}); mend or drop the line."
+                ) from error
+        return rows
+    raise SchemaError(f"{path.name} ends in neither .parquet nor .jsonl; convert it to one of the two.")
+
+
+def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
+    """Writes rows as .parquet or .jsonl, by suffix. Raises SchemaError when the rows differ in their columns."""
+    path, rows = Path(path), list(rows)
+    for number, row in enumerate(rows):
+        if row.keys() != rows[0].keys():
+            odd = ", ".join(sorted(row.keys() ^ rows[0].keys()))
+            raise SchemaError(
+                f"Row {number} differs from row 0 in the columns {odd}; give every row the same columns."
+            )
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    else:
+        raise SchemaError(f"{path.name} ends in neither .parquet nor .jsonl; pick one of the two.")
+
+
+def _require(row: Row, columns: Iterable[str], number: int) -> None:
+    missing = [column for column in columns if row.get(column) is None]
+    if missing:
+        raise SchemaError(
+            f"Row {number} has no {', '.join(missing)}; expected the columns of AceCode-87K or AceCodePair-300K, "
+            f"found {', '.join(row) or 'none'}."
+        )

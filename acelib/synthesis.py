@@ -1,0 +1,173 @@
+"""A teacher rewrites seed programs into questions and imagines tests for them (section 3.1 of the paper)."""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from acelib.errors import CourseError
+from acelib.sampling import sample_replies
+from acelib.schema import Problem, Row, called_functions, entry_point_of, read_rows
+
+JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+MAX_CUTS = 4
+
+
+class TeacherReplyError(CourseError):
+    """A teacher's reply that holds no usable question with tests; `reason` is the short form that is counted."""
+
+    def __init__(self, reason: str, remedy: str):
+        super().__init__(f"The teacher's reply cannot be used: {reason}; {remedy}.")
+        self.reason = reason
+
+
+def load_seeds(path: str | Path) -> list[Row]:
+    """Seed programs: rows with `id`, `source` and `program`. Raises CourseError when a column is missing."""
+    seeds = read_rows(path)
+    for number, seed in enumerate(seeds):
+        missing = {"id", "source", "program"} - seed.keys()
+        if missing:
+            raise CourseError(f"Seed {number} in {path} lacks {', '.join(sorted(missing))}; add the columns.")
+    return seeds
+
+
+def find_json(text: str) -> tuple[dict, bool]:
+    """The first JSON object with a question in `text`, and whether it had to be salvaged from a truncated reply.
+
+    Fences and chat before and after the object do not matter. A truncated object is cut after its last complete
+    string (of the last few, the first that gives valid JSON) and its open brackets are closed.
+    Raises TeacherReplyError when there is none.
+    """
+    if not text.strip():
+        raise TeacherReplyError("it is empty", "check the teacher's chat template and stop tokens")
+    decoder = json.JSONDecoder(strict=False)
+    starts = [match.start() for match in re.finditer(r'\{\s*"', text)]
+    for start in starts:
+        try:
+            found, _ = decoder.raw_decode(text, start)
+        except (json.JSONDecodeError, RecursionError):
+            continue
+        if "question" in found:
+            return found, False
+    for start in starts:
+        for end in [match.end() for match in JSON_STRING.finditer(text, start)][: -MAX_CUTS - 1 : -1]:
+            try:
+                found = json.loads(close_brackets(text[start:end]), strict=False)
+            except (json.JSONDecodeError, RecursionError):
+                continue
+            if "question" in found:
+                return found, True
+    raise TeacherReplyError("it is not JSON", "ask for one JSON object or use a stronger teacher")
+
+
+def close_brackets(text: str) -> str:
+    """`text` followed by the brackets it leaves open; brackets inside JSON strings do not count."""
+    closers = []
+    for char in JSON_STRING.sub("", text):
+        if char in "{[":
+            closers.append("}" if char == "{" else "]")
+        elif char in "}]" and closers:
+            closers.pop()
+    return text + "".join(reversed(closers))
+
+
+def clean_test(test: str) -> str | None:
+    """The test without comments, in canonical layout, or None when it does not parse or asserts nothing."""
+    try:
+        tree = ast.parse(test)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if not any(isinstance(node, ast.Assert) for node in tree.body):
+        return None
+    return ast.unparse(tree)
+
+
+def parse_reply(reply: str, counts: Counter | None = None) -> tuple[str, list[str]]:
+    """The question and the usable tests of a teacher's reply.
+
+    Kept are tests that parse, assert something, call the function the question is about and no other unknown one, and
+    have not been seen. What is dropped is added to `counts` by reason. Raises TeacherReplyError when nothing is left.
+    """
+    counts = Counter() if counts is None else counts
+    found, salvaged = find_json(reply)
+    counts["replies: truncated, salvaged"] += salvaged
+    question, raw = found["question"], found.get("tests")
+    if not isinstance(question, str) or not question.strip():
+        raise TeacherReplyError("it has no question", "check that the prompt asks for the key `question`")
+    raw = raw if isinstance(raw, list) else [raw]
+    counts["tests: imagined"] += len(raw)
+    cleaned = [clean_test(test) if isinstance(test, str) else None for test in raw]
+    counts["tests: no readable assert"] += cleaned.count(None)
+    entry_point = entry_point_of([test for test in cleaned if test], question)
+    tests: dict[str, None] = {}
+    for test in filter(None, cleaned):
+        if called_functions(test) != {entry_point}:
+            counts["tests: call another function"] += 1
+        elif test in tests:
+            counts["tests: repeated"] += 1
+        else:
+            tests[test] = None
+    if not tests:
+        raise TeacherReplyError("it has no usable assert", "check that the prompt asks for assert statements")
+    counts["tests: kept"] += len(tests)
+    return question.strip(), list(tests)
+
+
+def synthesise(
+    teacher: Any,
+    tokenizer: Any,
+    seeds: Sequence[Row],
+    *,
+    prompt: str,
+    temperature: float,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+    log: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Problem], Counter]:
+    """One problem per seed whose reply can be used, and counts of what was kept and dropped, by reason.
+
+    `prompt` is a template with {program}. Raw replies go to `log` before they are parsed: a run that is called again
+    with the same log continues where it stopped.
+    """
+    conversations = {
+        str(row["id"]): [{"role": "user", "content": prompt.replace("{program}", row["program"])}]
+        for row in seeds
+    }
+    replies = sample_replies(
+        teacher,
+        tokenizer,
+        conversations,
+        n=1,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+        log=log,
+        progress=progress,
+    )
+    return problems_from_replies(seeds, {key: texts[0] for key, texts in replies.items()})
+
+
+def problems_from_replies(seeds: Sequence[Row], replies: dict[str, str]) -> tuple[list[Problem], Counter]:
+    """Parses every seed's reply; see `synthesise`. A question that was imagined before is dropped."""
+    counts: Counter = Counter({"replies: all": len(seeds)})
+    problems: dict[str, Problem] = {}
+    for row in seeds:
+        try:
+            question, tests = parse_reply(replies[str(row["id"])], counts)
+        except TeacherReplyError as error:
+            counts[f"replies: {error.reason}"] += 1
+            continue
+        if question in problems:
+            counts["questions: repeated"] += 1
+            continue
+        problems[question] = Problem(
+            str(row["id"]), question, entry_point_of(tests, question), tuple(tests), row.get("source", "")
+        )
+    counts["questions: kept"] = len(problems)
+    return list(problems.values()), counts

@@ -1,0 +1,75 @@
+import math
+
+import pytest
+
+from acelib.schema import (
+    Pair,
+    Problem,
+    SchemaError,
+    called_functions,
+    entry_point_of,
+    pairs_to_rows,
+    problems_to_rows,
+    read_rows,
+    rows_to_pairs,
+    rows_to_problems,
+    write_rows,
+)
+
+PROBLEM = Problem(
+    "p1", "Write `double(x)`.", "double", ("assert double(2) == 4", "assert double(0) == 0"), "oss"
+)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_problems_survive_a_file(tmp_path, suffix):
+    path = tmp_path / f"problems{suffix}"
+    write_rows(path, problems_to_rows([PROBLEM]))
+    assert rows_to_problems(read_rows(path)) == [PROBLEM]
+
+
+def test_hub_row_without_entry_point_gets_it_from_the_asserts():
+    row = {"id": 7, "source": "evol", "question": "...", "test_cases": ["assert sorted(f([2, 1])) == [1, 2]"]}
+    assert rows_to_problems([row])[0] == Problem("7", "...", "f", tuple(row["test_cases"]), "evol")
+
+
+def test_most_called_function_wins_and_the_question_breaks_ties():
+    assert entry_point_of(["assert f(1) == 1", "assert f(2) == 2", "assert g(1) == 1"]) == "f"
+    assert entry_point_of(["assert f(1) == 1", "assert z(2) == 2"], "Write f.") == "f"
+    assert entry_point_of(["assert max([1]) == 1", "assert ("]) is None
+
+
+def test_builtins_and_attributes_are_no_called_functions():
+    assert called_functions("assert math.isclose(abs(f(1)), g(2))") == {"f", "g"}
+
+
+def test_a_row_that_names_no_function_is_refused():
+    with pytest.raises(SchemaError, match="entry_point"):
+        rows_to_problems([{"id": "a", "question": "?", "test_cases": []}])
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(SchemaError, match="test_cases"):
+        rows_to_problems([{"id": "a", "question": "?"}])
+
+
+def test_pairs_survive_and_hub_pairs_have_no_rates():
+    pair = Pair("p1", "Write it.", "good", "bad", 1.0, 0.5)
+    assert rows_to_pairs(pairs_to_rows([pair])) == [pair]
+    hub = rows_to_pairs([{"id": "x", "instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}])[0]
+    assert hub.instruction == "a\nb" and math.isnan(hub.chosen_rate)
+
+
+def test_table_errors_say_what_to_do(tmp_path):
+    with pytest.raises(SchemaError, match="no table"):
+        read_rows(tmp_path / "absent.parquet")
+    (tmp_path / "broken.jsonl").write_text('{"a": 1}\n{"a": ')
+    with pytest.raises(SchemaError, match="line 2"):
+        read_rows(tmp_path / "broken.jsonl")
+    (tmp_path / "broken.parquet").write_text("not parquet")
+    with pytest.raises(SchemaError, match="Parquet"):
+        read_rows(tmp_path / "broken.parquet")
+    with pytest.raises(SchemaError, match="neither"):
+        write_rows(tmp_path / "rows.csv", [])
+    with pytest.raises(SchemaError, match="columns b"):
+        write_rows(tmp_path / "rows.parquet", [{"a": 1}, {"a": 1, "b": 2}])

@@ -1,0 +1,136 @@
+import json
+from collections import Counter
+
+import pytest
+
+from acelib import sampling
+from acelib.errors import CourseError
+from acelib.models import Completion
+from acelib.synthesis import (
+    TeacherReplyError,
+    clean_test,
+    close_brackets,
+    load_seeds,
+    parse_reply,
+    problems_from_replies,
+    synthesise,
+)
+
+REPLY = json.dumps({"question": "Write `f(x)`.", "tests": ["# 1 > 2\nassert f(1) == 2", "assert f(2) == 3"]})
+TESTS = ["assert f(1) == 2", "assert f(2) == 3"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        REPLY,
+        f"```json\n{REPLY}\n```",
+        f'Sure! A set like {{1, 2}} or {{"a": 1}} first.\n{REPLY}\nHope this helps {{"x": 1}}.',
+        REPLY.replace("\\n", "\n"),
+    ],
+    ids=["plain", "fenced", "chat around", "raw newlines"],
+)
+def test_a_complete_reply_is_read(reply):
+    assert parse_reply(reply) == ("Write `f(x)`.", TESTS)
+
+
+@pytest.mark.parametrize("cut", range(REPLY.index("f(2)"), len(REPLY) - 2))
+def test_a_truncated_reply_keeps_its_complete_strings(cut):
+    counts = Counter()
+    assert parse_reply(REPLY[:cut], counts) == ("Write `f(x)`.", TESTS[: 1 + (cut > REPLY.rindex('"'))])
+    assert counts["replies: truncated, salvaged"] == 1
+
+
+def test_brackets_inside_strings_stay_closed():
+    assert json.loads(close_brackets('{"a": ["}", "[\\"["')) == {"a": ["}", '["[']}
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("", "it is empty"),
+        ("  \n", "it is empty"),
+        ("I cannot help with that.", "it is not JSON"),
+        ('{"question', "it is not JSON"),
+        ('{"quest": "a", "tests": []}', "it is not JSON"),
+        ("[1, 2]", "it is not JSON"),
+        ('{"question": "", "tests": ["assert f(1) == 2"]}', "it has no question"),
+        ('{"question": 3, "tests": ["assert f(1) == 2"]}', "it has no question"),
+        ('{"question": "Write f.", "tests": []}', "it has no usable assert"),
+        ('{"question": "Write f.", "tests": ["f(1)", "assert f(", 7, null]}', "it has no usable assert"),
+        ('{"question": "Write f."}', "it has no usable assert"),
+        ('{"question": "Write f.", "tests": ["assert f(1', "it has no usable assert"),
+        ('{"question": "Write f.", "tests": ["assert True"]}', "it has no usable assert"),
+    ],
+)
+def test_a_useless_reply_says_why(reply, reason):
+    with pytest.raises(TeacherReplyError, match=reason) as caught:
+        parse_reply(reply)
+    assert caught.value.reason == reason and isinstance(caught.value, CourseError)
+
+
+def test_tests_are_cleaned_and_what_goes_is_counted():
+    tests = [
+        "assert f(1) == 2  # a comment",
+        "assert   f( 1 )==2",
+        "assert g(1) == 2",
+        "assert f(g(1)) == 2",
+        "assert sorted(f(3)) == [3]",
+        "f(1)",
+        "assert f(",
+        "assert 1 == 1",
+    ]
+    counts = Counter()
+    assert parse_reply(json.dumps({"question": "f", "tests": tests}), counts)[1] == [TESTS[0], tests[4]]
+    assert counts["tests: imagined"] == 8
+    assert counts["tests: repeated"] == 1
+    assert counts["tests: call another function"] == 3
+    assert counts["tests: no readable assert"] == 2
+    assert counts["tests: kept"] == 2
+
+
+def test_a_hash_in_a_string_is_no_comment():
+    assert clean_test("# > '#'\nassert f('#') == '#'  # yes") == "assert f('#') == '#'"
+    assert clean_test("x = \0") is None
+
+
+def test_every_seed_is_accounted_for():
+    seeds = [{"id": str(i), "source": "s", "program": "..."} for i in range(4)]
+    problems, counts = problems_from_replies(seeds, {"0": REPLY, "1": "", "2": REPLY, "3": "no"})
+    assert [problem.id for problem in problems] == ["0"]
+    assert problems[0].entry_point == "f" and problems[0].tests == tuple(TESTS) and problems[0].source == "s"
+    assert counts["replies: all"] == 4
+    assert counts["replies: it is empty"] == counts["replies: it is not JSON"] == 1
+    assert counts["questions: repeated"] == counts["questions: kept"] == 1
+
+
+def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
+    asked = []
+
+    def generate(model, tokenizer, conversations, *, seed, **options):
+        asked.append([conversation[0]["content"] for conversation in conversations])
+        if model == "dies" and len(asked) == 2:
+            raise KeyboardInterrupt
+        return [
+            [Completion(REPLY.replace("f(", f"f{c[0]['content'][-1]}("), [], True, 0.0)]
+            for c in conversations
+        ]
+
+    monkeypatch.setattr(sampling, "generate", generate)
+    seeds = [{"id": str(i), "source": "", "program": str(i)} for i in range(6)]
+    options = dict(prompt="test {program}", temperature=0.7, max_new_tokens=9, batch_size=1, seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        synthesise("dies", None, seeds, log=tmp_path / "log.jsonl", **options)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"id": "4", "repl')
+    asked.clear()
+    resumed = synthesise("lives", None, seeds, log=tmp_path / "log.jsonl", **options)
+    assert asked == [["test 4", "test 5"]]
+    assert resumed == synthesise("lives", None, seeds, log=tmp_path / "other.jsonl", **options)
+    assert len(resumed[0]) == 6
+
+
+def test_seeds_need_their_columns(tmp_path):
+    (tmp_path / "seeds.jsonl").write_text('{"id": "a", "program": "x"}\n')
+    with pytest.raises(CourseError, match="lacks source"):
+        load_seeds(tmp_path / "seeds.jsonl")
