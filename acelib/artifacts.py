@@ -1,0 +1,299 @@
+"""What stages hand to each other: tables and folders under `runs/<profile>/`, each with a manifest beside it.
+
+An artefact is written to a temporary name in the same folder, flushed to disk and renamed, so a crash or a full disk
+never leaves half of one. It is built again only when something it depends on has changed (`acelib.fingerprint`).
+"""
+
+import errno
+import functools
+import json
+import os
+import platform
+import random
+import re
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from acelib.errors import CourseError
+from acelib.fingerprint import digest, fingerprint, path_digest
+from acelib.profiles import ROOT, Profile, load_profile
+from acelib.schema import read_rows, write_rows
+
+FORMAT = 1  # raise it when an older artefact can no longer be read
+PACKAGES = ("torch", "transformers", "trl", "datasets", "numpy")
+
+
+class ArtifactError(CourseError):
+    """An artefact that is missing, damaged, made by other versions, or that the disk has no room for."""
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def peak_memory_mb() -> int:
+    """Highest resident memory of this process so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 if sys.platform != "darwin" else 1024**2)
+
+
+@contextmanager
+def full_disk_explained(path: Path) -> Iterator[None]:
+    """Turn 'no space left' from anywhere below (Python, Arrow, safetensors) into one sentence with a remedy."""
+    try:
+        yield
+    except Exception as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if not full and "No space left" not in str(error) and "File too large" not in str(error):
+            raise
+        place = next(one for one in (path, *path.parents) if one.exists())
+        free = shutil.disk_usage(place).free // 2**20
+        raise ArtifactError(
+            f"The disk is full: {path.name} could not be written to {path.parent} ({free} MiB free). Make room there "
+            "(or raise your quota) and repeat the command; everything finished before is kept."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomic: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with full_disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(value, indent=1, default=float) + "\n", encoding="utf-8")
+        _flush(temporary)
+        os.replace(temporary, path)
+
+
+def _flush(path: Path) -> None:
+    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        handle = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@functools.cache
+def producers() -> dict[str, str]:
+    """Number of the notebook that makes each artefact, read off the notebooks themselves."""
+    found: dict[str, str] = {}
+    for notebook in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        for name in re.findall(r"\brun\.(?:table|folder)\(\s*[\"'](\w+)", text):
+            found.setdefault(name, notebook.name[:2])
+    return found
+
+
+def _remake(name: str) -> str:
+    number = producers().get(name)
+    return f"run notebook {number} first: make course FROM={number}" if number else "run `make course` first"
+
+
+class Run:
+    """One run directory: `artifacts/`, `figures/`, `metrics/`, `notebooks/`, `scratch/`."""
+
+    def __init__(self, run_dir: str | Path, profile: Profile):
+        self.dir = Path(run_dir).resolve()
+        self.profile = profile
+        self._allowed: set[str] | None = None
+        self._last_progress = 0.0
+
+    def table(
+        self,
+        name: str,
+        build: Callable[[Path], list[dict]],
+        inputs: Sequence[str] = (),
+        params: dict[str, Any] | None = None,
+    ) -> list[dict]:
+        """Rows of the table `name`, built by `build(scratch)` unless an up-to-date one exists.
+
+        All rows have the same columns. `scratch` is a folder that survives a crash and is removed on success.
+        Raises ArtifactError when an input is missing or the disk is full.
+        """
+        return read_rows(self._make(name, ".parquet", lambda path, scratch: write_rows(path, build(scratch)),
+                                    build, inputs, params))
+
+    def folder(
+        self,
+        name: str,
+        build: Callable[[Path, Path], None],
+        inputs: Sequence[str] = (),
+        params: dict[str, Any] | None = None,
+    ) -> Path:
+        """The folder `name`, filled by `build(path, scratch)` unless an up-to-date one exists."""
+
+        def fill(path: Path, scratch: Path) -> None:
+            path.mkdir()
+            build(path, scratch)
+
+        return self._make(name, "", fill, build, inputs, params)
+
+    def path(self, name: str) -> Path:
+        """Where the artefact `name` lies. Raises ArtifactError when it is missing or made by other versions."""
+        if self._allowed is not None and name not in self._allowed:
+            raise ArtifactError(f"A builder reads {name!r} without declaring it; add it to `inputs`.")
+        manifest = self.manifest(name)
+        path = self.dir / "artifacts" / (name + manifest.get("suffix", "")) if manifest else None
+        if path is None or not path.exists():
+            raise ArtifactError(f"There is no {name!r} in {self.dir}; {_remake(name)}.")
+        made, here = manifest.get("versions", {}), versions()
+        other = [f"{key} {made.get(key)} instead of {here[key]}" for key in here if made.get(key) != here[key]]
+        if manifest.get("format") != FORMAT:
+            other.insert(0, f"artefact format {manifest.get('format')} instead of {FORMAT}")
+        if other:
+            made_by = f"was made by another version ({', '.join(other)})"
+            raise ArtifactError(f"{name!r} in {self.dir} {made_by}; {_remake(name)}.")
+        return path
+
+    def read(self, name: str) -> list[dict]:
+        """Rows of a table made by an earlier notebook. Raises ArtifactError, also when the file was changed since."""
+        path = self.path(name)
+        if path.is_dir():
+            raise ArtifactError(f"{name!r} is a folder; use run.path({name!r}).")
+        if path_digest(path) != self.manifest(name)["content"]:
+            raise ArtifactError(f"{path} was changed or damaged after it was written; delete it, then {_remake(name)}.")
+        return read_rows(path)
+
+    def manifest(self, name: str) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.dir / "artifacts" / f"{name}.manifest.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    def _make(self, name: str, suffix: str, write: Callable[[Path, Path], None], build: Callable,
+              inputs: Sequence[str], params: dict[str, Any] | None) -> Path:
+        for one in inputs:
+            self.path(one)
+        hashes = {one: self.manifest(one)["content"] for one in inputs}
+        key = digest([FORMAT, versions(), self.profile.seed, hashes, fingerprint(build, params)])
+        store = self.dir / "artifacts"
+        final, manifest_path = store / (name + suffix), store / f"{name}.manifest.json"
+        old = self.manifest(name)
+        if old and old.get("key") == key and final.exists() and path_digest(final) == old["content"]:
+            print(f"{name}: nothing it depends on has changed, kept.")
+            return final
+        scratch = self._scratch(name, key)
+        temporary = store / f".{name}.tmp{suffix}"
+        store.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)
+        start = time.monotonic()
+        self._allowed = set(inputs)
+        try:
+            with full_disk_explained(final):
+                write(temporary, scratch)
+                _flush(temporary)
+        except BaseException:
+            _remove(temporary)
+            raise
+        finally:
+            self._allowed = None
+        manifest_path.unlink(missing_ok=True)  # until the new one is there, the artefact counts as missing
+        if final.is_dir():
+            _remove(final)
+        os.replace(temporary, final)
+        seconds = round(time.monotonic() - start, 2)
+        write_json(manifest_path, {
+            "name": name, "suffix": suffix, "format": FORMAT, "key": key, "content": path_digest(final),
+            "inputs": hashes, "params": json.loads(json.dumps(params or {}, default=_show)), "seed": self.profile.seed,
+            "versions": versions(), "seconds": seconds, "process_peak_rss_mb": peak_memory_mb(),
+        })  # fmt: skip
+        shutil.rmtree(scratch, ignore_errors=True)
+        print(f"{name}: made in {seconds:.1f} s.")
+        return final
+
+    def _scratch(self, name: str, key: str) -> Path:
+        """A folder for half-done work of exactly this key; left-overs of other keys go."""
+        scratch = self.dir / "scratch" / f"{name}-{key[:12]}"
+        for stale in scratch.parent.glob(f"{name}-*"):
+            if stale != scratch and re.fullmatch(re.escape(name) + r"-[0-9a-f]{12}", stale.name):
+                shutil.rmtree(stale, ignore_errors=True)
+        with full_disk_explained(scratch):
+            scratch.mkdir(parents=True, exist_ok=True)
+        return scratch
+
+    def metrics(self, values: dict[str, Any], notebook: str) -> None:
+        """Record numbers, or `{"value", "low", "high"}`, for the report; repeated calls add to each other."""
+        path = self.dir / "metrics" / f"{notebook}.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        write_json(path, {**known, **values})
+
+    def figure(self, fig, name: str, caption: str, notebook: str) -> None:
+        """Save `fig` for the report and show it here, once, above its caption."""
+        import matplotlib.pyplot as plt
+        from IPython.display import Image, Markdown, display
+
+        folder = self.dir / "figures" / notebook
+        path = folder / f"{name}.png"
+        order = {one.stem: i for i, one in enumerate(sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime))}
+        with full_disk_explained(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            fig.savefig(path, metadata={"Software": None})
+        write_json(folder / f"{name}.json", {"caption": caption, "order": order.get(name, len(order))})
+        plt.close(fig)
+        display(Image(filename=str(path), alt=caption), Markdown(f"*{caption}*"))
+
+    def progress(self, done: int, total: int, label: str) -> None:
+        """Tell the runner, or the reader when there is no runner, how far a long step is. Cheap to call often."""
+        now = time.monotonic()
+        watched = os.environ.get("ACELIB_PROGRESS")
+        if now - self._last_progress < (0.5 if watched else 15) and done < total:
+            return
+        self._last_progress = now
+        if watched:
+            try:
+                Path(watched).write_text(json.dumps({"done": done, "total": total, "label": label}))
+            except OSError:
+                pass  # a progress line is never worth a failed run
+        elif done < total:
+            print(f"  {label}: {done} of {total}", flush=True)
+
+
+def _show(value: Any) -> Any:
+    from dataclasses import asdict, is_dataclass
+
+    return asdict(value) if is_dataclass(value) else str(value)
+
+
+def open_run(profile: str, run_dir: str) -> Run:
+    """The opening line of every notebook: check the profile, seed everything, bound the threads.
+
+    Raises ProfileError or ArtifactError.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads; spinning threads starve each other
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import numpy
+    import torch
+
+    run = Run(run_dir, load_profile(profile))
+    seed = run.profile.seed
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(max(1, min(run.profile.threads, torch.get_num_threads())))
+    costs = ROOT / "profiles" / "costs.json"
+    known = json.loads(costs.read_text(encoding="utf-8")).get(run.profile.name) if costs.exists() else None
+    if known:
+        print(
+            f"Profile {run.profile.name}: the whole course took {known['minutes']:.0f} minutes and at most "
+            f"{known['peak_mb'] / 1024:.1f} GiB when last measured on {known['machine']}."
+        )
+    return run
