@@ -92,18 +92,27 @@ def hard_quarter(rates: Sequence[Sequence[float]]) -> list[int]:
     return sorted(by_spread[: len(by_spread) // 2])
 
 
-def bootstrap_mean(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high): percentile bootstrap interval of 95% over `values`, one value per question.
+def bootstrap_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """(ratio, low, high) of the two sums, with a 95% percentile bootstrap over questions; nan when undefined.
 
-    nan values are left out; without any value left all three are nan.
+    One entry per question: the tests, programs or pairs of a question are not independent, questions are.
     """
-    array = np.asarray(values, dtype=float)
-    array = array[~np.isnan(array)]
-    if not len(array):
+    top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    if not bottom.sum():
         return (math.nan,) * 3
-    picks = np.random.default_rng(seed).integers(len(array), size=(draws, len(array)))
-    low, high = np.percentile(array[picks].mean(axis=1), [2.5, 97.5])
-    return float(array.mean()), float(low), float(high)
+    picks = np.random.default_rng(seed).integers(len(top), size=(draws, len(top)))
+    with np.errstate(invalid="ignore"):
+        ratios = top[picks].sum(axis=1) / bottom[picks].sum(axis=1)
+    low, high = np.nanpercentile(ratios, [2.5, 97.5])
+    return float(top.sum() / bottom.sum()), float(low), float(high)
+
+
+def bootstrap_mean(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high) over questions, as `bootstrap_ratio`; nan values are left out."""
+    known = [value for value in values if not math.isnan(value)]
+    return bootstrap_ratio(known, [1] * len(known), draws, seed)
 
 
 def build_pairs(

@@ -159,6 +159,29 @@ def samples_to_rows(
     return [row | {"inferences": inferences[row["id"]]} for row in problems_to_rows(problems)]
 
 
+def restrict_tests(rows: Iterable[Row], problems: Sequence[Problem]) -> list[Row]:
+    """The rows of `problems`, with results and pass rates on those problems' tests only.
+
+    The tests of each problem must be among the tests of its row; raises SamplingError otherwise. Used to read off, from
+    programs judged once on all imagined tests, how they do on the surviving ones.
+    """
+    by_id = {row["id"]: row for row in rows}
+    restricted = []
+    for problem, row in zip(problems, problems_to_rows(problems), strict=True):
+        if problem.id not in by_id or not set(problem.tests) <= set(by_id[problem.id]["test_cases"]):
+            raise SamplingError(
+                f"Question {problem.id!r} was not judged on all of these tests; judge its programs again."
+            )
+        places = [by_id[problem.id]["test_cases"].index(test) for test in problem.tests]
+        inferences = []
+        for item in by_id[problem.id]["inferences"]:
+            results = [item["test_results"][place] for place in places]
+            rate = sum(results) / len(results) if results else 0.0
+            inferences.append(item | {"test_results": results, "pass_rate": rate})
+        restricted.append(row | {"inferences": inferences})
+    return restricted
+
+
 def rows_to_programs(rows: Iterable[Row]) -> list[Program]:
     """The programs of AceCode-87K rows. Hub rows store no `program`: it is found in the completion again."""
     return [

@@ -31,7 +31,7 @@ def load_seeds(path: str | Path) -> list[Row]:
         missing = {"id", "source", "program"} - seed.keys()
         if missing:
             raise CourseError(f"Seed {number} in {path} lacks {', '.join(sorted(missing))}; add the columns.")
-    return seeds
+    return [seed | {"id": str(seed["id"])} for seed in seeds]
 
 
 def find_json(text: str) -> tuple[dict, bool]:
@@ -116,7 +116,7 @@ def parse_reply(reply: str, counts: Counter | None = None) -> tuple[str, list[st
     return question.strip(), list(tests)
 
 
-def synthesise(
+def imagine(
     teacher: Any,
     tokenizer: Any,
     seeds: Sequence[Row],
@@ -128,20 +128,19 @@ def synthesise(
     seed: int,
     log: Path,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Problem], Counter]:
-    """One problem per seed whose reply can be used, and counts of what was kept and dropped, by reason.
+) -> list[Row]:
+    """The teacher's raw reply to every seed: rows with `id`, `source` and `reply`, in the order of the seeds.
 
-    `prompt` is a template with {program}. Raw replies go to `log` before they are parsed: a run that is called again
-    with the same log continues where it stopped.
+    `prompt` is a template with {program}. Replies go to `log` as they come, before anybody parses them: called again
+    with the same log, only what is missing is generated.
     """
-    conversations = {
-        str(row["id"]): [{"role": "user", "content": prompt.replace("{program}", row["program"])}]
-        for row in seeds
-    }
     replies = sample_replies(
         teacher,
         tokenizer,
-        conversations,
+        {
+            row["id"]: [{"role": "user", "content": prompt.replace("{program}", row["program"])}]
+            for row in seeds
+        },
         n=1,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
@@ -150,24 +149,26 @@ def synthesise(
         log=log,
         progress=progress,
     )
-    return problems_from_replies(seeds, {key: texts[0] for key, texts in replies.items()})
+    return [{"id": row["id"], "source": row["source"], "reply": replies[row["id"]][0]} for row in seeds]
 
 
-def problems_from_replies(seeds: Sequence[Row], replies: dict[str, str]) -> tuple[list[Problem], Counter]:
-    """Parses every seed's reply; see `synthesise`. A question that was imagined before is dropped."""
-    counts: Counter = Counter({"replies: all": len(seeds)})
+def problems_from_replies(replies: Sequence[Row]) -> tuple[list[Problem], Counter]:
+    """The problems in the teacher's replies (see `imagine`), and counts of what was kept and dropped, by reason.
+
+    A reply without a usable question and tests is dropped, and so is a question that was imagined before.
+    """
+    counts: Counter = Counter({"replies: all": len(replies)})
     problems: dict[str, Problem] = {}
-    for row in seeds:
+    for row in replies:
         try:
-            question, tests = parse_reply(replies[str(row["id"])], counts)
+            question, tests = parse_reply(row["reply"], counts)
         except TeacherReplyError as error:
             counts[f"replies: {error.reason}"] += 1
             continue
         if question in problems:
             counts["questions: repeated"] += 1
             continue
-        problems[question] = Problem(
-            str(row["id"]), question, entry_point_of(tests, question), tuple(tests), row.get("source", "")
-        )
+        entry_point = entry_point_of(tests, question)
+        problems[question] = Problem(row["id"], question, entry_point, tuple(tests), row["source"])
     counts["questions: kept"] = len(problems)
     return list(problems.values()), counts

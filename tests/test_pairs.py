@@ -7,6 +7,7 @@ import pytest
 from acelib.pairs import (
     PairError,
     bootstrap_mean,
+    bootstrap_ratio,
     build_pairs,
     hard_quarter,
     mixed_share,
@@ -79,6 +80,13 @@ def test_bootstrap_mean_brackets_the_mean_and_repeats():
     assert (mean, low, high) == bootstrap_mean(values)
     assert 0.38 < low < mean == 0.5 < high < 0.62
     assert all(math.isnan(value) for value in bootstrap_mean([math.nan]))
+    assert bootstrap_mean([0.5, math.nan, 0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_bootstrap_ratio_divides_sums():
+    ratio, low, high = bootstrap_ratio([1, 9] * 20, [10, 10] * 20)
+    assert ratio == 0.5 and 0.3 < low < 0.5 < high < 0.7
+    assert all(math.isnan(value) for value in bootstrap_ratio([0, 0], [0, 0]))
 
 
 def _row(*samples):

@@ -10,10 +10,10 @@ from acelib.synthesis import (
     TeacherReplyError,
     clean_test,
     close_brackets,
+    imagine,
     load_seeds,
     parse_reply,
     problems_from_replies,
-    synthesise,
 )
 
 REPLY = json.dumps({"question": "Write `f(x)`.", "tests": ["# 1 > 2\nassert f(1) == 2", "assert f(2) == 3"]})
@@ -95,8 +95,9 @@ def test_a_hash_in_a_string_is_no_comment():
 
 
 def test_every_seed_is_accounted_for():
-    seeds = [{"id": str(i), "source": "s", "program": "..."} for i in range(4)]
-    problems, counts = problems_from_replies(seeds, {"0": REPLY, "1": "", "2": REPLY, "3": "no"})
+    replies = [REPLY, "", REPLY, "no"]
+    rows = [{"id": str(i), "source": "s", "reply": reply} for i, reply in enumerate(replies)]
+    problems, counts = problems_from_replies(rows)
     assert [problem.id for problem in problems] == ["0"]
     assert problems[0].entry_point == "f" and problems[0].tests == tuple(TESTS) and problems[0].source == "s"
     assert counts["replies: all"] == 4
@@ -120,14 +121,14 @@ def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
     seeds = [{"id": str(i), "source": "", "program": str(i)} for i in range(6)]
     options = dict(prompt="test {program}", temperature=0.7, max_new_tokens=9, batch_size=1, seed=0)
     with pytest.raises(KeyboardInterrupt):
-        synthesise("dies", None, seeds, log=tmp_path / "log.jsonl", **options)
+        imagine("dies", None, seeds, log=tmp_path / "log.jsonl", **options)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"id": "4", "repl')
     asked.clear()
-    resumed = synthesise("lives", None, seeds, log=tmp_path / "log.jsonl", **options)
+    resumed = imagine("lives", None, seeds, log=tmp_path / "log.jsonl", **options)
     assert asked == [["test 4", "test 5"]]
-    assert resumed == synthesise("lives", None, seeds, log=tmp_path / "other.jsonl", **options)
-    assert len(resumed[0]) == 6
+    assert resumed == imagine("lives", None, seeds, log=tmp_path / "other.jsonl", **options)
+    assert len(problems_from_replies(resumed)[0]) == 6
 
 
 def test_seeds_need_their_columns(tmp_path):

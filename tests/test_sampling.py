@@ -1,0 +1,101 @@
+from types import SimpleNamespace
+
+import pytest
+
+from acelib import sampling
+from acelib.models import Completion
+from acelib.sampling import (
+    SamplingError,
+    judge_programs,
+    pass_rates,
+    restrict_tests,
+    rows_to_programs,
+    sample_programs,
+    samples_to_rows,
+)
+from acelib.schema import Problem, Program, read_rows, write_rows
+
+TESTS = ("assert f(1) == 1", "assert f(2) == 2")
+PROBLEMS = [Problem("a", "qa", "f", TESTS), Problem("b", "qb", "f", TESTS)]
+OPTIONS = dict(prompt="{question}", n=2, temperature=1.0, max_new_tokens=9, batch_size=2, seed=3)
+
+
+def _report(*passed):
+    verdicts = [SimpleNamespace(passed=p) for p in passed]
+    return SimpleNamespace(verdicts=verdicts, pass_rate=sum(passed) / len(passed) if passed else 0.0)
+
+
+@pytest.fixture
+def talker(monkeypatch):
+    """A model that answers with numbered programs and remembers what it was asked."""
+    asked = []
+
+    def generate(model, tokenizer, conversations, *, n, seed, **options):
+        asked.append((seed, [conversation[0]["content"] for conversation in conversations]))
+        reply = "```python\ndef f(x):\n    return {}\n```"
+        return [[Completion(reply.format(i), [], True, 0.0) for i in range(n)] for _ in conversations]
+
+    monkeypatch.setattr(sampling, "generate", generate)
+    return asked
+
+
+def test_programs_come_in_the_order_of_the_problems(talker, tmp_path):
+    programs = sample_programs(None, None, PROBLEMS, log=tmp_path / "log", model_name="m", **OPTIONS)
+    assert [program.problem_id for program in programs] == ["a", "a", "b", "b"]
+    assert "return 1" in programs[3].text and "```" not in programs[3].text and "```" in programs[3].reply
+    assert sample_programs(None, None, [], log=tmp_path / "none", **OPTIONS) == []
+
+
+def test_a_second_run_generates_nothing_and_a_changed_n_everything(talker, tmp_path):
+    first = sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **OPTIONS)
+    assert len(talker) == 1
+    assert sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **OPTIONS) == first
+    assert len(talker) == 1
+    sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **(OPTIONS | {"n": 3}))
+    assert len(talker) == 2
+
+
+def test_equal_ids_are_refused(talker, tmp_path):
+    with pytest.raises(SamplingError, match="same id"):
+        sample_programs(None, None, PROBLEMS[:1] * 2, log=tmp_path / "log", **OPTIONS)
+
+
+def test_judging_needs_the_problem_of_each_program():
+    with pytest.raises(SamplingError, match="unknown problems"):
+        judge_programs(None, PROBLEMS, [Program("c", "x", "m")])
+
+
+def _rows():
+    programs = [Program(p.id, text, "m", f"reply {text}") for p in PROBLEMS for text in ("x = 1", None)]
+    reports = [_report(True, False), _report(False, False), _report(True, True), _report(False, False)]
+    return programs, samples_to_rows(PROBLEMS, programs, reports)
+
+
+def test_samples_survive_a_file(tmp_path):
+    programs, rows = _rows()
+    write_rows(tmp_path / "samples.parquet", rows)
+    back = read_rows(tmp_path / "samples.parquet")
+    assert back == rows and rows_to_programs(back) == programs
+    assert [pass_rates(row) for row in back] == [[0.5, 0.0], [1.0, 0.0]]
+
+
+def test_the_public_code_divides_by_all_imagined_tests():
+    _, rows = _rows()
+    assert pass_rates(rows[1], denominator=4) == [0.5, 0.0]
+    with pytest.raises(SamplingError, match="denominator"):
+        pass_rates(rows[1], denominator=1)
+
+
+def test_hub_rows_have_no_program_column():
+    row = {"id": 1, "inferences": [{"model_name": "m", "completion": "```python\ndef f():\n    pass\n```"}]}
+    assert rows_to_programs([row])[0].text.startswith("def f()")
+
+
+def test_results_on_surviving_tests_are_read_off():
+    _, rows = _rows()
+    kept = restrict_tests(rows, [Problem("a", "qa", "f", TESTS[1:])])
+    assert [row["id"] for row in kept] == ["a"] and kept[0]["test_cases"] == [TESTS[1]]
+    assert pass_rates(kept[0]) == [0.0, 0.0]
+    assert pass_rates(restrict_tests(rows, PROBLEMS)[0]) == [0.5, 0.0]
+    with pytest.raises(SamplingError, match="not judged"):
+        restrict_tests(rows, [Problem("a", "qa", "f", ("assert f(9) == 9",))])
