@@ -1,0 +1,189 @@
+"""Held-out evaluation of models, paired comparisons, and the scorecard against the paper's claims."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acelib.errors import CourseError
+from acelib.judge import Judge
+from acelib.profiles import Profile
+from acelib.sampling import Progress, judge_programs, sample_programs
+from acelib.schema import Problem, Row
+
+
+class EvaluationError(CourseError):
+    """A benchmark that cannot be read, or results that cannot be compared."""
+
+
+def load_benchmark(profile: Profile, limit: int | None = None) -> list[Problem]:
+    """The first `limit` (default `evaluation.questions`) held-out problems of the profile.
+
+    The file has one JSON object per line with `task_id`, `question`, `entry_point` and `tests`. Raises
+    EvaluationError when it is missing, has no problems or a line lacks one of these.
+    """
+    path = Path(profile.resolve(profile.data.benchmark))
+    if not path.is_file():
+        raise EvaluationError(f"There is no benchmark at {path}; correct data.benchmark in the profile.")
+    problems = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            tests = tuple(row["tests"])
+            problem = Problem(str(row["task_id"]), row["question"], row["entry_point"], tests, "benchmark")
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise EvaluationError(f"{path}, line {number} is no benchmark problem ({error}); it needs task_id, "
+                                  "question, entry_point and tests.") from error
+        if not tests:
+            raise EvaluationError(f"{path}, line {number} has no tests, so it can measure nothing; drop the line.")
+        problems.append(problem)
+    if not problems:
+        raise EvaluationError(f"{path} holds no problems; correct data.benchmark in the profile.")
+    return problems[: limit or profile.evaluation.questions]
+
+
+def evaluate(
+    model: Any, tokenizer: Any, problems: Sequence[Problem], judge: Judge, *, name: str, prompt: str, samples: int,
+    temperature: float, top_p: float = 1.0, max_new_tokens: int, batch_size: int, seed: int, scratch: Path,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """One greedy and `samples` sampled programs per problem, judged by all tests of the problem.
+
+    Rows: id, question, model, greedy (bool: the greedy program passes every test), correct (bool per sample), pass_rate
+    (float per sample), completions (the sampled replies). Replies are kept in `scratch` until the caller has stored
+    the rows, so an interrupted evaluation goes on where it stopped.
+    """
+    common = dict(prompt=prompt, max_new_tokens=max_new_tokens, batch_size=batch_size, model_name=name)
+    greedy = sample_programs(model, tokenizer, problems, n=1, temperature=0.0, seed=seed,
+                             log=scratch / f"{name}-greedy.jsonl", **common)
+    sampled = sample_programs(model, tokenizer, problems, n=samples, temperature=temperature, top_p=top_p, seed=seed,
+                              log=scratch / f"{name}-sampled.jsonl", progress=progress, **common)
+    # A policy repeats itself: each distinct program of a question is run once.
+    distinct = {(program.problem_id, program.text): program for program in greedy + sampled}
+    reports = judge_programs(judge, problems, list(distinct.values()))
+    rates = {key: float(report.pass_rate) for key, report in zip(distinct, reports, strict=True)}
+    rows = []
+    for number, (problem, first) in enumerate(zip(problems, greedy, strict=True)):
+        mine = sampled[number * samples : (number + 1) * samples]
+        passed = [rates[problem.id, program.text] for program in mine]
+        rows.append({
+            "id": problem.id,
+            "question": problem.question,
+            "model": name,
+            "greedy": rates[problem.id, first.text] == 1.0,
+            "correct": [rate == 1.0 for rate in passed],
+            "pass_rate": passed,
+            "completions": [program.reply for program in mine],
+        })
+    return rows
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+
+def paired_bootstrap(
+    after: Sequence[float], before: Sequence[float], draws: int = 2000, seed: int = 0, relative: bool = False
+) -> Interval:
+    """mean(after) - mean(before), or with `relative` mean(after) / mean(before) - 1, over the same questions.
+
+    One value per question in both; questions are resampled in pairs, so what makes a question easy or hard for both
+    cancels. Percentile interval of 95%. Raises EvaluationError when the two do not belong together, or when a
+    relative change has nothing to start from.
+    """
+    after, before = np.asarray(after, dtype=float), np.asarray(before, dtype=float)
+    if after.shape != before.shape or after.ndim != 1 or not len(after):
+        raise EvaluationError(f"A paired comparison needs one value per question on both sides, got {after.shape} and "
+                              f"{before.shape}; evaluate both on the same questions.")
+    if relative and not before.any():
+        raise EvaluationError("The starting point solves no question, so a relative gain has no meaning; compare "
+                              "differences, or begin from a stronger model.")
+    picks = np.random.default_rng(seed).integers(len(after), size=(draws, len(after)))
+    ends, starts = (np.r_[x.mean(), x[picks].mean(axis=1)] for x in (after, before))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = ends / starts - 1 if relative else ends - starts
+    low, high = np.percentile(found[1:][np.isfinite(found[1:])], [2.5, 97.5])
+    return Interval(float(found[0]), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and what is measured for it: a number that should be at least `at_least` (and above 0)."""
+
+    key: str
+    claim: str
+    measure: str
+    paper: str
+    at_least: float = 0.0
+    must_hold: bool = False
+
+
+CLAIMS = (
+    Claim("filter", "Filtering by a proxy's program raises the share of valid tests",
+          "valid tests, after - before", "an audit of 200 surviving tests found 3 invalid", must_hold=True),
+    Claim("rm_average", "The reward model's pick beats the average sample",
+          "correct, RM best-of-N - average", "+6.6 points (57.6 vs 51.0, N = 16)", must_hold=True),
+    Claim("rm_greedy", "The reward model's pick beats greedy decoding",
+          "correct, RM best-of-N - greedy", "+2.4 points (57.6 vs 55.2, N = 16)"),
+    Claim("oracle", "The oracle stays above every selector",
+          "correct, oracle - best of the others", "+21.1 points (78.9 vs 57.8, N = 64)", must_hold=True),
+    Claim("filtered_rm", "A reward model from filtered tests beats one from unfiltered tests",
+          "correct, best-of-N, filtered - unfiltered", "+1.0 points (57.6 vs 56.6, N = 16)"),
+    Claim("rule_rl", "RL with the rule reward lifts sampled pass@1 by a third or more",
+          "relative gain in sampled pass@1", "not given; greedy from the base: +18% (44.4 to 52.3)", at_least=1 / 3,
+          must_hold=True),
+    Claim("rule_rl_greedy", "RL with the rule reward beats the base model, decoded greedily",
+          "greedy pass@1, rule RL - base", "+7.9 points (44.4 to 52.3)"),
+    Claim("rm_rl", "RL with the reward model's score beats the base model",
+          "sampled pass@1, RM RL - base", "+4.7 points (44.4 to 49.1, greedy)"),
+    Claim("rm_rl_less", "From the base model, RL gains less with the reward model's score than with the rule",
+          "sampled pass@1, rule RL - RM RL", "+3.2 points (52.3 vs 49.1, greedy)"),
+    Claim("few_steps", "Most of the gain comes in few steps",
+          "share of the gain made by half-time, above 1/2", "80 steps in all; no curve is given"),
+    Claim("backbone", "A reward model on a code model's backbone beats one on a general model's",
+          "correct, best-of-16", "+6.1 points (47.7 vs 41.6)"),
+    Claim("general_rm", "General-purpose reward models hardly beat greedy decoding",
+          "correct, best-of-N - greedy", "at most +2.6 points"),
+)
+
+
+def verdict(claim: Claim, here: Interval | None) -> str:
+    """`holds` when the estimate reaches what is claimed and its 95% interval lies above 0; no measurement means
+    `not testable here`; anything else `does not hold`, an interval that straddles 0 included."""
+    if here is None:
+        return "not testable here"
+    return "holds" if here.value >= claim.at_least and here.low > 0 else "does not hold"
+
+
+def scorecard(evidence: dict[str, Interval | None]) -> list[Row]:
+    """One row per claim of the paper: key, claim, measure, paper, here ({value, low, high} or None), verdict,
+    must_hold. `evidence` has an entry for every claim that could be measured. Raises EvaluationError on an unknown key.
+    """
+    known = [claim.key for claim in CLAIMS]
+    unknown = evidence.keys() - set(known)
+    if unknown:
+        raise EvaluationError(f"No claim is called {', '.join(sorted(unknown))}; known: {', '.join(known)}.")
+    rows = []
+    for claim in CLAIMS:
+        here = evidence.get(claim.key)
+        rows.append({
+            "key": claim.key,
+            "claim": claim.claim,
+            "measure": claim.measure,
+            "paper": claim.paper,
+            "here": None if here is None else {"value": here.value, "low": here.low, "high": here.high},
+            "verdict": verdict(claim, here),
+            "must_hold": claim.must_hold,
+        })
+    return rows

@@ -1,0 +1,255 @@
+"""The reward model: a language model with one number as output, trained on preference pairs (paper, Eq. 1).
+
+A reward model is stored as an ordinary `AutoModelForSequenceClassification` folder with one label and its tokenizer,
+so anything that reads such folders (TRL, vLLM, a plain `transformers` script) can use it.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch.nn import functional as F
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from trl import RewardConfig, RewardTrainer
+
+from acelib.errors import CourseError
+from acelib.models import load_tokenizer, pick_device
+from acelib.schema import Pair
+
+LOG_FILE = "training_log.json"
+
+
+class RewardModelError(CourseError):
+    """Pairs that nothing can be learned from, or scores that are no numbers."""
+
+
+def bradley_terry_loss(scores: torch.Tensor, pairs: torch.Tensor, n: int) -> torch.Tensor:
+    """Loss of one question (paper, Eq. 1).
+
+    `scores` (programs,): one score per distinct program. `pairs` (pairs, 2): rows (chosen, rejected) that index
+    `scores`. `n`: programs sampled for the question; the sum over its pairs is divided by the n(n-1) ordered pairs
+    that n programs can form.
+    """
+    chosen, rejected = scores[pairs[:, 0]], scores[pairs[:, 1]]
+    return -F.logsigmoid(chosen - rejected).sum() / (n * (n - 1))
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], programs: Sequence[str]) -> list[list[int]]:
+    """Token ids of [user: prompt, assistant: program] under the model's own chat template."""
+    conversations = [
+        [{"role": "user", "content": prompt}, {"role": "assistant", "content": program}]
+        for prompt, program in zip(prompts, programs, strict=True)
+    ]
+    if not conversations:
+        return []
+    texts = tokenizer.apply_chat_template(conversations, tokenize=False)
+    return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+
+def is_held_out(problem_id: str, fraction: float) -> bool:
+    """Whether a question is kept out of training. Depends on nothing but its id, so that every reward model of a
+    run, whatever pairs it learns from, is tested on questions that none of them has seen."""
+    return int.from_bytes(sha256(problem_id.encode()).digest()[:6], "big") < fraction * 2**48
+
+
+def question_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[dict]:
+    """One row per question: `sequences`, the token ids of its distinct programs, and `pairs`, rows (chosen, rejected)
+    of indices into them.
+
+    Raises RewardModelError when a program with its question is longer than `max_length` tokens. (TRL drops such
+    pairs without a word, LLaMA-Factory cuts them; both hide that the model never sees the end of a program.)
+    """
+    grouped: dict[tuple[str, str], list[Pair]] = {}
+    for pair in pairs:
+        grouped.setdefault((pair.problem_id, pair.instruction), []).append(pair)
+    rows = []
+    for (problem_id, instruction), group in grouped.items():
+        texts = dict.fromkeys(text for pair in group for text in (pair.chosen, pair.rejected))
+        index = {text: i for i, text in enumerate(texts)}
+        sequences = encode(tokenizer, [instruction] * len(index), list(index))
+        rows.append({"id": problem_id, "sequences": sequences,
+                     "pairs": [[index[pair.chosen], index[pair.rejected]] for pair in group]})
+    lengths = [len(sequence) for row in rows for sequence in row["sequences"]]
+    long = sum(length > max_length for length in lengths)
+    if long:
+        raise RewardModelError(
+            f"{long} of {len(lengths)} programs are longer than {max_length} tokens with their question (longest: "
+            f"{max(lengths)}); raise reward_model.max_length in the profile, or leave these pairs out."
+        )
+    return rows
+
+
+@dataclass
+class QuestionCollator:
+    """Stacks questions: every distinct program once, right-padded, and all pairs as indices into the stack.
+
+    Gives `input_ids` and `attention_mask` (programs of all questions, longest), and for each question `counts`, how
+    many of these programs are its own, and `pairs` (pairs, 2), indices among its own.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, rows: list[dict]) -> dict:
+        sequences = [torch.tensor(sequence) for row in rows for sequence in row["sequences"]]
+        input_ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=self.pad_token_id)
+        lengths = torch.tensor([len(sequence) for sequence in sequences])
+        attention_mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "pairs": [torch.tensor(row["pairs"]) for row in rows],
+            "counts": [len(row["sequences"]) for row in rows],
+        }
+
+
+class QuestionRewardTrainer(RewardTrainer):
+    """TRL's `RewardTrainer` with questions instead of pairs as its batch.
+
+    The stock trainer encodes a program again for every pair it appears in. Here each distinct program is encoded once
+    and all pairs of its question are read off the scores: the same gradient for less work. The loss is the mean of
+    Eq. 1 over the questions of the batch; `n` is the number of programs sampled per question.
+    """
+
+    def __init__(self, *args, n: int, **kwargs):
+        self.n = n
+        super().__init__(*args, **kwargs)
+
+    def _prepare_dataset(self, dataset, *args, **kwargs):
+        return dataset
+
+    def _set_signature_columns_if_needed(self):
+        self._signature_columns = ["sequences", "pairs"]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+        scores = outputs.logits.squeeze(-1).float().split(inputs["counts"])
+        questions = list(zip(scores, inputs["pairs"], strict=True))
+        loss = torch.stack([bradley_terry_loss(s, pairs, self.n) for s, pairs in questions]).mean()
+        if not torch.isfinite(loss):
+            raise RewardModelError("The reward model's loss is not a number any more; lower reward_model.learning_rate "
+                                   "or train in float32.")
+        with torch.no_grad():
+            gaps = torch.cat([s[pairs[:, 0]] - s[pairs[:, 1]] for s, pairs in questions])
+            gaps = self.accelerator.gather_for_metrics(gaps)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["pair_loss"].append(-F.logsigmoid(gaps).mean().item())
+        metrics["accuracy"].append((gaps > 0).float().mean().item())
+        return (loss, outputs) if return_outputs else loss
+
+
+class _Progress(TrainerCallback):
+    def __init__(self, report: Callable[[int, int], None]):
+        self.report = report
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.report(state.global_step, state.max_steps)
+
+
+def load_reward_model(
+    path: str | Path, dtype: str = "float32", device: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A reward model in eval mode and its tokenizer. Raises RewardModelError when the folder holds another model."""
+    tokenizer = load_tokenizer(path)
+    config = AutoConfig.from_pretrained(str(path))
+    if "ForSequenceClassification" not in str(config.architectures) or config.num_labels != 1:
+        raise RewardModelError(f"{path} is no reward model (it holds {config.architectures} with {config.num_labels} "
+                               "labels); pass the folder that notebook 04 wrote.")
+    model = AutoModelForSequenceClassification.from_pretrained(str(path), dtype=getattr(torch, dtype))
+    return model.to(pick_device(device)).eval(), tokenizer
+
+
+@torch.inference_mode()
+def score(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], programs: Sequence[str],
+    batch_size: int = 128, progress: Callable[[int, int], None] | None = None,
+) -> list[float]:
+    """One score per (prompt, program): `prompts` are user messages, `programs` the replies as sampled.
+
+    Scores have no unit and no zero: only differences between programs of one question mean something.
+    Each distinct text is scored once, in batches of similar length. Raises RewardModelError on a score that is no
+    number.
+    """
+    keys = list(zip(prompts, programs, strict=True))
+    distinct = list(dict.fromkeys(keys))
+    sequences = encode(tokenizer, *zip(*distinct, strict=True)) if distinct else []
+    order = sorted(range(len(distinct)), key=lambda i: len(sequences[i]))
+    collate, found = QuestionCollator(tokenizer.pad_token_id), {}
+    for start in range(0, len(order), batch_size):
+        chunk = order[start : start + batch_size]
+        batch = collate([{"sequences": [sequences[i] for i in chunk], "pairs": []}])
+        logits = model(input_ids=batch["input_ids"].to(model.device), use_cache=False,
+                       attention_mask=batch["attention_mask"].to(model.device)).logits
+        found.update(zip((distinct[i] for i in chunk), logits.squeeze(-1).float().tolist(), strict=True))
+        if progress is not None:
+            progress(start + len(chunk), len(order))
+    if any(value != value for value in found.values()):
+        raise RewardModelError("The reward model gives scores that are not numbers; train it again with a lower "
+                               "reward_model.learning_rate.")
+    return [found[key] for key in keys]
+
+
+def train_reward_model(
+    pairs: Sequence[Pair], base: str | Path, path: Path, scratch: Path, *, settings, n: int, seed: int,
+    dtype: str = "float32", device: str = "auto", progress: Callable[[int, int], None] | None = None,
+) -> list[dict]:
+    """Trains a reward model on the backbone `base` and saves it in `path`; returns the training log.
+
+    `settings` is the profile's `reward_model` section; `n` the number of programs sampled per question. Questions for
+    which `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps checkpoints: a
+    training that was interrupted goes on from the last one.
+
+    Raises RewardModelError when there are no pairs to train on or programs are longer than `settings.max_length`.
+    """
+    tokenizer = load_tokenizer(base)
+    kept, held_out = [], []
+    for row in question_rows(pairs, tokenizer, settings.max_length):
+        (held_out if is_held_out(row["id"], settings.held_out) else kept).append(row)
+    if not kept:
+        raise RewardModelError(
+            f"No question has a valid pair to train on ({len(pairs)} pairs in all, {len(held_out)} questions held "
+            "out); lower pairs.min_gap, or sample more programs per question."
+        )
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    steps = -(-len(kept) // settings.batch_size) * settings.epochs
+    checks = max(1, int(steps) // 6)
+    gpu = pick_device(device).type == "cuda"
+    args = RewardConfig(
+        output_dir=str(scratch), seed=seed, data_seed=seed, learning_rate=settings.learning_rate,
+        num_train_epochs=settings.epochs, per_device_train_batch_size=max(1, settings.batch_size // world),
+        per_device_eval_batch_size=max(1, settings.batch_size // world), lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup_ratio, max_length=settings.max_length, center_rewards_coefficient=None,
+        # TRL turns bf16 and gradient checkpointing on by default; on a CPU the first gains nothing, the second costs.
+        bf16=gpu and dtype == "bfloat16", gradient_checkpointing=gpu, use_cpu=not gpu, report_to="none",
+        logging_steps=max(1, int(steps) // 40), logging_first_step=True, disable_tqdm=True,
+        eval_strategy="steps" if held_out else "no", eval_steps=checks, eval_on_start=bool(held_out),
+        save_strategy="steps", save_steps=checks, save_total_limit=1,
+    )
+    set_seed(seed)
+    # Weights stay in float32 and bf16 is left to autocast: at a learning rate of 1e-5 most updates of a bfloat16
+    # weight would round to nothing.
+    model = AutoModelForSequenceClassification.from_pretrained(str(base), num_labels=1, dtype=torch.float32)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    trainer = QuestionRewardTrainer(
+        model=model, args=args, n=n, processing_class=tokenizer, data_collator=QuestionCollator(tokenizer.pad_token_id),
+        train_dataset=Dataset.from_list(kept), eval_dataset=Dataset.from_list(held_out) if held_out else None,
+        callbacks=[_Progress(progress)] if progress is not None else None,
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)))
+    trainer.save_model(str(path))
+    tokenizer.save_pretrained(str(path))
+    log = trainer.state.log_history
+    (Path(path) / LOG_FILE).write_text(json.dumps(log, indent=1), encoding="utf-8")
+    return log

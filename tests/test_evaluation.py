@@ -1,0 +1,145 @@
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from acelib.evaluation import (
+    CLAIMS,
+    Claim,
+    EvaluationError,
+    Interval,
+    evaluate,
+    load_benchmark,
+    paired_bootstrap,
+    scorecard,
+    verdict,
+)
+from acelib.models import Completion
+from acelib.profiles import load_profile
+from acelib.schema import Problem
+
+LINE = {"task_id": "t1", "question": "Write `f`.", "entry_point": "f", "tests": ["assert f(1) == 2"]}
+
+
+def profile_with(tmp_path, text):
+    path = tmp_path / "benchmark.jsonl"
+    path.write_text(text)
+    return load_profile("pocket", {"data.benchmark": str(path)})
+
+
+def test_benchmark_is_read_up_to_the_profiles_limit(tmp_path):
+    lines = "".join(json.dumps({**LINE, "task_id": f"t{i}"}) + "\n" for i in range(5))
+    profile = profile_with(tmp_path, lines)
+    assert load_benchmark(profile, 2) == [
+        Problem(f"t{i}", "Write `f`.", "f", ("assert f(1) == 2",), "benchmark") for i in range(2)
+    ]
+    assert len(load_benchmark(profile)) == 5
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "holds no problems; correct data.benchmark"),
+        ("{not json", "line 1 is no benchmark problem"),
+        (json.dumps({"task_id": "t"}), "it needs task_id, question, entry_point and tests"),
+        (json.dumps({**LINE, "tests": []}), "line 1 has no tests"),
+    ],
+)
+def test_bad_benchmarks_are_explained(tmp_path, text, message):
+    with pytest.raises(EvaluationError, match=message):
+        load_benchmark(profile_with(tmp_path, text))
+
+
+def test_missing_benchmark_names_the_profile_key(tmp_path):
+    profile = load_profile("pocket", {"data.benchmark": str(tmp_path / "none.jsonl")})
+    with pytest.raises(EvaluationError, match="correct data.benchmark in the profile"):
+        load_benchmark(profile)
+
+
+@dataclass
+class FakeJudge:
+    """Passes programs that contain 'good'; counts what it runs."""
+
+    seen: list = field(default_factory=list)
+
+    def run(self, submissions):
+        self.seen += [s.program for s in submissions]
+        return [SimpleNamespace(pass_rate=1.0 if s.program and "good" in s.program else 0.5 * bool(s.program))
+                for s in submissions]
+
+
+def test_evaluate_judges_each_distinct_program_once_and_keeps_the_order(tmp_path, monkeypatch):
+    def fake_generate(model, tokenizer, conversations, *, n, temperature, **_):
+        texts = ["def f(x):\n    return 'good'", "def f(x):\n    return 'bad'", "no code at all", ""]
+        reply = lambda i: f"```python\n{texts[i % 4]}\n```" if i % 4 < 2 else texts[i % 4]  # noqa: E731
+        return [[Completion(reply(i if temperature else 1), [], True, 0.0) for i in range(n)] for _ in conversations]
+
+    monkeypatch.setattr("acelib.sampling.generate", fake_generate)
+    problems = [Problem(f"t{i}", f"Question {i}", "f", ("assert f(1) == 2",)) for i in range(3)]
+    judge = FakeJudge()
+    rows = evaluate(None, None, problems, judge, name="policy", prompt="{question}", samples=6, temperature=1.0,
+                    max_new_tokens=10, batch_size=4, seed=0, scratch=tmp_path)
+    assert [row["id"] for row in rows] == ["t0", "t1", "t2"]
+    assert rows[0]["correct"] == [True, False, False, False, True, False]
+    assert rows[0]["pass_rate"][:2] == [1.0, 0.5] and rows[0]["greedy"] is False
+    assert rows[0]["model"] == "policy" and len(rows[0]["completions"]) == 6
+    assert len(judge.seen) < 3 * 7
+
+
+def test_paired_bootstrap_finds_a_small_steady_gain_that_unpaired_intervals_would_miss():
+    rng = np.random.default_rng(0)
+    before = rng.random(200)
+    after = before + 0.02 + 0.01 * rng.standard_normal(200)
+    gain = paired_bootstrap(after, before)
+    assert gain.low > 0.015 and gain.high < 0.025
+    assert gain.low < gain.value < gain.high
+    assert paired_bootstrap(after, before) == gain
+
+
+def test_relative_gain():
+    gain = paired_bootstrap([0.5] * 10, [0.25] * 10, relative=True)
+    assert (gain.value, gain.low, gain.high) == (1.0, 1.0, 1.0)
+    with pytest.raises(EvaluationError, match="solves no question"):
+        paired_bootstrap([0.5], [0.0], relative=True)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for seed in range(200):
+        difference = rng.normal(0.1, 1.0, 100)
+        here = paired_bootstrap(difference, np.zeros(100), draws=400, seed=seed)
+        covered += here.low <= 0.1 <= here.high
+    assert 175 <= covered <= 200
+
+
+@pytest.mark.parametrize("after, before", [([1.0], [1.0, 0.0]), ([], []), ([[1.0]], [[1.0]])])
+def test_what_is_not_paired_is_an_error(after, before):
+    with pytest.raises(EvaluationError, match="same questions"):
+        paired_bootstrap(after, before)
+
+
+def test_the_verdict_rule():
+    plain = Claim("k", "claim", "measure", "paper")
+    third = Claim("k", "claim", "measure", "paper", at_least=1 / 3)
+    assert verdict(plain, None) == "not testable here"
+    assert verdict(plain, Interval(0.1, 0.01, 0.2)) == "holds"
+    assert verdict(plain, Interval(0.1, -0.01, 0.2)) == "does not hold"
+    assert verdict(plain, Interval(-0.1, -0.2, -0.01)) == "does not hold"
+    assert verdict(third, Interval(0.4, 0.2, 0.6)) == "holds"
+    assert verdict(third, Interval(0.3, 0.2, 0.4)) == "does not hold"
+
+
+def test_scorecard_has_a_row_per_claim_and_the_must_hold_rows():
+    rows = scorecard({"filter": Interval(0.3, 0.2, 0.4), "oracle": None})
+    assert [row["key"] for row in rows] == [claim.key for claim in CLAIMS]
+    by_key = {row["key"]: row for row in rows}
+    assert by_key["filter"]["verdict"] == "holds"
+    assert by_key["filter"]["here"] == {"value": 0.3, "low": 0.2, "high": 0.4}
+    assert by_key["oracle"]["verdict"] == "not testable here" and by_key["oracle"]["here"] is None
+    must = {row["key"] for row in rows if row["must_hold"]}
+    assert must == {"filter", "rm_average", "oracle", "rule_rl"}
+    with pytest.raises(EvaluationError, match="No claim is called filtre"):
+        scorecard({"filtre": None})

@@ -1,0 +1,204 @@
+import json
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny_models import save_tiny_policy, save_tiny_reward_model
+from transformers import AutoModelForSequenceClassification
+from trl import RewardConfig, RewardTrainer
+
+from acelib.reward_model import (
+    QuestionCollator,
+    QuestionRewardTrainer,
+    RewardModelError,
+    bradley_terry_loss,
+    encode,
+    is_held_out,
+    load_reward_model,
+    question_rows,
+    score,
+    train_reward_model,
+)
+from acelib.schema import Pair
+
+PROGRAMS = ["return 1", "return xs", "return sorted(xs)", "pass"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    learning_rate: float = 1e-2
+    epochs: float = 4.0
+    batch_size: int = 4
+    warmup_ratio: float = 0.1
+    max_length: int = 64
+    held_out: float = 0.25
+
+
+def some_pairs(questions=24):
+    better = [(2, 0), (2, 1), (2, 3), (1, 3)]
+    return [
+        Pair(f"q{i}", f"question {i % 5}?", PROGRAMS[a], PROGRAMS[b], 1.0, 0.3)
+        for i in range(questions)
+        for a, b in better[: 1 + i % 4]
+    ]
+
+
+def test_loss_of_a_question_worked_by_hand():
+    scores = torch.tensor([2.0, 0.0, -1.0])
+    loss = bradley_terry_loss(scores, torch.tensor([[0, 1], [0, 2]]), n=3)
+    by_hand = (math.log1p(math.exp(-2.0)) + math.log1p(math.exp(-3.0))) / 6
+    assert loss.item() == pytest.approx(by_hand)
+
+
+def test_equal_scores_cost_log_2_and_only_differences_count():
+    pairs = torch.tensor([[0, 1]])
+    assert bradley_terry_loss(torch.zeros(2), pairs, 2).item() == pytest.approx(math.log(2) / 2)
+    scores = torch.tensor([0.3, -0.8])
+    torch.testing.assert_close(bradley_terry_loss(scores, pairs, 2), bradley_terry_loss(scores + 8, pairs, 2))
+
+
+def test_a_huge_difference_neither_overflows_nor_loses_its_gradient():
+    scores = torch.tensor([-500.0, 500.0], requires_grad=True)
+    loss = bradley_terry_loss(scores, torch.tensor([[0, 1]]), n=2)
+    loss.backward()
+    assert loss.item() == pytest.approx(500.0)
+    assert scores.grad.tolist() == pytest.approx([-0.5, 0.5])
+
+
+def config(folder, **changes):
+    return RewardConfig(
+        output_dir=str(folder), bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none",
+        disable_tqdm=True, max_length=64, **changes,
+    )
+
+
+def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path):
+    folder = save_tiny_reward_model(tmp_path / "rm")
+    model, tokenizer = load_reward_model(folder)
+    pairs, n = some_pairs(6), 16
+    conversational = [
+        {side: [{"role": "user", "content": p.instruction}, {"role": "assistant", "content": getattr(p, side)}]
+         for side in ("chosen", "rejected")}
+        for p in pairs
+    ]
+    stock = RewardTrainer(model=model, args=config(tmp_path / "a"), processing_class=tokenizer,
+                          train_dataset=Dataset.from_list(conversational))
+    theirs = stock.compute_loss(model, stock.data_collator(list(stock.train_dataset)))
+    theirs.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+
+    rows = question_rows(pairs, tokenizer, 64)
+    assert sum(len(row["sequences"]) for row in rows) < 2 * len(pairs)
+    ours = QuestionRewardTrainer(model=model, args=config(tmp_path / "b"), n=n, processing_class=tokenizer,
+                                 data_collator=QuestionCollator(tokenizer.pad_token_id),
+                                 train_dataset=Dataset.from_list(rows))
+    loss = ours.compute_loss(model, ours.data_collator(list(ours.train_dataset)))
+    loss.backward()
+    # TRL takes the mean over pairs, Eq. 1 their sum over n(n-1) and the mean over questions.
+    factor = len(pairs) / (n * (n - 1) * len(rows))
+    torch.testing.assert_close(loss, theirs * factor)
+    assert gradients.keys() == {name for name, p in model.named_parameters() if p.grad is not None}
+    for name, parameter in model.named_parameters():
+        if name in gradients:
+            torch.testing.assert_close(parameter.grad, gradients[name] * factor, rtol=1e-3, atol=1e-8)
+
+
+def test_training_learns_saves_a_standard_folder_and_logs(tmp_path):
+    base = save_tiny_policy(tmp_path / "base")
+    seen = []
+    log = train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "scratch", settings=Settings(), n=4,
+                             seed=0, progress=lambda done, total: seen.append((done, total)))
+    losses = [entry["pair_loss"] for entry in log if "pair_loss" in entry]
+    assert losses[-1] < 0.5 * losses[0]
+    assert any("eval_accuracy" in entry for entry in log)
+    assert seen[-1][0] == seen[-1][1]
+    assert json.loads((tmp_path / "rm" / "training_log.json").read_text()) == log
+    standard = AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm")
+    assert standard.config.num_labels == 1 and standard.config.pad_token_id is not None
+    model, tokenizer = load_reward_model(tmp_path / "rm")
+    good, bad = score(model, tokenizer, ["question 1?"] * 2, [PROGRAMS[2], PROGRAMS[3]])
+    assert good > bad
+
+
+def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
+    base = save_tiny_policy(tmp_path / "base")
+
+    def stop_at(step):
+        def report(done, total):
+            if done == step:
+                raise KeyboardInterrupt
+        return report
+
+    def train(folder, scratch, progress=None):
+        return train_reward_model(some_pairs(), base, tmp_path / folder, tmp_path / scratch, settings=Settings(), n=4,
+                                  seed=0, progress=progress)
+
+    train("whole", "s1")
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", "s2", stop_at(10))
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    steps = []
+    train("cut", "s2", lambda done, total: steps.append(done))
+    assert steps[0] > 1
+    whole, cut = (load_reward_model(tmp_path / name)[0].state_dict() for name in ("whole", "cut"))
+    for name in whole:
+        torch.testing.assert_close(whole[name], cut[name], rtol=1e-4, atol=1e-5)
+
+
+def test_scores_do_not_depend_on_batch_or_order(tmp_path):
+    model, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"))
+    prompts = ["a?", "bb bb?", "a?", "c?", "a?"]
+    programs = ["x", "y" * 30, "zz", "", "x"]
+    together = score(model, tokenizer, prompts, programs)
+    alone = [score(model, tokenizer, [q], [p], batch_size=1)[0] for q, p in zip(prompts, programs)]
+    assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
+    assert together[0] == together[4]
+    assert score(model, tokenizer, [], []) == []
+
+
+def test_what_is_scored_is_the_models_own_chat_template(tmp_path):
+    _, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"))
+    text = tokenizer.decode(encode(tokenizer, ["q?"], ["code"])[0])
+    assert text == "<|im_start|>user\nq?<|im_end|>\n<|im_start|>assistant\ncode<|im_end|>\n"
+
+
+def test_questions_are_split_by_id_alone():
+    ids = [f"q{i}" for i in range(4000)]
+    share = sum(is_held_out(i, 0.1) for i in ids) / len(ids)
+    assert 0.08 < share < 0.12
+    assert {i for i in ids if is_held_out(i, 0.1)} <= {i for i in ids if is_held_out(i, 0.2)}
+
+
+def test_no_pairs_is_an_error_with_a_remedy(tmp_path):
+    base = save_tiny_policy(tmp_path / "base")
+    with pytest.raises(RewardModelError, match="lower pairs.min_gap"):
+        train_reward_model([], base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
+
+
+def test_a_long_program_is_an_error_that_names_its_length(tmp_path):
+    base = save_tiny_policy(tmp_path / "base")
+    pairs = [*some_pairs(), Pair("long", "q?", "x" * 200, "pass", 1.0, 0.2)]
+    with pytest.raises(RewardModelError, match="1 of .* longer than 64 .*raise reward_model.max_length"):
+        train_reward_model(pairs, base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
+
+
+def test_scores_and_losses_that_are_no_numbers_are_errors(tmp_path):
+    model, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"))
+    with torch.no_grad():
+        model.score.weight.fill_(float("nan"))
+    with pytest.raises(RewardModelError, match="not numbers"):
+        score(model, tokenizer, ["q?"], ["x"])
+    rows = question_rows(some_pairs(2), tokenizer, 64)
+    trainer = QuestionRewardTrainer(model=model, args=config(tmp_path / "t"), n=4, processing_class=tokenizer,
+                                    data_collator=QuestionCollator(tokenizer.pad_token_id),
+                                    train_dataset=Dataset.from_list(rows))
+    with pytest.raises(RewardModelError, match="lower reward_model.learning_rate"):
+        trainer.compute_loss(model, trainer.data_collator(rows))
+
+
+def test_a_policy_is_not_mistaken_for_a_reward_model(tmp_path):
+    with pytest.raises(RewardModelError, match="is no reward model"):
+        load_reward_model(save_tiny_policy(tmp_path / "policy"))

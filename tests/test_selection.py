@@ -1,0 +1,70 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from acelib.pairs import pass_at_k
+from acelib.selection import SelectionError, auc, bands, expected_best, selection_curve, selection_curves
+
+
+def by_enumeration(values, scores, n):
+    picks = []
+    for subset in combinations(range(len(values)), n):
+        best = max(scores[i] for i in subset)
+        picks.append(np.mean([values[i] for i in subset if scores[i] == best]))
+    return np.mean(picks)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 7])
+@pytest.mark.parametrize("scores", [[3, 1, 2, 0, 5, 4, 6], [1, 1, 0, 0, 2, 2, 2], [0] * 7, [-1.5, 0, 0, 0, 0, 0, 9]])
+def test_every_subset_is_counted_ties_included(scores, n):
+    values = [1, 0, 0, 1, 0, 1, 0.5]
+    assert expected_best(values, scores, n) == pytest.approx(by_enumeration(values, scores, n))
+
+
+def test_selecting_by_the_truth_is_pass_at_k_and_one_sample_is_the_average():
+    correct = [0, 1, 0, 0, 1, 0, 0, 0]
+    for n in range(1, 9):
+        assert expected_best(correct, correct, n) == pytest.approx(pass_at_k(8, 2, n))
+    assert expected_best(correct, [5, 3, 1, 2, 9, 0, 7, 8], 1) == pytest.approx(2 / 8)
+
+
+def test_sixty_four_samples_stay_exact():
+    values = [0.0] * 63 + [1.0]
+    assert expected_best(values, list(range(64)), 64) == 1.0
+    assert expected_best(values, list(range(64)), 16) == pytest.approx(16 / 64)
+
+
+@pytest.mark.parametrize("n, scores", [(0, [1, 2]), (3, [1, 2]), (1, [1]), (1, [1, float("nan")])])
+def test_impossible_choices_are_errors(n, scores):
+    with pytest.raises(SelectionError, match="Cannot pick the best"):
+        expected_best([0, 1], scores, n)
+
+
+def test_curves_of_all_selectors():
+    rows = [
+        {"greedy": True, "correct": [1, 0, 0, 0], "rm": [9.0, 1, 2, 3]},
+        {"greedy": False, "correct": [0, 1, 1, 0], "rm": [9.0, 1, 2, 3]},
+    ]
+    curves = selection_curves(rows, [1, 4], {"reward model": "rm"})
+    assert list(curves) == ["greedy", "average", "reward model", "oracle"]
+    assert curves["greedy"].tolist() == [[1, 1], [0, 0]]
+    assert curves["average"].tolist() == [[0.25, 0.25], [0.5, 0.5]]
+    np.testing.assert_allclose(curves["reward model"], [[0.25, 1], [0.5, 0]])
+    np.testing.assert_allclose(curves["oracle"], [[0.25, 1], [0.5, 1]])
+
+
+def test_bands_hold_the_mean_and_shrink_with_questions():
+    rng = np.random.default_rng(0)
+    few, many = (bands(rng.random((questions, 2))) for questions in (20, 2000))
+    assert few.shape == (3, 2)
+    assert (few[1] < few[0]).all() and (few[0] < few[2]).all()
+    assert (many[2] - many[1] < few[2] - few[1]).all()
+    assert selection_curve([[1, 0]], [[0, 1]], [2]).tolist() == [[0.0]]
+
+
+def test_auc_counts_ties_half():
+    assert auc([3, 2, 1], [True, False, False]) == 1.0
+    assert auc([1, 1, 1, 1], [True, False, True, False]) == 0.5
+    assert auc([1, 2, 2, 3], [False, True, False, True]) == pytest.approx((1 + 0.5 + 1 + 1) / 4)
+    assert np.isnan(auc([1, 2], [True, True]))
