@@ -94,7 +94,7 @@ def parse_reply(reply: str, counts: Counter | None = None) -> tuple[str, list[st
     counts = Counter() if counts is None else counts
     found, salvaged = find_json(reply)
     counts["replies: truncated, salvaged"] += salvaged
-    question, raw = found["question"], found.get("tests")
+    question, raw = found["question"], found.get("tests", [])
     if not isinstance(question, str) or not question.strip():
         raise TeacherReplyError("it has no question", "check that the prompt asks for the key `question`")
     raw = raw if isinstance(raw, list) else [raw]
