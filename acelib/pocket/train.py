@@ -1,0 +1,230 @@
+"""Train from nothing the models that ship in `data/models`: ``python -m acelib.pocket.train`` (`make pocket-models`)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+
+from acelib.pocket import corpus
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one pocket model is trained.
+
+    Attributes:
+        examples: the conversation stream, a function of `acelib.pocket.corpus`.
+        hidden, layers, heads: Qwen2 shape; two heads share one key-value head.
+        steps: optimiser steps, each on about `batch_tokens` tokens.
+        learning_rate: peak of a cosine schedule with 3% warm-up.
+        also: intermediate checkpoints to keep, {model name: step}; they are not annealed.
+    """
+
+    examples: str
+    hidden: int
+    layers: int
+    heads: int
+    steps: int
+    batch_tokens: int
+    learning_rate: float
+    also: dict[str, int] = field(default_factory=dict)
+    seed: int = 0
+
+
+RECIPES = {
+    "policy": Recipe("solve_examples", 128, 4, 4, steps=450, batch_tokens=2048, learning_rate=3e-3),
+    "proxy": Recipe(
+        "solve_examples",
+        160,
+        5,
+        4,
+        steps=2600,
+        batch_tokens=2048,
+        learning_rate=3e-3,
+        also={"proxy_weak": 500, "proxy_medium": 900},
+        seed=1,
+    ),
+    "teacher": Recipe("teacher_examples", 192, 5, 6, steps=3000, batch_tokens=4096, learning_rate=2e-3, seed=2),
+}
+
+
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
+    torch.manual_seed(recipe.seed)
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=recipe.hidden,
+            intermediate_size=3 * recipe.hidden,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.heads // 2,
+            max_position_embeddings=tokenizer.model_max_length,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, messages: list[corpus.Message]) -> tuple[list[int], int]:
+    """Token ids of a conversation and the length of its prompt, the part that carries no loss."""
+    prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
+    reply = messages[-1]["content"] + tokenizer.eos_token
+    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    return prompt_ids + tokenizer(reply, add_special_tokens=False)["input_ids"], len(prompt_ids)
+
+
+def batches(tokenizer: PreTrainedTokenizerBase, examples: Iterator, batch_tokens: int, seed: int) -> Iterator[tuple]:
+    """Endless (input_ids, labels) of similar lengths, each at most `batch_tokens` tokens with padding."""
+    rng = random.Random(seed)
+    while True:
+        pool = sorted((encode(tokenizer, m) for m in islice(examples, 512)), key=lambda e: len(e[0]))
+        groups, group = [], []
+        for example in pool:
+            if len(example[0]) > tokenizer.model_max_length:
+                continue
+            if (len(group) + 1) * len(example[0]) > batch_tokens:
+                groups.append(group)
+                group = []
+            group.append(example)
+        rng.shuffle(groups)
+        for group in groups:
+            width = max(len(ids) for ids, _ in group)
+            ids = torch.full((len(group), width), tokenizer.pad_token_id)
+            labels = torch.full((len(group), width), -100)
+            for row, (tokens, start) in enumerate(group):
+                ids[row, : len(tokens)] = torch.tensor(tokens)
+                labels[row, start : len(tokens)] = ids[row, start : len(tokens)]
+            yield ids, labels
+
+
+def new_optimizers(model: Qwen2ForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices of the layers, AdamW for embeddings, norms and biases."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    return [
+        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def train(name: str, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, out: Path) -> dict:
+    """Train one model, save it (and its `also` checkpoints) under `out`, return what it took."""
+    model = new_model(recipe, tokenizer)
+    optimizers = new_optimizers(model, recipe.learning_rate)
+    warmup = max(1, int(0.03 * recipe.steps))
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            o, lambda s: min((s + 1) / warmup, 0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1, s / recipe.steps))))
+        )
+        for o in optimizers
+    ]
+    stream = batches(tokenizer, getattr(corpus, recipe.examples)(recipe.seed + 100), recipe.batch_tokens, recipe.seed)
+    wall, cpu, tokens, smooth = time.time(), time.process_time(), 0, None
+    model.train()
+    for step in range(1, recipe.steps + 1):
+        ids, labels = next(stream)
+        hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
+        targets = labels[:, 1:]
+        keep = targets != -100
+        loss = F.cross_entropy(model.lm_head(hidden[keep]), targets[keep])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for stepper in (*optimizers, *schedules):
+            stepper.step()
+        model.zero_grad()
+        tokens += ids.numel()
+        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        if step % 100 == 0 or step == recipe.steps:
+            print(
+                f"{name}: step {step}/{recipe.steps}  loss {smooth:.4f}  {tokens / 1e6:.2f}M tokens  "
+                f"{time.time() - wall:.0f} s  {time.process_time() - cpu:.0f} CPU-s",
+                flush=True,
+            )
+        for other, at in recipe.also.items():
+            if step == at:
+                save(model, tokenizer, out / other)
+    save(model, tokenizer, out / name)
+    return {
+        "recipe": asdict(recipe),
+        "parameters": model.num_parameters(),
+        "tokens": tokens,
+        "loss": round(smooth, 4),
+        "seconds": round(time.time() - wall),
+        "cpu_seconds": round(time.process_time() - cpu),
+    }
+
+
+def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def write_problems(folder: Path) -> None:
+    """`seeds.jsonl` and `benchmark.jsonl`, the same on every machine."""
+    for name, rows in (
+        ("seeds", corpus.seed_programs(3000, seed=0)),
+        ("benchmark", corpus.benchmark_problems(400, seed=0)),
+    ):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", help=f"which of {', '.join(RECIPES)} (default: all)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=DATA.parent / "runs" / "pocket-models",
+        help="where the retrained models go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ship", action="store_true", help="replace what data/ ships by the retrained models and problems"
+    )
+    args = parser.parse_args()
+    names = args.models or list(RECIPES)
+    if unknown := set(names) - set(RECIPES):
+        parser.error(f"no recipe for {', '.join(sorted(unknown))}; choose from {', '.join(RECIPES)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    # One process and one thread each: two models of this size train faster side by side than on two threads in turn.
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(train_and_report, name, args.out) for name in sorted(names, key=list(RECIPES)[::-1].index)]
+        for job in jobs:
+            job.result()
+    from acelib.pocket.measure import compare
+
+    print(compare(DATA / "models", args.out))
+    if args.ship:
+        shutil.copytree(args.out, DATA / "models", dirs_exist_ok=True)
+        write_problems(DATA)
+
+
+def train_and_report(name: str, out: Path) -> None:
+    torch.set_num_threads(1)
+    report = train(name, RECIPES[name], corpus.train_tokenizer(), out)
+    (out / name / "training.json").write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
