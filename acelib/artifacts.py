@@ -151,6 +151,7 @@ class Run:
         """Where the artefact `name` lies. Raises ArtifactError when it is missing or made by other versions."""
         if self._allowed is not None and name not in self._allowed:
             raise ArtifactError(f"A builder reads {name!r} without declaring it; add it to `inputs`.")
+        self._note(name)
         manifest = self.manifest(name)
         path = self.dir / "artifacts" / (name + manifest.get("suffix", "")) if manifest else None
         if path is None or not path.exists():
@@ -173,6 +174,13 @@ class Run:
             raise ArtifactError(f"{path} was changed or damaged after it was written; delete it, then {_remake(name)}.")
         return read_rows(path)
 
+    @staticmethod
+    def _note(name: str) -> None:
+        """Tell the runner which artefacts this notebook reads and writes."""
+        if trace := os.environ.get("ACELIB_TRACE"):
+            with open(trace, "a") as handle:
+                handle.write(f"{name}\n")
+
     def manifest(self, name: str) -> dict[str, Any] | None:
         try:
             return json.loads((self.dir / "artifacts" / f"{name}.manifest.json").read_text(encoding="utf-8"))
@@ -181,6 +189,7 @@ class Run:
 
     def _make(self, name: str, suffix: str, write: Callable[[Path, Path], None], build: Callable,
               inputs: Sequence[str], params: dict[str, Any] | None) -> Path:
+        self._note(name)
         for one in inputs:
             self.path(one)
         hashes = {one: self.manifest(one)["content"] for one in inputs}

@@ -18,7 +18,9 @@ from typing import Any
 from acelib.profiles import ROOT, Profile
 
 # These move and show results; they do not make them.
-TOOLS = {"artifacts", "course", "errors", "fingerprint", "plots", "preflight", "profiles", "report"}
+TOOLS = {
+    "artifacts", "course", "errors", "fingerprint", "notebooks", "plots", "preflight", "profiles", "report", "watch",
+}  # fmt: skip
 # Changing these changes how fast a result comes, not what it is.
 SPEED_ONLY = {("name",), ("threads",), ("judge", "workers")}
 

@@ -1,0 +1,96 @@
+"""Command line: `python -m acelib course | scorecard | lint | refresh`."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from acelib.course import Course, contain
+from acelib.errors import CourseError
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not key=value, as in reinforce.steps=2")
+    return key, yaml.safe_load(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m acelib", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    course = commands.add_parser("course", help="run the notebooks and write the report")
+    course.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
+    course.add_argument("--from", dest="first", metavar="NN", help="begin with this notebook")
+    course.add_argument("--only", metavar="NN", help="run only this notebook, also when it is up to date")
+    course.add_argument("--set", dest="overrides", metavar="KEY=VALUE", type=_override, action="append", default=[],
+                        help="replace a value of the profile, as in reinforce.steps=2")  # fmt: skip
+    course.add_argument("--run-dir", type=Path, help="where to write (default: runs/<profile>)")
+    course.add_argument("--force", action="store_true", help="run notebooks that are up to date, too")
+    card = commands.add_parser("scorecard", help="print the scorecard of a run")
+    card.add_argument("--check", action="store_true", help="exit 1 when a claim that must hold does not")
+    card.add_argument("run_dir", type=Path)
+    commands.add_parser("lint", help="check the rules for notebooks")
+    refresh = commands.add_parser("refresh", help="copy the outputs of a run into the committed notebooks")
+    refresh.add_argument("run_dir", type=Path, nargs="?", help="default: runs/pocket")
+    return parser
+
+
+def _course(asked: argparse.Namespace) -> int:
+    from acelib.report import scorecard_text, write_report
+
+    course = Course(asked.profile, dict(asked.overrides), asked.run_dir)
+    course.run(asked.first, asked.only, asked.force)
+    report, values = write_report(course.dir)
+    print(f"\n{scorecard_text(values['scorecard'])}\n" if values["scorecard"] else "")
+    print(f"{values['total_seconds'] / 60:.1f} minutes, peak {values['peak_mb'] / 1024:.1f} GiB. Report: {report}")
+    return 0
+
+
+def _scorecard(asked: argparse.Namespace) -> int:
+    from acelib.report import broken_promises, scorecard, scorecard_text
+
+    broken = broken_promises(asked.run_dir)
+    print(scorecard_text(scorecard(asked.run_dir)))
+    for claim in broken:
+        print(f"Must hold and does not: {claim}", file=sys.stderr)
+    return 1 if broken and asked.check else 0
+
+
+def _lint(asked: argparse.Namespace) -> int:
+    from acelib.lint import lint
+
+    problems = lint()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _refresh(asked: argparse.Namespace) -> int:
+    from acelib.lint import refresh
+
+    for line in refresh(asked.run_dir):
+        print(line)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    asked = _parser().parse_args(arguments)
+    contain()
+    try:
+        return {"course": _course, "scorecard": _scorecard, "lint": _lint, "refresh": _refresh}[asked.command](asked)
+    except CourseError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; what was finished is kept.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    # Being asked to end is treated like Ctrl-C, so that kernels and sandboxes go too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())

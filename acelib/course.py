@@ -1,0 +1,208 @@
+"""The runner: executes the notebooks in order with papermill, each in its own process, and remembers what it did.
+
+A notebook is skipped when its code, acelib, the profile, the shipped data and every artefact it read or wrote are as
+they were. Only the exit status counts; the executed notebook of a failure stays for reading.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+from acelib.artifacts import Run, full_disk_explained, versions, write_json
+from acelib.errors import CourseError
+from acelib.fingerprint import digest, profile_values
+from acelib.notebooks import NotebookError, check_parameters, code, failure
+from acelib.profiles import ROOT, Profile, load_profile
+from acelib.watch import Line, Watch, clock, end_tree
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+class CourseFailed(CourseError):
+    """A notebook did not finish; the message names it, the cell, the cause and how to go on."""
+
+
+def contain() -> None:
+    """Keep caches inside the checkout and hubs and telemetry out, for this process and its children."""
+    cache = ROOT / ".cache"
+    places = {
+        "HF_HOME": "huggingface", "XDG_CACHE_HOME": "xdg", "MPLCONFIGDIR": "matplotlib", "IPYTHONDIR": "ipython",
+        "JUPYTER_CONFIG_DIR": "jupyter/config", "JUPYTER_DATA_DIR": "jupyter/data",
+        "JUPYTER_RUNTIME_DIR": "jupyter/runtime", "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    }  # fmt: skip
+    for name, place in places.items():
+        os.environ.setdefault(name, str(cache / place))
+    fixed = {
+        "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
+        "TRANSFORMERS_VERBOSITY": "warning", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONHASHSEED": "0",
+        "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }  # fmt: skip
+    for name, value in fixed.items():
+        os.environ.setdefault(name, value)
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(ROOT) not in paths:  # kernels find acelib also where it is not installed
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
+
+
+def _is_local(profile: Profile) -> bool:
+    models = profile.models
+    names = [models.teacher, models.proxy, models.policy, profile.reward_model.base, *(m.model for m in models.proxies)]
+    return all(Path(profile.resolve(name)).is_absolute() for name in names)
+
+
+def select(folder: Path, first: str | None = None, only: str | None = None) -> list[Path]:
+    """The numbered notebooks of a folder, `first` and later ones, or `only` one. Raises NotebookError."""
+    known = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    numbers = [path.name[:2] for path in known]
+    for wanted in (first, only):
+        if wanted is not None and wanted.zfill(2) not in numbers:
+            there = ", ".join(numbers) or "none"
+            raise NotebookError(f"There is no notebook {wanted!r} in {folder}; there are {there}.")
+    if only is not None:
+        return [path for path in known if path.name.startswith(only.zfill(2))]
+    return [path for path in known if first is None or path.name[:2] >= first.zfill(2)]
+
+
+@contextmanager
+def _alone(run_dir: Path):
+    """One runner per run directory."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / ".lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CourseError(f"Another run is using {run_dir}; wait for it or choose another RUN_DIR=.") from None
+        yield
+
+
+class Course:
+    """One run of the course into one directory."""
+
+    def __init__(self, profile: str, overrides: dict[str, Any] | None = None, run_dir: Path | None = None,
+                 folder: Path = NOTEBOOKS, out: TextIO | None = None):
+        self.given, self.overrides, self.folder, self.out = profile, overrides or {}, folder, out or sys.stdout
+        self.profile = load_profile(profile, overrides)
+        self.dir = Path(run_dir or ROOT / "runs" / self.profile.name).resolve()
+        self.records = self._read_json(self.dir / "state.json")
+        self.store = Run(self.dir, self.profile)
+        if _is_local(self.profile):
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+    @staticmethod
+    def _read_json(path: Path) -> dict[str, Any]:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def run(self, first: str | None = None, only: str | None = None, force: bool = False) -> None:
+        """Execute what is not up to date. Raises CourseFailed at the first notebook that fails."""
+        chosen = select(self.folder, first, only)
+        if not chosen:
+            raise NotebookError(f"There are no notebooks in {self.folder}.")
+        with _alone(self.dir):
+            effective = self.dir / "profile.yaml"
+            with full_disk_explained(effective):
+                effective.write_text(yaml.safe_dump(self.profile.to_dict(), sort_keys=False), encoding="utf-8")
+            # A plain run hands the notebooks exactly what a reader would type into them.
+            same = not self.overrides and self.given == self.profile.name
+            profile = self.given if same else os.path.relpath(effective, self.folder)
+            handed = {"profile": profile, "run_dir": os.path.relpath(self.dir, self.folder)}
+            for path in chosen:
+                check_parameters(path, handed)
+            for position, path in enumerate(chosen, start=1):
+                head = f"[{position}/{len(chosen)}] {path.stem}"
+                line = Line(self.out, head, self.expected(path.stem))
+                if not (force or only) and self.up_to_date(path):
+                    line.end("unchanged, skipped")
+                else:
+                    self._execute(path, handed, line)
+
+    def expected(self, name: str) -> float | None:
+        """Seconds the notebook took last time here, or else in the committed cost table."""
+        costs = self._read_json(ROOT / "profiles" / "costs.json").get(self.profile.name, {}).get("notebooks", {})
+        return self.records.get(name, {}).get("seconds") or costs.get(name, {}).get("seconds")
+
+    def key(self, path: Path, used: list[str]) -> str:
+        sources = {}
+        for file in sorted((ROOT / "acelib").rglob("*.py")):
+            if file.stem not in ("course", "report", "__main__"):
+                sources[str(file.relative_to(ROOT))] = file.read_text(encoding="utf-8")
+        manifests = {name: self.store.manifest(name) or {} for name in used}
+        present = {name: (self.dir / "artifacts" / (name + one.get("suffix", "?"))).exists()
+                   for name, one in manifests.items()}
+        contents = {name: one.get("content") for name, one in manifests.items()}
+        return digest([code(path), sources, profile_values(self.profile), versions(), contents, present])
+
+    def up_to_date(self, path: Path) -> bool:
+        record = self.records.get(path.stem)
+        executed = self.dir / "notebooks" / path.name
+        return bool(record) and executed.exists() and record["key"] == self.key(path, record["artefacts"])
+
+    def _execute(self, path: Path, handed: dict[str, str], line: Line) -> None:
+        name, executed = path.stem, self.dir / "notebooks" / path.name
+        log, trace, progress = (self.dir / "logs" / f"{name}.{end}" for end in ("log", "artefacts", "progress"))
+        with full_disk_explained(executed):
+            for folder in (executed.parent, log.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            for stale in (log, trace, progress, executed, self.dir / "metrics" / f"{name}.json"):
+                stale.unlink(missing_ok=True)
+        shutil.rmtree(self.dir / "figures" / name, ignore_errors=True)
+        self.records.pop(name, None)
+        command = [sys.executable, "-m", "papermill", str(path), str(executed), "-k", "python3",
+                   "--cwd", str(self.folder), "--no-progress-bar", "--log-level", "WARNING"]
+        for key, value in handed.items():
+            command += ["-r", key, value]
+        environment = {**os.environ, "ACELIB_PROGRESS": str(progress), "ACELIB_TRACE": str(trace)}
+        with open(log, "w") as handle:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle, env=environment,
+                                       start_new_session=True)  # fmt: skip
+        watch = Watch(process.pid, line, progress)
+        watch.start()
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            watch.finish()
+            end_tree(process)
+            line.end(f"interrupted; go on with: {self.resume(path)}")
+            raise
+        measured = watch.finish()
+        if status != 0:
+            line.end(f"failed after {clock(measured.seconds)}")
+            raise CourseFailed(self._explain(path, executed, log, status))
+        used = sorted(set(trace.read_text().split())) if trace.exists() else []
+        self.records[name] = {
+            "key": self.key(path, used), "artefacts": used, "seconds": round(measured.seconds, 1),
+            "peak_mb": round(measured.peak_mb), "memory": measured.memory, "finished": time.strftime("%Y-%m-%d %H:%M"),
+        }  # fmt: skip
+        write_json(self.dir / "state.json", self.records)
+        line.end(f"done in {clock(measured.seconds)}, peak {measured.peak_mb / 1024:.1f} GiB")
+
+    def resume(self, path: Path) -> str:
+        words = [f"PROFILE={self.given}"] if self.given != "pocket" else []
+        if self.overrides:
+            words.append('SET="' + " ".join(f"{key}={value}" for key, value in self.overrides.items()) + '"')
+        words += [f"RUN_DIR={self.dir}"] if self.dir != ROOT / "runs" / self.profile.name else []
+        return " ".join(["make course", f"FROM={path.name[:2]}", *words])
+
+    def _explain(self, path: Path, executed: Path, log: Path, status: int) -> str:
+        found = failure(executed)
+        cause = found.cause if found else ""
+        if not cause:
+            text = log.read_text(errors="replace").strip()
+            last = re.sub(r"\x1b\[[0-9;]*m", "", text.splitlines()[-1]) if text else f"exit status {status}"
+            died = "its kernel died (out of memory is the usual reason)" if "DeadKernel" in text else last
+            cause = f"{died}; see {log}"
+        where = f"in cell {found.cell} (`{found.line.strip()}`)" if found else "before its first cell"
+        return (f"{path.stem} failed {where}: {' '.join(cause.split())}\n"
+                f"  Executed notebook: {executed}\n  Mend the cause, then go on with: {self.resume(path)}")  # fmt: skip

@@ -1,0 +1,172 @@
+"""The runner, on notebooks of a few cells."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+from acelib.__main__ import main
+from acelib.course import Course, CourseFailed, select
+from acelib.errors import CourseError
+from acelib.notebooks import NotebookError
+
+OPENING = 'profile = "pocket"\nrun_dir = "../runs/pocket"'
+OPEN_RUN = (
+    "from acelib.artifacts import Run\nfrom acelib.profiles import load_profile\n"
+    "run = Run(run_dir, load_profile(profile))"
+)
+
+
+def write_notebook(path: Path, *cells: str, parameters: str = OPENING, tag: str = "parameters") -> None:
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.cells = [nbformat.v4.new_markdown_cell(f"# {path.stem}"), nbformat.v4.new_code_cell(parameters)]
+    notebook.cells[1].metadata.tags = [tag]
+    notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture
+def course(tmp_path):
+    def make(**options):
+        options.setdefault("run_dir", tmp_path / "run")
+        return Course("pocket", folder=tmp_path / "notebooks", out=io.StringIO(), **options)
+
+    make.folder = tmp_path / "notebooks"
+    return make
+
+
+def test_runs_skips_resumes_and_reruns(course, monkeypatch):
+    first, second = course.folder / "01_numbers.ipynb", course.folder / "02_sum.ipynb"
+    write_notebook(first, OPEN_RUN, 'rows = run.table("numbers", lambda scratch: [{"x": run.profile.seed}])')
+    write_notebook(second, OPEN_RUN, 'total = sum(row["x"] for row in run.read("numbers"))',
+                   'if total == 0: raise RuntimeError("nothing to add")')  # fmt: skip
+
+    failed = course()
+    with pytest.raises(CourseFailed) as caught:
+        failed.run()
+    said = str(caught.value)
+    assert "02_sum failed in cell 5" in said and "RuntimeError: nothing to add" in said and "FROM=02" in said
+    assert (failed.dir / "notebooks" / "02_sum.ipynb").exists()
+    assert "[1/2] 01_numbers  done in" in failed.out.getvalue()
+
+    write_notebook(second, OPEN_RUN, 'total = sum(row["x"] for row in run.read("numbers"))')
+    mended = course()
+    mended.run()
+    assert "01_numbers  unchanged, skipped" in mended.out.getvalue()
+    assert "02_sum  done in" in mended.out.getvalue()
+
+    again = course()
+    again.run()
+    assert again.out.getvalue().count("unchanged, skipped") == 2
+
+    changed = course(overrides={"seed": 5})
+    changed.run()
+    assert "skipped" not in changed.out.getvalue()
+    assert changed.store.read("numbers") == [{"x": 5}]
+    record = json.loads((changed.dir / "state.json").read_text())["02_sum"]
+    assert record["artefacts"] == ["numbers"] and record["seconds"] > 0
+
+
+def test_a_deleted_artefact_is_made_again(course):
+    write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, 'run.table("a", lambda scratch: [{"x": 1}])')
+    course().run()
+    (course().dir / "artifacts" / "a.parquet").unlink()
+    again = course()
+    again.run()
+    assert "done in" in again.out.getvalue() and again.store.read("a") == [{"x": 1}]
+
+
+def test_misspelt_and_missing_parameters_are_refused(course):
+    path = course.folder / "01_a.ipynb"
+    write_notebook(path, parameters='profil = "pocket"\nrun_dir = "x"')
+    with pytest.raises(NotebookError, match="has no parameter 'profile'; its parameters are profil, run_dir"):
+        course().run()
+    write_notebook(path, tag="parameter")
+    with pytest.raises(NotebookError, match="0 cells tagged `parameters`; it needs exactly one"):
+        course().run()
+    write_notebook(path, parameters='profile = "pocket"\nrun_dir = "x" + profile')
+    with pytest.raises(NotebookError, match="only `name = literal`"):
+        course().run()
+
+
+def test_a_dead_kernel_is_named(course):
+    write_notebook(course.folder / "01_dies.ipynb", "x = 1", "import os\nos._exit(9)")
+    with pytest.raises(CourseFailed, match="01_dies failed in cell 4 .*kernel died"):
+        course().run()
+
+
+def test_select(tmp_path):
+    for name in ("00_a", "01_b", "02_c", "A1_appendix"):
+        (tmp_path / f"{name}.ipynb").touch()
+    assert [path.stem for path in select(tmp_path)] == ["00_a", "01_b", "02_c"]
+    assert [path.stem for path in select(tmp_path, only="0")] == ["00_a"]
+    assert [path.stem for path in select(tmp_path, first="01")] == ["01_b", "02_c"]
+    with pytest.raises(NotebookError, match="There is no notebook '99' .* there are 00, 01, 02"):
+        select(tmp_path, first="99")
+
+
+def test_two_runs_in_one_directory_are_refused(course):
+    write_notebook(course.folder / "01_a.ipynb", "x = 1")
+    one = course()
+    one.dir.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"import fcntl,time; h=open({str(one.dir / '.lock')!r},'w'); "
+         "fcntl.flock(h, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        holder.stdout.readline()
+        with pytest.raises(CourseError, match="Another run is using"):
+            one.run()
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_an_interrupted_run_leaves_no_process_and_resumes(course, tmp_path):
+    write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, 'run.table("a", lambda scratch: [{"x": 1}])')
+    flag = tmp_path / "waiting"
+    write_notebook(course.folder / "02_b.ipynb",
+                   f"import time, pathlib, os\nflag = pathlib.Path({str(flag)!r})\n"
+                   "if not flag.exists():\n    flag.write_text(str(os.getpid()))\n    time.sleep(60)")  # fmt: skip
+    script = (f"from pathlib import Path; from acelib.course import Course; "
+              f"Course('pocket', run_dir=Path({str(tmp_path / 'run')!r}), folder=Path({str(course.folder)!r})).run()")
+    runner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not flag.exists() or not flag.read_text():
+        assert runner.poll() is None, runner.stderr.read()
+        time.sleep(0.1)
+    kernel = int(flag.read_text())
+    os.kill(runner.pid, signal.SIGINT)
+    out, _ = runner.communicate(timeout=60)
+    assert runner.returncode != 0 and "interrupted; go on with: make course FROM=02" in out
+    assert not psutil.pid_exists(kernel)
+    again = course()
+    again.run()
+    assert "01_a  unchanged, skipped" in again.out.getvalue() and "02_b  done in" in again.out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["course", "--profile", "pockt"], "There is no profile 'pockt'. Known profiles: "),
+        (["course", "--set", "reinforce.step=2"], "Did you mean 'reinforce.steps'?"),
+        (["course", "--set", "reinforce.steps=0"], "reinforce.steps must be from 1 up to"),
+        (["course", "--only", "77"], "There is no notebook '77'"),
+        (["scorecard", "--check", "/nonexistent"], "is not a run directory"),
+    ],
+)
+def test_bad_arguments_are_one_sentence_and_a_non_zero_exit(arguments, said, capsys, tmp_path):
+    if arguments[0] == "course":
+        arguments = [*arguments, "--run-dir", str(tmp_path / "run")]
+    assert main(arguments) == 1
+    assert said in capsys.readouterr().err
