@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from acelib.filtering import FilterError, auc, filter_problems, filter_tests, precision_recall
+from acelib.filtering import FilterError, auc, filter_problems, filter_quality, filter_tests, precision_recall
 from acelib.schema import Problem
 
 TESTS = [f"assert f({i}) == {i}" for i in range(6)]
@@ -44,3 +44,27 @@ def test_auc_by_hand():
     assert auc([0.5, 0.5], [True, False]) == 0.5
     assert auc([0.2, 0.5, 0.2], [True, False, False]) == 0.25
     assert math.isnan(auc([1.0], [True]))
+
+
+def test_quality_of_a_filter_by_hand():
+    results = [[True, True, True], [True, False, True], [False, True, False]]
+    quality = filter_quality([True, True, False], [True, False, True], results, [1.0, 0.5, 0.0], min_tests=2)
+    assert (quality["kept"], quality["valid_kept"], quality["survives"]) == (2, 1, 1)
+    # Scores are 1, 1/2, 1/2: the first is chosen over both others.
+    assert (quality["pairs"], quality["pairs_better"], quality["pairs_both_wrong"]) == (2, 2, 0)
+    assert (quality["auc"], quality["best"], quality["random"]) == (1.0, 1.0, 1 / 3)
+
+
+def test_a_filter_that_deletes_the_telling_tests_is_precise_and_useless():
+    results = [[True, True, True], [True, True, False]]
+    truth = [1.0, 0.5]
+    everything = filter_quality([True] * 3, [True] * 3, results, truth, min_tests=2)
+    misled = filter_quality([True, True, False], [True] * 3, results, truth, min_tests=2)
+    assert everything["auc"] == 1.0 and misled["auc"] == 0.5
+    assert misled["valid_kept"] == misled["kept"] == 2
+
+
+def test_a_question_with_too_few_tests_counts_nothing():
+    quality = filter_quality([True, False], [True, True], [[True, True]], [1.0], min_tests=2)
+    assert quality["survives"] == quality["kept"] == quality["pairs"] == 0
+    assert math.isnan(quality["auc"]) and math.isnan(quality["best"])
