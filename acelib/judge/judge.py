@@ -1,0 +1,160 @@
+"""The judge itself: settings, isolation level, and the order of things."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import sys
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+
+from .api import JudgeError, Limits, Report, Submission
+from .pool import Pool, Unavailable, Worker
+from .trial import Trial
+
+LEVELS = ("namespaces+seccomp", "landlock+seccomp", "seccomp")
+PACKAGES = ("numpy",)
+log = logging.getLogger(__name__)
+
+
+class Judge:
+    """Runs untrusted programs against tests.
+
+    workers    sandbox processes, one program each at a time
+    limits     what one program may use
+    isolation  "auto" takes the strongest level this machine allows; a level's name insists on that one.
+               "rlimits" (no wall but resource limits) is never chosen automatically.
+
+    Use it as a context manager, or call `close()`. Raises JudgeError for settings that cannot work.
+    """
+
+    def __init__(self, workers: int = 1, limits: Limits | None = None, isolation: str = "auto"):
+        if sys.platform != "linux":
+            raise JudgeError(
+                "The judge needs Linux (namespaces, seccomp). On macOS run the course in a Linux container, "
+                "on Windows in WSL2."
+            )
+        if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= 1024:
+            raise JudgeError(f"workers must be a whole number from 1 to 1024, not {workers!r}.")
+        if limits is not None and not isinstance(limits, Limits):
+            raise JudgeError(f"limits must be a Limits(...), not {type(limits).__name__}.")
+        if isolation not in ("auto", *LEVELS, "rlimits"):
+            raise JudgeError(f"isolation must be 'auto', {', '.join(map(repr, LEVELS))} or 'rlimits', not {isolation!r}.")
+        self.workers, self.limits = workers, limits or Limits()
+        self._packages = _package_folders()
+        self._isolation = isolation
+        self.level: str | None = None
+        self._pool = Pool(workers, self._start_worker)
+        self._owner = os.getpid()
+        self._finalizer = weakref.finalize(self, _close, self._pool, self._owner)
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every sandbox process. The judge may be used again; it then starts new ones."""
+        _close(self._pool, self._owner)
+
+    def run(self, submissions: Iterable[Submission], progress: bool = False) -> list[Report]:
+        """Judge every submission; reports come in the order of the submissions.
+
+        Never raises for what a program does. Identical submissions within one call are executed once. Raises
+        JudgeError for anything that is not a Submission.
+        """
+        if os.getpid() != self._owner:
+            raise JudgeError("This Judge was made in another process; make a new one after a fork.")
+        submissions = list(submissions)
+        for s in submissions:
+            if not isinstance(s, Submission):
+                raise JudgeError(f"Judge.run takes Submission objects, but one is a {type(s).__name__}.")
+        reports: list[Report | None] = [None] * len(submissions)
+        first, copies = _deduplicate(submissions)
+        bar = _progress_bar(len(first)) if progress else None
+
+        def trials():
+            for i in first:
+                trial = Trial(submissions[i], self.limits)
+                trial.index = i
+                yield trial
+
+        def done(trial):
+            reports[trial.index] = trial.report()
+            if bar is not None:
+                bar.update()
+
+        try:
+            self._pool.run(trials(), done)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            if bar is not None:
+                bar.close()
+        for i, original in copies:
+            reports[i] = reports[original]
+        return reports
+
+    def _start_worker(self) -> Worker:
+        if self.level is not None:
+            return _ready(self.level, self._packages)
+        refused = []
+        for level in ("rlimits",):
+            try:
+                worker = _ready(level, self._packages)
+            except Unavailable as error:
+                refused.append(f"{level}: {error}")
+                continue
+            self.level = level
+            log.info("judge isolation: %s", level)
+            return worker
+        raise JudgeError(
+            "This machine does not allow the isolation the judge needs (" + "; ".join(refused) + "). Allow user "
+            "namespaces or seccomp, or accept the risk by name with Judge(isolation='rlimits')."
+        )
+
+
+def _ready(level: str, packages) -> Worker:
+    worker = Worker(level, packages)
+    worker.wait_ready()
+    return worker
+
+
+def _close(pool: Pool, owner: int) -> None:
+    if os.getpid() == owner:
+        pool.close()
+
+
+def _deduplicate(submissions):
+    """(indices of the first of each kind, [(index of a copy, index of its original)])."""
+    seen: dict[bytes, int] = {}
+    first, copies = [], []
+    for i, s in enumerate(submissions):
+        parts = ("", *s.tests) if s.program is None else (s.program, s.prelude, s.setup_after, *s.tests)
+        digest = hashlib.sha256(repr((s.program is None, parts)).encode("utf-8", "surrogatepass")).digest()
+        original = seen.setdefault(digest, i)
+        if original == i:
+            first.append(i)
+        else:
+            copies.append((i, original))
+    return first, copies
+
+
+def _package_folders() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin:
+            found[name] = str(Path(spec.origin).parent)
+    return found
+
+
+def _progress_bar(total: int):
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="program", desc="judge")

@@ -1,0 +1,181 @@
+"""The life of one submission: which jobs it needs, and what their outcome means. No processes here, only decisions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from .api import Limits, Report, Submission, Verdict
+from .asserts import NeedsReferee, compile_test, judge_lines
+from .inside import wire
+
+MAX_PROGRAM_CHARS = 1_000_000
+RESULTS_BYTES = 8_000_000  # what one job may write
+MAX_TIMEOUTS = 3
+MAX_CRASHES = 16
+MAX_CONTINUED = 200
+CONTINUE = 77  # exit code of a child whose result file is full
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job's process ended: the limit that killed it (or None), its exit code, its CPU seconds, what it wrote."""
+
+    killed: str | None
+    code: int
+    cpu: float
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process's worth of work. `parts` are the contents of its memory files: candidate, then referee if any."""
+
+    role: str
+    tests: list[int]
+    parts: tuple[bytes, ...]
+    limits: dict
+    warm: tuple[str, ...]
+
+
+class Trial:
+    """Decides one submission. Take `next_job()`, run it, give the outcome to `absorb`, until there is none left."""
+
+    def __init__(self, submission: Submission, limits: Limits):
+        self.submission, self.limits = submission, limits
+        self.assertions = [compile_test(t) for t in submission.tests]
+        self.verdicts: list[Verdict | None] = [None] * len(self.assertions)
+        self.cpu = 0.0
+        self.timeouts = self.crashes = self.continued = self.deaths = 0
+        problem = self._unusable()
+        for i, assertion in enumerate(self.assertions):
+            if problem:
+                self.verdicts[i] = Verdict("syntax_error", problem)
+            elif assertion.kind == "bad":
+                self.verdicts[i] = Verdict("error", assertion.reason)
+        self.referee = {i for i, a in enumerate(self.assertions) if a.kind == "referee"}
+
+    def _unusable(self) -> str:
+        program = self.submission.program
+        if program is None or not program.strip():
+            return "no program"
+        if len(program) > MAX_PROGRAM_CHARS:
+            return f"the program is longer than {MAX_PROGRAM_CHARS:,} characters"
+        return ""
+
+    def report(self) -> Report:
+        return Report(tuple(self.verdicts), self.cpu)
+
+    def next_job(self) -> Job | None:
+        pending = [i for i, v in enumerate(self.verdicts) if v is None]
+        data = [i for i in pending if i not in self.referee]
+        s = self.submission
+        source = {"prelude": s.prelude, "program": s.program, "setup_after": s.setup_after}
+        if not pending:
+            return None
+        if data:
+            calls = ",".join(call for i in data for call in self.assertions[i].calls)
+            body = f'{json.dumps(source)[:-1]},"calls":[{calls}]}}'.encode()
+            return self._job("data", data, (body,))
+        tests = [s.tests[i] for i in pending]
+        return self._job("referee", pending, (json.dumps(source).encode(), json.dumps({"tests": tests}).encode()))
+
+    def _job(self, role, tests, parts) -> Job:
+        limits = {
+            "cpu": self.limits.cpu_seconds,
+            "total_cpu": max(0.01, self.limits.total - self.cpu),
+            "wall": self.limits.wall_seconds,
+            "memory": int(self.limits.memory_mb) << 20,
+            "file": max(map(len, parts)) + RESULTS_BYTES + 2_000_000,
+        }
+        uses_numpy = "numpy" in self.submission.program or "numpy" in self.submission.prelude
+        return Job(role, tests, parts, limits, ("numpy",) if uses_numpy else ())
+
+    def absorb(self, job: Job, outcome: Outcome) -> None:
+        """Turn what a job's process wrote, and how it ended, into verdicts."""
+        self.cpu += outcome.cpu
+        lines = outcome.data.split(b"\n")
+        lines.pop()  # what follows the last newline was never finished
+        if not lines:
+            self._settle(job.tests, _ending(outcome, "while the program was loading"))
+            return
+        if lines[0] != b'"ok"':
+            self._settle(job.tests, _failure(lines[0]))
+            return
+        position, done = 1, 0
+        for i in job.tests:
+            count = len(self.assertions[i].calls) if job.role == "data" else 1
+            if position + count > len(lines):
+                break
+            self._decide(i, job.role, lines[position : position + count])
+            position += count
+            done += 1
+        if done < len(job.tests):
+            self._interrupted(job.tests[done], outcome, bool(done))
+
+    def _decide(self, i: int, role: str, lines: list[bytes]) -> None:
+        if role == "referee":
+            self.verdicts[i] = Verdict("passed") if lines[0] == b"true" else _failure(lines[0])
+            return
+        try:
+            self.verdicts[i] = Verdict(*judge_lines(self.assertions[i], lines))
+        except NeedsReferee:
+            self.referee.add(i)
+
+    def _interrupted(self, victim: int, outcome: Outcome, progress: bool) -> None:
+        """The process ended before it had answered `victim`."""
+        if outcome.code == CONTINUE and progress and self.continued < MAX_CONTINUED:
+            self.continued += 1
+            return
+        self.verdicts[victim] = verdict = _ending(outcome, "during this test")
+        if verdict.status == "timeout":
+            self.timeouts += 1
+        else:
+            self.crashes += 1
+        if outcome.killed in ("total_cpu", "wall") or self.cpu >= self.limits.total:
+            self._give_up("the program's time is used up")
+        elif self.timeouts >= MAX_TIMEOUTS:
+            self._give_up(f"{MAX_TIMEOUTS} tests before it timed out")
+        elif self.crashes >= MAX_CRASHES:
+            self._give_up(f"the process died in {MAX_CRASHES} tests before it")
+
+    def abandon(self, reason: str) -> None:
+        """Give every open test an error: the sandbox itself died on this submission again and again."""
+        self._settle(range(len(self.verdicts)), Verdict("error", reason))
+
+    def _give_up(self, reason: str) -> None:
+        self._settle(range(len(self.verdicts)), Verdict("not_run", reason))
+
+    def _settle(self, tests, verdict: Verdict) -> None:
+        for i in tests:
+            if self.verdicts[i] is None:
+                self.verdicts[i] = verdict
+
+
+_KILLED = {
+    "cpu": "used more CPU time than a test may",
+    "total_cpu": "used more CPU time than a program may",
+    "idle": "waits for something that never comes",
+    "wall": "passed the wall-time backstop",
+}
+_SIGXCPU = -24
+
+
+def _ending(outcome: Outcome, when: str) -> Verdict:
+    if outcome.killed or outcome.code == _SIGXCPU:
+        return Verdict("timeout", f"{_KILLED[outcome.killed or 'total_cpu']} {when}")
+    if outcome.code == -9:
+        return Verdict("memory", f"the process was killed {when}, most likely for want of memory")
+    how = f"by signal {-outcome.code}" if outcome.code < 0 else f"with exit code {outcome.code}"
+    return Verdict("error", f"the process ended {how} {when}")
+
+
+def _failure(line: bytes) -> Verdict:
+    """The verdict in a line like ["x", status, reason]; a hostile process may have written it, so only ever a failure."""
+    try:
+        tag, status, reason = wire.loads(line)
+        if tag == "x" and status in ("failed", "error", "memory", "syntax_error"):
+            return Verdict(status, str(reason)[:300])
+    except (wire.WireError, ValueError, TypeError):
+        pass
+    return Verdict("error", "the program's process sent no data")

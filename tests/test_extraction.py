@@ -1,0 +1,70 @@
+import pytest
+
+from acelib.errors import CourseError
+from acelib.extraction import extract_program
+
+CODE = "def f(x):\n    return x + 1\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        CODE,
+        f"```python\n{CODE}```",
+        f"```\n{CODE}```",
+        f"~~~python\n{CODE}~~~",
+        f"Sure! Here is the function:\n\n```python\n{CODE}```\nIt adds one to its argument. Hope this helps!",
+        f"Sure! Here is the function:\n\n{CODE}\nThis function adds one to x.\n",
+        f"```python\n{CODE}",
+        f"```python\r\n{CODE.replace(chr(10), chr(13) + chr(10))}```",
+        f"1. The code:\n\n    ```python\n{'    ' + CODE.strip().replace(chr(10), chr(10) + '    ')}\n    ```\n",
+        f"<think>maybe\n```python\ndef f(x): return 0\n```\n</think>```python\n{CODE}```",
+        f"```python\n{CODE}```\nUsage:\n```python\nprint(f(1))\n```",
+        f"Install it:\n```bash\npip install nothing\n```\n```python\n{CODE}```",
+        f"First try:\n```python\ndef f(x):\n    return x\n```\nThat is wrong, so:\n```python\n{CODE}```",
+        f"Helper:\n```python\ndef g(x):\n    return x\n```\nAnswer:\n```python\n{CODE}```",
+    ],
+)
+def test_one_program_in_many_wrappings(reply):
+    assert extract_program(reply, "f").strip() == CODE.strip()
+
+
+def test_without_entry_point_the_first_defining_block_is_taken():
+    assert extract_program(f"```python\nprint(1)\n```\n```python\n{CODE}```") == CODE
+
+
+def test_rambling_after_the_function_is_cut():
+    reply = CODE + "\nThe answer is therefore 3 and\nHuman: now write another one\ndef g(:\n"
+    assert extract_program(reply, "f").strip() == CODE.strip()
+
+
+def test_a_broken_off_reply_keeps_its_complete_beginning():
+    reply = f"```python\n{CODE}\n@cache\ndef g(x):\n    return [x,"
+    program = extract_program(reply, "f")
+    assert program.startswith(CODE) and "@cache" not in program
+
+
+def test_imports_and_helpers_stay_with_the_function():
+    code = "import math\n\nK = 3\n\ndef helper(x):\n    return math.sqrt(x)\n\ndef f(x):\n    return helper(x) * K\n"
+    assert extract_program(f"Here:\n{code}", "f") == code
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "   \n", "I cannot do that.", "```\n```", "<think>endless", "```json\n{}\n```", "hello", "x\x00y"]
+)
+def test_no_program(reply):
+    assert extract_program(reply, "f") is None
+
+
+def test_deep_nesting_is_no_crash():
+    assert extract_program("x = " + "(" * 100_000, "f") is None
+
+
+def test_surrogates_and_null_bytes_are_no_crash():
+    assert extract_program("```python\ndef f(x):\n    return '\ud800'\n```", "f") is None
+    assert extract_program("def f(x):\n    return '\x00'\n", "f") is None
+
+
+def test_not_a_string():
+    with pytest.raises(CourseError, match="as a string"):
+        extract_program(None)
