@@ -1,0 +1,80 @@
+"""Profiles: every mistake is one sentence that says how to mend it."""
+
+import pytest
+import yaml
+
+from acelib.profiles import ROOT, ProfileError, load_profile, profile_names
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_loads_and_survives_a_round_trip(name, tmp_path):
+    profile = load_profile(name)
+    assert profile.name == name
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(yaml.safe_dump(profile.to_dict()))
+    assert load_profile(copy) == profile
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("reinforce.step", 2, "no key 'reinforce.step'. Did you mean 'reinforce.steps'"),
+        ("reinforc.steps", 2, "no key 'reinforc'. Did you mean 'reinforce'"),
+        ("reinforce.steps", 0, "reinforce.steps must be from 1 up to 100000, not 0"),
+        ("reinforce.steps", 2.5, "reinforce.steps must be of type int, not 2.5"),
+        ("reinforce.steps", True, "reinforce.steps must be of type int, not True"),
+        ("sampling.temperature", 0, "sampling.temperature must be above 0 up to 2, not 0.0"),
+        ("sampling.temperature", float("nan"), "sampling.temperature must be above 0"),
+        ("models.dtype", "int8", "models.dtype must be one of float32, bfloat16"),
+        ("prompts.solve", "Solve it.", "prompts.solve must contain {question} exactly once"),
+        ("best_of_n.ns", [], "best_of_n.ns must be a list with at least one entry"),
+        ("best_of_n.ns", [4, 2], "best_of_n.ns must rise without repeats"),
+        ("best_of_n.ns", [0, 2], r"best_of_n.ns\[0\] must be from 1"),
+        ("filtering.min_tests", 13, "every question would be dropped"),
+        ("reinforce.updates_per_rollout", 3, "must divide a rollout's 128 samples"),
+        ("data", 3, "data must be a mapping"),
+        ("models.proxies", [{"label": "a"}], r"lacks models.proxies\[0\].model"),
+    ],
+)
+def test_bad_values_are_named(key, value, said):
+    with pytest.raises(ProfileError, match=said.replace("{", r"\{")):
+        load_profile("pocket", {key: value})
+
+
+def test_scientific_notation_without_a_dot_is_a_number():
+    assert load_profile("pocket", {"reinforce.learning_rate": "1e-5"}).reinforce.learning_rate == 1e-5
+
+
+def test_unknown_profile_lists_the_known_ones():
+    with pytest.raises(ProfileError, match="There is no profile 'pockte'. Known profiles: .*pocket"):
+        load_profile("pockte")
+
+
+def test_extends_takes_the_other_values(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: pocket\nname: mine\nreinforce: {steps: 3}\n")
+    mine, pocket = load_profile(tmp_path / "mine.yaml"), load_profile("pocket")
+    assert mine.reinforce.steps == 3 and mine.name == "mine"
+    assert mine.reinforce.beta == pocket.reinforce.beta and mine.sampling == pocket.sampling
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("extends: loop", "extends itself"),
+        ("a: [", "is not YAML"),
+        ("- 1", "must be a mapping"),
+        ("name: x", "The profile lacks seed"),
+        ("extends: nowhere", "There is no profile 'nowhere'"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, text, said):
+    (tmp_path / "loop.yaml").write_text(text)
+    with pytest.raises(ProfileError, match=said):
+        load_profile(tmp_path / "loop.yaml")
+
+
+def test_resolve_keeps_hub_names_and_makes_local_paths_absolute():
+    profile = load_profile("pocket")
+    assert profile.resolve("data/models/policy") == str(ROOT / "data/models/policy")
+    assert profile.resolve("Qwen/Qwen2.5-Coder-7B-Instruct") == "Qwen/Qwen2.5-Coder-7B-Instruct"
+    assert profile.resolve("/elsewhere/model") == "/elsewhere/model"
