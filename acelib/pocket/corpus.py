@@ -1,4 +1,4 @@
-"""What the pocket models read while they are trained (seed programs, questions, tests, solutions), and their tokenizer."""
+"""What the pocket models read in training (seed programs, questions, tests, solutions), and their tokenizer."""
 
 from __future__ import annotations
 

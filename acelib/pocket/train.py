@@ -1,4 +1,4 @@
-"""Train from nothing the models that ship in `data/models`: ``python -m acelib.pocket.train`` (`make pocket-models`)."""
+"""Train the models in `data/models` from nothing: ``python -m acelib.pocket.train`` (`make pocket-models`)."""
 
 from __future__ import annotations
 
