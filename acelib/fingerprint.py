@@ -24,6 +24,8 @@ TOOLS = {
 }  # fmt: skip
 # Changing these changes how fast a result comes, not what it is.
 SPEED_ONLY = {("name",), ("threads",), ("judge", "workers")}
+# Of these a builder depends only on the entries it names: another policy does not change what the teacher says.
+BY_ENTRY = {"data", "models", "prompts"}
 
 
 def digest(value: Any) -> str:
@@ -55,8 +57,10 @@ def _parse(file: Path, mtime_ns: int) -> tuple[str, tuple[str, ...]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [name.name for name in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            imported += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            above = file.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            imported += [base, *(f"{base}.{name.name}" for name in node.names)]
     shape = ast.dump(tree).replace(", type_params=[]", "")  # so that Python 3.11 and 3.12 agree
     return digest(shape), tuple(name for name in imported if name.startswith("acelib."))
 
@@ -64,7 +68,7 @@ def _parse(file: Path, mtime_ns: int) -> tuple[str, tuple[str, ...]]:
 def _module_files(name: str) -> list[Path]:
     base = ROOT.joinpath(*name.split("."))
     if base.is_dir():
-        return sorted(base.glob("*.py"))
+        return sorted(base.rglob("*.py"))
     return [base.with_suffix(".py")] if base.with_suffix(".py").is_file() else []
 
 
@@ -110,7 +114,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def profile_values(profile: Profile, names: set[str] | None = None) -> dict[str, Any]:
-    """The profile's entries that code with these attribute names reads; all of them when it names no section."""
+    """The profile's sections that code with these attribute names reads; all of them when it names none."""
     values = profile.to_dict()
     for where in SPEED_ONLY:
         functools.reduce(dict.__getitem__, where[:-1], values).pop(where[-1])
@@ -120,7 +124,7 @@ def profile_values(profile: Profile, names: set[str] | None = None) -> dict[str,
     chosen = {"seed": values["seed"]}
     for section in sections:
         value = values[section]
-        used = names & value.keys() if isinstance(value, dict) else None
+        used = names & value.keys() if section in BY_ENTRY else None
         chosen[section] = {key: value[key] for key in used} if used else value
     return _plain(chosen)
 

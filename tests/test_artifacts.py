@@ -56,6 +56,16 @@ def test_profile_values_a_builder_reads_count_and_others_do_not(run):
     assert make(with_profile(run, sampling__n=4, seed=1)) == 1
 
 
+def test_code_of_acelib_modules_counts_and_that_of_tools_does_not(monkeypatch):
+    from acelib import fingerprint
+
+    seen, parse = set(), fingerprint._parse
+    monkeypatch.setattr(fingerprint, "_parse", lambda file, stamp: seen.add(file.stem) or parse(file, stamp))
+    fingerprint.modules_digest(["acelib.sampling", "acelib.plots"])
+    assert {"sampling", "models", "schema", "judge", "pool"} <= seen
+    assert not {"plots", "artifacts", "reinforce", "laboratory"} & seen
+
+
 def test_values_from_outside_the_builder_count(run, monkeypatch):
     def build(scratch):
         return [{"x": FACTOR}]
