@@ -41,7 +41,7 @@ def preference_pairs(
     The rejected side must be strictly above `min_rejected` either way: a program that passes nothing often just
     does not parse, and teaches the reward model only that.
     """
-    slack = 1e-9 if strict else -1e-9  # 13/15 - 7/15 is 0.4, whatever the last bit says
+    slack = 1e-9 if strict else -1e-9  # 17/20 - 9/20 is 0.4, whatever the last bit says
     return [
         (i, j)
         for i, good in enumerate(rates)
