@@ -73,3 +73,21 @@ def test_table_errors_say_what_to_do(tmp_path):
         write_rows(tmp_path / "rows.csv", [])
     with pytest.raises(SchemaError, match="columns b"):
         write_rows(tmp_path / "rows.parquet", [{"a": 1}, {"a": 1, "b": 2}])
+
+
+def test_a_file_written_by_datasets_with_the_hub_schema_is_read(tmp_path):
+    from datasets import Dataset
+
+    inference = {"completion": "def f(): ...", "completion_id": 0, "model_name": "m", "pass_rate": 1.0}
+    row = {
+        "id": "oss_1",
+        "source": "oss",
+        "question": "Write f.",
+        "test_cases": ["assert f(1) == 1"],
+        "inferences": [inference],
+        "context_messages": [{"role": "user", "content": "Write f."}],
+    }
+    Dataset.from_list([row]).to_parquet(tmp_path / "hub.parquet")
+    rows = read_rows(tmp_path / "hub.parquet")
+    assert rows == [row]
+    assert rows_to_problems(rows) == [Problem("oss_1", "Write f.", "f", ("assert f(1) == 1",), "oss")]
