@@ -7,11 +7,11 @@ so anything that reads such folders (TRL, vLLM, a plain `transformers` script) c
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from torch.nn import functional as F
 from transformers import (
@@ -19,17 +19,19 @@ from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
-    set_seed,
 )
+from transformers.cache_utils import DynamicCache
 from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
 from acelib.errors import CourseError
-from acelib.models import load_tokenizer, pick_device
+from acelib.models import left_pad, load_tokenizer, pick_device
 from acelib.schema import Pair
 
 LOG_FILE = "training_log.json"
+QUESTIONS_AT_ONCE = 8  # in one forward pass; the rest of a batch is accumulated
 
 
 class RewardModelError(CourseError):
@@ -92,27 +94,56 @@ def question_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max
     return rows
 
 
-@dataclass
-class QuestionCollator:
-    """Stacks questions: every distinct program once, right-padded, and all pairs as indices into the stack.
+def score_questions(
+    model: PreTrainedModel, questions: Sequence[Sequence[Sequence[int]]], pad_id: int, share_prefix: bool
+) -> list[torch.Tensor]:
+    """Scores (programs,) of each question's programs, given as token ids; differentiable.
 
-    Gives `input_ids` and `attention_mask` (programs of all questions, longest), and for each question `counts`, how
-    many of these programs are its own, and `pairs` (pairs, 2), indices among its own.
+    With `share_prefix` the tokens that all programs of a question begin with (above all the question itself) are run
+    once, and their keys and values are shared: the same numbers for less work. It calls the backbone directly, so it
+    must stay off where the model is wrapped (several processes, autocast) or checkpoints its activations.
     """
+    counts = [len(programs) for programs in questions]
+    flat = [ids for programs in questions for ids in programs]
+    if not share_prefix:
+        ids, mask = right_pad(flat, pad_id, model.device)
+        return model(input_ids=ids, attention_mask=mask, use_cache=False).logits.squeeze(-1).float().split(counts)
+    shared = [_common_prefix(programs) for programs in questions]
+    ids, mask = left_pad([programs[0][:k] for programs, k in zip(questions, shared)], pad_id, model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
 
-    pad_token_id: int
+    owner = torch.arange(len(questions)).repeat_interleave(torch.tensor(counts)).to(model.device)
+    cache.batch_select_indices(owner)
+    tails = [program[k:] for programs, k in zip(questions, shared) for program in programs]
+    ids, tail_mask = right_pad(tails, pad_id, model.device)
+    steps = positions[owner, -1:] + 1 + torch.arange(ids.shape[1], device=model.device)
+    hidden = model.base_model(
+        input_ids=ids, attention_mask=torch.cat([mask[owner], tail_mask], dim=1), position_ids=steps,
+        past_key_values=cache, use_cache=True,
+    ).last_hidden_state
+    last = hidden[torch.arange(len(tails)), tail_mask.sum(-1) - 1]
+    return model.score(last).squeeze(-1).float().split(counts)
 
-    def __call__(self, rows: list[dict]) -> dict:
-        sequences = [torch.tensor(sequence) for row in rows for sequence in row["sequences"]]
-        input_ids = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=self.pad_token_id)
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
-        attention_mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "pairs": [torch.tensor(row["pairs"]) for row in rows],
-            "counts": [len(row["sequences"]) for row in rows],
-        }
+
+def right_pad(sequences: Sequence[Sequence[int]], pad_id: int, device=None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both (len(sequences), longest)."""
+    width = max(map(len, sequences))
+    ids = torch.tensor([list(s) + [pad_id] * (width - len(s)) for s in sequences], device=device)
+    mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences], device=device)
+    return ids, mask
+
+
+def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """Number of leading tokens that all sequences share, with at least one token left over in each."""
+    first, last = min(sequences), max(sequences)
+    limit = min(map(len, sequences)) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), limit)
+
+
+def _can_share_prefix(model: PreTrainedModel) -> bool:
+    return set(getattr(model.config, "layer_types", [None])) == {"full_attention"}
 
 
 class QuestionRewardTrainer(RewardTrainer):
@@ -120,23 +151,33 @@ class QuestionRewardTrainer(RewardTrainer):
 
     The stock trainer encodes a program again for every pair it appears in. Here each distinct program is encoded once
     and all pairs of its question are read off the scores: the same gradient for less work. The loss is the mean of
-    Eq. 1 over the questions of the batch; `n` is the number of programs sampled per question.
+    Eq. 1 over the questions of the batch; `n` is the number of programs sampled per question. The dataset has the
+    columns of `question_rows`.
     """
 
     def __init__(self, *args, n: int, **kwargs):
         self.n = n
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, data_collator=lambda rows: {"questions": rows}, **kwargs)
+        self.share_prefix = (
+            not (self.args.gradient_checkpointing or self.args.bf16)
+            and self.accelerator.distributed_type == DistributedType.NO
+            and _can_share_prefix(self.model)
+        )
 
     def _prepare_dataset(self, dataset, *args, **kwargs):
         return dataset
 
-    def _set_signature_columns_if_needed(self):
-        self._signature_columns = ["sequences", "pairs"]
+    def _send_telemetry(self):
+        pass
+
+    def create_model_card(self, *args, **kwargs):
+        pass
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
-        scores = outputs.logits.squeeze(-1).float().split(inputs["counts"])
-        questions = list(zip(scores, inputs["pairs"], strict=True))
+        rows = inputs["questions"]
+        sequences = [row["sequences"] for row in rows]
+        scores = score_questions(model, sequences, self.processing_class.pad_token_id, self.share_prefix)
+        questions = [(s, torch.tensor(row["pairs"], device=s.device)) for s, row in zip(scores, rows, strict=True)]
         loss = torch.stack([bradley_terry_loss(s, pairs, self.n) for s, pairs in questions]).mean()
         if not torch.isfinite(loss):
             raise RewardModelError("The reward model's loss is not a number any more; lower reward_model.learning_rate "
@@ -147,7 +188,7 @@ class QuestionRewardTrainer(RewardTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["pair_loss"].append(-F.logsigmoid(gaps).mean().item())
         metrics["accuracy"].append((gaps > 0).float().mean().item())
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {"scores": torch.cat(scores)}) if return_outputs else loss
 
 
 class _Progress(TrainerCallback):
@@ -179,22 +220,21 @@ def score(
     """One score per (prompt, program): `prompts` are user messages, `programs` the replies as sampled.
 
     Scores have no unit and no zero: only differences between programs of one question mean something.
-    Each distinct text is scored once, in batches of similar length. Raises RewardModelError on a score that is no
+    Each distinct text is scored once, next to others of its question. Raises RewardModelError on a score that is no
     number.
     """
     keys = list(zip(prompts, programs, strict=True))
-    distinct = list(dict.fromkeys(keys))
-    sequences = encode(tokenizer, *zip(*distinct, strict=True)) if distinct else []
-    order = sorted(range(len(distinct)), key=lambda i: len(sequences[i]))
-    collate, found = QuestionCollator(tokenizer.pad_token_id), {}
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        batch = collate([{"sequences": [sequences[i] for i in chunk], "pairs": []}])
-        logits = model(input_ids=batch["input_ids"].to(model.device), use_cache=False,
-                       attention_mask=batch["attention_mask"].to(model.device)).logits
-        found.update(zip((distinct[i] for i in chunk), logits.squeeze(-1).float().tolist(), strict=True))
+    distinct = sorted(dict.fromkeys(keys), key=lambda key: (len(key[0]), key[0], len(key[1])))
+    share_prefix, found = _can_share_prefix(model), {}
+    for start in range(0, len(distinct), batch_size):
+        chunk = distinct[start : start + batch_size]
+        questions: dict[str, list] = {}
+        for (prompt, _), ids in zip(chunk, encode(tokenizer, *zip(*chunk, strict=True)), strict=True):
+            questions.setdefault(prompt, []).append(ids)
+        scores = score_questions(model, list(questions.values()), tokenizer.pad_token_id, share_prefix)
+        found.update(zip(chunk, torch.cat(scores).tolist(), strict=True))
         if progress is not None:
-            progress(start + len(chunk), len(order))
+            progress(start + len(chunk), len(distinct))
     if any(value != value for value in found.values()):
         raise RewardModelError("The reward model gives scores that are not numbers; train it again with a lower "
                                "reward_model.learning_rate.")
@@ -222,31 +262,32 @@ def train_reward_model(
             f"No question has a valid pair to train on ({len(pairs)} pairs in all, {len(held_out)} questions held "
             "out); lower pairs.min_gap, or sample more programs per question."
         )
-    world = int(os.environ.get("WORLD_SIZE", 1))
     steps = -(-len(kept) // settings.batch_size) * settings.epochs
     checks = max(1, int(steps) // 6)
     gpu = pick_device(device).type == "cuda"
+    per_device = max(1, settings.batch_size // int(os.environ.get("WORLD_SIZE", 1)))
+    micro = next(size for size in range(min(per_device, QUESTIONS_AT_ONCE), 0, -1) if per_device % size == 0)
     args = RewardConfig(
         output_dir=str(scratch), seed=seed, data_seed=seed, learning_rate=settings.learning_rate,
-        num_train_epochs=settings.epochs, per_device_train_batch_size=max(1, settings.batch_size // world),
-        per_device_eval_batch_size=max(1, settings.batch_size // world), lr_scheduler_type="cosine",
+        num_train_epochs=settings.epochs, per_device_train_batch_size=micro, per_device_eval_batch_size=micro,
+        gradient_accumulation_steps=per_device // micro, lr_scheduler_type="cosine",
         warmup_steps=settings.warmup_ratio, max_length=settings.max_length, center_rewards_coefficient=None,
         # TRL turns bf16 and gradient checkpointing on by default; on a CPU the first gains nothing, the second costs.
         bf16=gpu and dtype == "bfloat16", gradient_checkpointing=gpu, use_cpu=not gpu, report_to="none",
         logging_steps=max(1, int(steps) // 40), logging_first_step=True, disable_tqdm=True,
+        dataloader_pin_memory=gpu, remove_unused_columns=False,
         eval_strategy="steps" if held_out else "no", eval_steps=checks, eval_on_start=bool(held_out),
         save_strategy="steps", save_steps=checks, save_total_limit=1,
+        # Weights stay in float32 and bf16 is left to autocast: at a learning rate of 1e-5 most updates of a bfloat16
+        # weight would round to nothing.
+        model_init_kwargs={"dtype": "float32"},
     )
-    set_seed(seed)
-    # Weights stay in float32 and bf16 is left to autocast: at a learning rate of 1e-5 most updates of a bfloat16
-    # weight would round to nothing.
-    model = AutoModelForSequenceClassification.from_pretrained(str(base), num_labels=1, dtype=torch.float32)
-    model.config.pad_token_id = tokenizer.pad_token_id
     trainer = QuestionRewardTrainer(
-        model=model, args=args, n=n, processing_class=tokenizer, data_collator=QuestionCollator(tokenizer.pad_token_id),
-        train_dataset=Dataset.from_list(kept), eval_dataset=Dataset.from_list(held_out) if held_out else None,
+        model=str(base), args=args, n=n, processing_class=tokenizer, train_dataset=Dataset.from_list(kept),
+        eval_dataset=Dataset.from_list(held_out) if held_out else None,
         callbacks=[_Progress(progress)] if progress is not None else None,
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)))
     trainer.save_model(str(path))
     tokenizer.save_pretrained(str(path))

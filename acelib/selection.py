@@ -71,13 +71,3 @@ def bands(curve: np.ndarray, draws: int = 2000, seed: int = 0) -> np.ndarray:
     Given the difference of two curves of the same questions, this is the paired comparison.
     """
     return np.array([bootstrap_mean(column, draws, seed) for column in curve.T]).T
-
-
-def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
-    """Probability that a true item scores above a false one, ties counted half; nan when one kind is missing."""
-    scores, labels = np.asarray(scores, dtype=float), np.asarray(labels, dtype=bool)
-    good, bad = scores[labels], np.sort(scores[~labels])
-    if not len(good) or not len(bad):
-        return math.nan
-    below, not_above = np.searchsorted(bad, good, "left"), np.searchsorted(bad, good, "right")
-    return float((below + not_above).mean() / (2 * len(bad)))

@@ -10,7 +10,6 @@ from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from acelib.reward_model import (
-    QuestionCollator,
     QuestionRewardTrainer,
     RewardModelError,
     bradley_terry_loss,
@@ -19,6 +18,7 @@ from acelib.reward_model import (
     load_reward_model,
     question_rows,
     score,
+    score_questions,
     train_reward_model,
 )
 from acelib.schema import Pair
@@ -74,7 +74,8 @@ def config(folder, **changes):
     )
 
 
-def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path):
+@pytest.mark.parametrize("share_prefix", [False, True])
+def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path, share_prefix):
     folder = save_tiny_reward_model(tmp_path / "rm")
     model, tokenizer = load_reward_model(folder)
     pairs, n = some_pairs(6), 16
@@ -93,8 +94,9 @@ def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path)
     rows = question_rows(pairs, tokenizer, 64)
     assert sum(len(row["sequences"]) for row in rows) < 2 * len(pairs)
     ours = QuestionRewardTrainer(model=model, args=config(tmp_path / "b"), n=n, processing_class=tokenizer,
-                                 data_collator=QuestionCollator(tokenizer.pad_token_id),
                                  train_dataset=Dataset.from_list(rows))
+    assert ours.share_prefix
+    ours.share_prefix = share_prefix
     loss = ours.compute_loss(model, ours.data_collator(list(ours.train_dataset)))
     loss.backward()
     # TRL takes the mean over pairs, Eq. 1 their sum over n(n-1) and the mean over questions.
@@ -148,6 +150,17 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
         torch.testing.assert_close(whole[name], cut[name], rtol=1e-4, atol=1e-5)
 
 
+def test_a_batch_in_pieces_is_the_same_batch(tmp_path, monkeypatch):
+    base, weights = save_tiny_policy(tmp_path / "base"), []
+    for at_once in (16, 4):
+        monkeypatch.setattr("acelib.reward_model.QUESTIONS_AT_ONCE", at_once)
+        train_reward_model(some_pairs(), base, tmp_path / f"rm{at_once}", tmp_path / f"s{at_once}", n=4, seed=0,
+                           settings=Settings(batch_size=16, epochs=2.0))
+        weights.append(load_reward_model(tmp_path / f"rm{at_once}")[0].state_dict())
+    for name, whole in weights[0].items():
+        torch.testing.assert_close(weights[1][name], whole, rtol=1e-3, atol=1e-4)
+
+
 def test_scores_do_not_depend_on_batch_or_order(tmp_path):
     model, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"))
     prompts = ["a?", "bb bb?", "a?", "c?", "a?"]
@@ -157,6 +170,18 @@ def test_scores_do_not_depend_on_batch_or_order(tmp_path):
     assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
     assert together[0] == together[4]
     assert score(model, tokenizer, [], []) == []
+
+
+def test_a_shared_prefix_changes_no_score(tmp_path):
+    model, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"))
+    questions = [encode(tokenizer, [q] * len(ps), ps) for q, ps in
+                 [("a?", PROGRAMS), ("a much longer question?", PROGRAMS[:1]), ("b?", ["x", "xx", ""])]]
+    questions.append([[5, 6, 7], [8, 9]])  # nothing in common
+    questions.append([[5, 6], [5, 6, 7]])  # one begins like the other ends
+    plain = score_questions(model, questions, tokenizer.pad_token_id, False)
+    shared = score_questions(model, questions, tokenizer.pad_token_id, True)
+    assert [len(s) for s in shared] == [4, 1, 3, 2, 2]
+    torch.testing.assert_close(torch.cat(shared), torch.cat(plain), rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_scored_is_the_models_own_chat_template(tmp_path):
@@ -193,7 +218,6 @@ def test_scores_and_losses_that_are_no_numbers_are_errors(tmp_path):
         score(model, tokenizer, ["q?"], ["x"])
     rows = question_rows(some_pairs(2), tokenizer, 64)
     trainer = QuestionRewardTrainer(model=model, args=config(tmp_path / "t"), n=4, processing_class=tokenizer,
-                                    data_collator=QuestionCollator(tokenizer.pad_token_id),
                                     train_dataset=Dataset.from_list(rows))
     with pytest.raises(RewardModelError, match="lower reward_model.learning_rate"):
         trainer.compute_loss(model, trainer.data_collator(rows))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from acelib.pairs import pass_at_k
-from acelib.selection import SelectionError, auc, bands, expected_best, selection_curve, selection_curves
+from acelib.selection import SelectionError, bands, expected_best, selection_curve, selection_curves
 
 
 def by_enumeration(values, scores, n):
@@ -61,10 +61,3 @@ def test_bands_hold_the_mean_and_shrink_with_questions():
     assert (few[1] < few[0]).all() and (few[0] < few[2]).all()
     assert (many[2] - many[1] < few[2] - few[1]).all()
     assert selection_curve([[1, 0]], [[0, 1]], [2]).tolist() == [[0.0]]
-
-
-def test_auc_counts_ties_half():
-    assert auc([3, 2, 1], [True, False, False]) == 1.0
-    assert auc([1, 1, 1, 1], [True, False, True, False]) == 0.5
-    assert auc([1, 2, 2, 3], [False, True, False, True]) == pytest.approx((1 + 0.5 + 1 + 1) / 4)
-    assert np.isnan(auc([1, 2], [True, True]))
