@@ -65,9 +65,18 @@ def filter_tests(tests: Sequence[str], passed: Sequence[bool], min_tests: int = 
 def filter_problems(
     problems: Sequence[Problem], passed: Sequence[Sequence[bool]], min_tests: int = 5
 ) -> list[Problem]:
-    """The problems that keep enough tests, with those tests; `passed` holds one row of verdicts per problem."""
-    kept = ((p, filter_tests(p.tests, row, min_tests)) for p, row in zip(problems, passed, strict=True))
-    return [replace(problem, tests=tests) for problem, tests in kept if tests is not None]
+    """The problems that keep enough tests, with those tests; `passed` holds one row of verdicts per problem.
+
+    Raises FilterError when no problem is left.
+    """
+    kept = [(p, filter_tests(p.tests, row, min_tests)) for p, row in zip(problems, passed, strict=True)]
+    filtered = [replace(problem, tests=tests) for problem, tests in kept if tests is not None]
+    if not filtered:
+        raise FilterError(
+            f"None of {len(problems)} questions keeps {min_tests} tests; use a stronger proxy, let the teacher imagine "
+            "more tests, or lower filtering.min_tests in the profile."
+        )
+    return filtered
 
 
 def passed_tests(reports: Sequence[Report]) -> list[list[bool]]:

@@ -25,8 +25,10 @@ class TeacherReplyError(CourseError):
 
 
 def load_seeds(path: str | Path) -> list[Row]:
-    """Seed programs: rows with `id`, `source` and `program`. Raises CourseError when a column is missing."""
+    """Seed programs: rows with `id`, `source` and `program`. Raises CourseError when there are none or one lacks a column."""
     seeds = read_rows(path)
+    if not seeds:
+        raise CourseError(f"{path} holds no seed programs; correct data.seeds in the profile.")
     for number, seed in enumerate(seeds):
         missing = {"id", "source", "program"} - seed.keys()
         if missing:
@@ -155,7 +157,8 @@ def imagine(
 def problems_from_replies(replies: Sequence[Row]) -> tuple[list[Problem], Counter]:
     """The problems in the teacher's replies (see `imagine`), and counts of what was kept and dropped, by reason.
 
-    A reply without a usable question and tests is dropped, and so is a question that was imagined before.
+    A reply without a usable question and tests is dropped, and so is a question that was imagined before. Raises
+    CourseError when nothing is left.
     """
     counts: Counter = Counter({"replies: all": len(replies)})
     problems: dict[str, Problem] = {}
@@ -170,5 +173,11 @@ def problems_from_replies(replies: Sequence[Row]) -> tuple[list[Problem], Counte
             continue
         entry_point = entry_point_of(tests, question)
         problems[question] = Problem(row["id"], question, entry_point, tuple(tests), row["source"])
+    if replies and not problems:
+        reasons = Counter({key: n for key, n in counts.items() if key.startswith("replies: it")})
+        raise CourseError(
+            f"None of the teacher's {len(replies)} replies can be used (most often {reasons.most_common(1)[0][0][9:]}); "
+            "look at one, then at prompts.teacher and synthesis.max_new_tokens in the profile."
+        )
     counts["questions: kept"] = len(problems)
     return list(problems.values()), counts

@@ -29,7 +29,11 @@ def test_problems_keep_everything_but_their_tests():
     problems = [Problem("a", "qa", "f", tuple(TESTS), "evol"), Problem("b", "qb", "f", tuple(TESTS))]
     kept = filter_problems(problems, [[False] + [True] * 5, [False] * 6])
     assert kept == [Problem("a", "qa", "f", tuple(TESTS[1:]), "evol")]
-    assert filter_problems([Problem("c", "q", "f", ())], [[]]) == []
+
+
+def test_a_filter_that_leaves_nothing_says_so():
+    with pytest.raises(FilterError, match="None of 1 questions keeps 5 tests"):
+        filter_problems([Problem("c", "q", "f", ())], [[]])
 
 
 def test_precision_and_recall_by_hand():

@@ -135,3 +135,18 @@ def test_seeds_need_their_columns(tmp_path):
     (tmp_path / "seeds.jsonl").write_text('{"id": "a", "program": "x"}\n')
     with pytest.raises(CourseError, match="lacks source"):
         load_seeds(tmp_path / "seeds.jsonl")
+
+
+def test_seeds_must_be_some(tmp_path):
+    (tmp_path / "seeds.jsonl").write_text("")
+    with pytest.raises(CourseError, match="no seed programs"):
+        load_seeds(tmp_path / "seeds.jsonl")
+
+
+def test_a_teacher_that_never_answers_stops_the_course_with_one_sentence():
+    replies = [{"id": str(i), "source": "", "reply": reply} for i, reply in enumerate(["", "no", "never"])]
+    with pytest.raises(
+        CourseError, match="None of the teacher's 3 replies can be used .most often it is not JSON.; look"
+    ):
+        problems_from_replies(replies)
+    assert problems_from_replies([])[0] == []
