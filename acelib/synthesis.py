@@ -25,7 +25,10 @@ class TeacherReplyError(CourseError):
 
 
 def load_seeds(path: str | Path) -> list[Row]:
-    """Seed programs: rows with `id`, `source` and `program`. Raises CourseError when there are none or one lacks a column."""
+    """Seed programs: rows with `id`, `source` and `program`.
+
+    Raises CourseError when there are none or when one lacks a column.
+    """
     seeds = read_rows(path)
     if not seeds:
         raise CourseError(f"{path} holds no seed programs; correct data.seeds in the profile.")
@@ -176,8 +179,8 @@ def problems_from_replies(replies: Sequence[Row]) -> tuple[list[Problem], Counte
     if replies and not problems:
         reasons = Counter({key: n for key, n in counts.items() if key.startswith("replies: it")})
         raise CourseError(
-            f"None of the teacher's {len(replies)} replies can be used (most often {reasons.most_common(1)[0][0][9:]}); "
-            "look at one, then at prompts.teacher and synthesis.max_new_tokens in the profile."
+            f"None of the teacher's {len(replies)} replies can be used "
+            f"(most often {reasons.most_common(1)[0][0][9:]}); look at one, then at prompts.teacher and synthesis.max_new_tokens in the profile."
         )
     counts["questions: kept"] = len(problems)
     return list(problems.values()), counts
