@@ -180,7 +180,8 @@ def problems_from_replies(replies: Sequence[Row]) -> tuple[list[Problem], Counte
         reasons = Counter({key: n for key, n in counts.items() if key.startswith("replies: it")})
         raise CourseError(
             f"None of the teacher's {len(replies)} replies can be used "
-            f"(most often {reasons.most_common(1)[0][0][9:]}); look at one, then at prompts.teacher and synthesis.max_new_tokens in the profile."
+            f"(most often {reasons.most_common(1)[0][0][9:]}); look at one, then at prompts.teacher and "
+            "synthesis.max_new_tokens in the profile."
         )
     counts["questions: kept"] = len(problems)
     return list(problems.values()), counts
