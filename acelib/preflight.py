@@ -93,6 +93,11 @@ def check_judge(limits: Limits | None = None, make_judge: Callable = Judge) -> F
                     "run `python -m pytest tests/test_judge.py` and read its first failure")  # fmt: skip
 
 
+def _unloadable(check: str, error: ModelError, prevents: str) -> Finding:
+    what, _, remedy = str(error).rstrip(".").partition("; ")
+    return _finding(check, False, what, prevents, remedy)
+
+
 QUESTION = "Write a function `solve(xs)` that returns the sum of the list of integers."
 
 
@@ -103,7 +108,7 @@ def check_chat_template(name: str, template: str = "{question}") -> Finding:
     try:
         tokenizer = load_tokenizer(name)
     except ModelError as error:
-        return _finding(check, False, str(error), prevents, "see the message")
+        return _unloadable(check, error, prevents)
     prompt = render(tokenizer, solve_messages(template, QUESTION))
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     silent = tokenizer.apply_chat_template(solve_messages(template, QUESTION), tokenize=False)
@@ -128,7 +133,7 @@ def check_eos(name: str) -> Finding:
     try:
         tokenizer = load_tokenizer(name)
     except ModelError as error:
-        return _finding(check, False, str(error), prevents, "see the message")
+        return _unloadable(check, error, prevents)
     try:
         configured = GenerationConfig.from_pretrained(name).eos_token_id
     except OSError:
