@@ -99,3 +99,17 @@ def test_results_on_surviving_tests_are_read_off():
     assert pass_rates(restrict_tests(rows, PROBLEMS)[0]) == [0.5, 0.0]
     with pytest.raises(SamplingError, match="not judged"):
         restrict_tests(rows, [Problem("a", "qa", "f", ("assert f(9) == 9",))])
+
+
+def test_programs_are_judged_with_the_usual_imports_and_in_order():
+    from acelib.judge import Judge
+
+    problem = Problem("a", "Write f.", "f", ("assert f([3, 1]) == 4", "assert f([]) == 1"))
+    texts = ["def f(xs):\n    return reduce(lambda a, b: a + b, xs, 0)\n", None, "def f(xs):\n    return 1\n"]
+    with Judge(workers=1) as judge:
+        reports = judge_programs(judge, [problem], [Program("a", text, "m") for text in texts])
+    assert [[verdict.passed for verdict in report.verdicts] for report in reports] == [
+        [True, False],
+        [False, False],
+        [False, True],
+    ]
