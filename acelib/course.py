@@ -201,8 +201,9 @@ class Course:
         if not cause:
             text = log.read_text(errors="replace").strip()
             last = re.sub(r"\x1b\[[0-9;]*m", "", text.splitlines()[-1]) if text else f"exit status {status}"
-            died = "its kernel died (out of memory is the usual reason)" if "DeadKernel" in text else last
-            cause = f"{died}; see {log}"
+            known = {"DeadKernel": "its kernel died (out of memory is the usual reason)",
+                     "No space left": "the disk is full; make room, what was finished before is kept"}  # fmt: skip
+            cause = next((said for sign, said in known.items() if sign in text), f"{last}; see {log}")
         where = f"in cell {found.cell} (`{found.line.strip()}`)" if found else "before its first cell"
         return (f"{path.stem} failed {where}: {' '.join(cause.split())}\n"
                 f"  Executed notebook: {executed}\n  Mend the cause, then go on with: {self.resume(path)}")  # fmt: skip

@@ -105,6 +105,13 @@ def test_a_dead_kernel_is_named(course):
         course().run()
 
 
+def test_a_full_disk_is_named(course, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("Traceback\nOSError: [Errno 28] No space left on device\n")
+    said = course()._explain(tmp_path / "01_a.ipynb", tmp_path / "nothing.ipynb", log, status=1)
+    assert "01_a failed before its first cell: the disk is full; make room" in said and "FROM=01" in said
+
+
 def test_select(tmp_path):
     for name in ("00_a", "01_b", "02_c", "A1_appendix"):
         (tmp_path / f"{name}.ipynb").touch()

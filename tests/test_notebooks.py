@@ -1,0 +1,76 @@
+"""The notebooks keep their promises: what they define is what acelib has, and all of them run."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import textwrap
+
+import pytest
+
+from acelib.course import NOTEBOOKS, Course
+from acelib.notebooks import read_notebook, tags
+from acelib.profiles import ROOT
+from acelib.report import write_report
+
+SAME_AS = "same-as:"
+
+
+def taught():
+    """(notebook, cell number, module path, source of the cell) of every cell that shows a function of acelib."""
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        for number, cell in enumerate(read_notebook(path).cells, start=1):
+            for tag in tags(cell):
+                if tag.startswith(SAME_AS):
+                    yield pytest.param(tag.removeprefix(SAME_AS), cell.source, id=f"{path.stem[:2]}-cell{number}")
+
+
+def bare(definition):
+    """A definition's syntax without its docstring."""
+    body = definition.body
+    if body and isinstance(body[0], ast.Expr) and isinstance(getattr(body[0], "value", None), ast.Constant):
+        definition.body = body[1:]
+    return ast.dump(definition)
+
+
+@pytest.mark.parametrize(("target", "source"), taught())
+def test_a_taught_function_is_the_one_in_acelib(target, source):
+    module, _, name = target.rpartition(".")
+    original = getattr(importlib.import_module(module), name)
+    here = [node for node in ast.parse(source).body if getattr(node, "name", None) == name]
+    assert len(here) == 1, f"the cell must define {name} once"
+    there = ast.parse(textwrap.dedent(inspect.getsource(original))).body[0]
+    assert bare(here[0]) == bare(there), f"the cell's {name} and {target} differ; make them the same"
+
+
+def test_the_ideas_are_taught_where_they_are_used():
+    told = {param.values[0].rpartition(".")[2] for param in taught()}
+    assert {"filter_tests", "pass_at_k", "preference_pairs", "hard_quarter", "bradley_terry_loss", "advantages"} <= told
+
+
+@pytest.fixture(scope="module")
+def smoke_run(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("smoke")
+    course = Course(str(ROOT / "tests" / "smoke.yaml"), run_dir=run_dir)
+    course.run()
+    write_report(run_dir)
+    return run_dir
+
+
+@pytest.mark.timeout(600)
+def test_all_notebooks_run_on_tiny_values(smoke_run):
+    names = {path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")}
+    assert {path.stem for path in (smoke_run / "notebooks").glob("*.ipynb")} == names
+    metrics = json.loads((smoke_run / "metrics.json").read_text())
+    assert set(metrics["notebooks"]) == names
+    assert all(one["seconds"] > 0 and one["peak_mb"] > 0 for one in metrics["notebooks"].values())
+    assert metrics["scorecard"]
+
+
+def test_the_report_stands_alone_and_shows_every_figure(smoke_run):
+    page = (smoke_run / "report.html").read_text()
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page) and "@import" not in page
+    figures = list((smoke_run / "figures").glob("*/*.png"))
+    assert figures and page.count("data:image/png;base64,") == len(figures)
+    assert "{{" not in re.sub(r"<figcaption>.*?</figcaption>|<td.*?</td>", "", page)
