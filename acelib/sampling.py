@@ -7,7 +7,7 @@ from typing import Any
 
 from acelib.errors import CourseError
 from acelib.extraction import extract_program
-from acelib.judge import Judge, Report, Submission
+from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
 from acelib.models import generate, solve_messages
 from acelib.schema import Problem, Program, Row, problems_to_rows
 
@@ -127,7 +127,10 @@ def sample_programs(
 
 
 def judge_programs(judge: Judge, problems: Iterable[Problem], programs: Sequence[Program]) -> list[Report]:
-    """One report per program, in order; its verdicts are in the order of the problem's tests."""
+    """One report per program, in order; its verdicts are in the order of the problem's tests.
+
+    Programs get the usual imports first (`LLM_PRELUDE`): models rely on imports that a prompt did not give.
+    """
     tests = {problem.id: problem.tests for problem in problems}
     strangers = {program.problem_id for program in programs} - tests.keys()
     if strangers:
@@ -135,7 +138,7 @@ def judge_programs(judge: Judge, problems: Iterable[Problem], programs: Sequence
             f"Programs for unknown problems ({', '.join(sorted(strangers)[:3])}); pass those problems too."
         )
     return judge.run(
-        [Submission(program=program.text, tests=tests[program.problem_id]) for program in programs]
+        [Submission(program.text, tests[program.problem_id], prelude=LLM_PRELUDE) for program in programs]
     )
 
 
