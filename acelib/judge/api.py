@@ -52,7 +52,7 @@ class Limits:
             if not number or not math.isfinite(value) or value <= 0:
                 raise JudgeError(f"Limits.{name} must be a positive number, not {value!r}.")
         if self.memory_mb < 64:
-            raise JudgeError(f"Limits.memory_mb must be at least 64 (Python itself needs about 40), not {self.memory_mb}.")
+            raise JudgeError(f"Limits.memory_mb must be at least 64 (Python needs 40), not {self.memory_mb}.")
 
     @property
     def total(self) -> float:

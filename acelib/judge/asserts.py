@@ -9,7 +9,6 @@ sandboxed process.
 from __future__ import annotations
 
 import ast
-import builtins
 import math
 import operator
 import warnings
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .inside import wire
+from .inside.names import program_names
 
 MAX_TEST_CHARS = 1_000_000
 MAX_LOCAL_BYTES = 32_768  # more data than this is compared in the referee, where CPU and memory are limited
@@ -43,7 +43,6 @@ class Assertion:
     expression: ast.expr | None = None
     expected: bytes | None = None  # for the common case `f(...) == literal`: the line an equal result arrives as
     identity: bool = False
-    uses_numpy: bool = False
     reason: str = ""
 
 
@@ -72,38 +71,6 @@ def compile_test(text: str) -> Assertion:
     except (NeedsReferee, RecursionError):
         return Assertion("referee")
     return Assertion("data", tuple(extract.calls), expression, expected, identity)
-
-
-def program_names(tree: ast.AST) -> frozenset[str]:
-    """Names that the test takes from the program.
-
-    A name is the program's when the test neither defines nor imports it and it is not a builtin or a module. Programs
-    do define functions called `sum` or `max`, so if nothing else is left, a builtin that is called counts: it is the
-    leftmost one.
-    """
-    bound, used, called, bases = set(), set(), [], set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            bound.add(node.name)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).split(".")[0])
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            bases.add(node.value.id)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            called.append((node.lineno, node.col_offset, node.func.id))
-    free = {n for n in used - bound if not hasattr(builtins, n) and not (n in bases and n in MODULES)}
-    if not free:
-        free = {name for _, _, name in sorted(called)[:1] if name not in bound}
-    return frozenset(free)
-
-
-MODULES = frozenset({"math", "np", "numpy", "collections", "itertools", "functools", "re", "random", "datetime", "pytest"})
 
 
 class _Extract(ast.NodeTransformer):
@@ -158,35 +125,21 @@ def _is_slot(node) -> bool:
 
 def _expected_line(expression):
     """(line, identity) for `slot == constant` and `slot is constant`, else (None, False)."""
-    if not isinstance(expression, ast.Compare) or len(expression.ops) != 1:
-        _check(expression)
-        return None, False
-    op, left, right = expression.ops[0], expression.left, expression.comparators[0]
-    if _is_slot(right) and not _is_slot(left):
-        left, right = right, left
-        flipped = True
-    else:
-        flipped = False
-    identity = isinstance(op, (ast.Is, ast.IsNot))
-    if not _is_slot(left) or not (identity or isinstance(op, ast.Eq)) or (flipped and not isinstance(op, ast.Eq | ast.Is)):
-        if identity:
-            raise NeedsReferee
-        _check(expression)
-        return None, False
-    if any(_is_slot(n) for n in ast.walk(right)):
-        if identity:
-            raise NeedsReferee
-        _check(expression)
-        return None, False
-    value = _evaluate_literal(right)
-    if identity and not (value is None or type(value) in (bool, int, str)):
-        raise NeedsReferee
-    encoded = wire.encode(value)
-    line = wire.dumps(encoded)
-    if not identity and (_holds_opaque(encoded) or b"NaN" in line):  # NaN is not equal to itself
-        _check(expression)
-        return None, False
-    return line, identity
+    if isinstance(expression, ast.Compare) and len(expression.ops) == 1:
+        op, left, right = expression.ops[0], expression.left, expression.comparators[0]
+        if _is_slot(right):
+            left, right = right, left
+        if _is_slot(left) and not any(_is_slot(n) for n in ast.walk(right)):
+            identity = isinstance(op, (ast.Is, ast.IsNot))
+            value = _evaluate_literal(right) if identity or isinstance(op, ast.Eq) else None
+            if identity and not (value is None or type(value) in (bool, int, str)):
+                raise NeedsReferee
+            encoded = wire.encode(value)
+            line = wire.dumps(encoded)
+            if identity or (isinstance(op, ast.Eq) and not _holds_opaque(encoded) and b"NaN" not in line):
+                return line, identity  # (NaN is not equal to itself, so equal lines would not mean equal values)
+    _check(expression)
+    return None, False
 
 
 def judge_lines(assertion: Assertion, lines: list[bytes]) -> tuple[str, str]:

@@ -42,7 +42,8 @@ class Judge:
         if limits is not None and not isinstance(limits, Limits):
             raise JudgeError(f"limits must be a Limits(...), not {type(limits).__name__}.")
         if isolation not in ("auto", *LEVELS, "rlimits"):
-            raise JudgeError(f"isolation must be 'auto', {', '.join(map(repr, LEVELS))} or 'rlimits', not {isolation!r}.")
+            names = ", ".join(map(repr, ("auto", *LEVELS, "rlimits")))
+            raise JudgeError(f"isolation must be one of {names}, not {isolation!r}.")
         self.workers, self.limits = workers, limits or Limits()
         self._packages = _package_folders()
         self._isolation = isolation
@@ -104,7 +105,7 @@ class Judge:
         if self.level is not None:
             return _ready(self.level, self._packages)
         refused = []
-        for level in ("rlimits",):
+        for level in LEVELS if self._isolation == "auto" else (self._isolation,):
             try:
                 worker = _ready(level, self._packages)
             except Unavailable as error:

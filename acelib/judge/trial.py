@@ -88,8 +88,8 @@ class Trial:
             "memory": int(self.limits.memory_mb) << 20,
             "file": max(map(len, parts)) + RESULTS_BYTES + 2_000_000,
         }
-        uses_numpy = "numpy" in self.submission.program or "numpy" in self.submission.prelude
-        return Job(role, tests, parts, limits, ("numpy",) if uses_numpy else ())
+        uses_numpy = "numpy" in self.submission.program + self.submission.prelude + "".join(self.submission.tests[:1])
+        return Job(role, tests, parts, limits, ("numpy", "numpy.random") if uses_numpy else ())
 
     def absorb(self, job: Job, outcome: Outcome) -> None:
         """Turn what a job's process wrote, and how it ended, into verdicts."""
@@ -171,7 +171,7 @@ def _ending(outcome: Outcome, when: str) -> Verdict:
 
 
 def _failure(line: bytes) -> Verdict:
-    """The verdict in a line like ["x", status, reason]; a hostile process may have written it, so only ever a failure."""
+    """The verdict in a line like ["x", status, reason]. The process may be hostile, so it is never a pass."""
     try:
         tag, status, reason = wire.loads(line)
         if tag == "x" and status in ("failed", "error", "memory", "syntax_error"):

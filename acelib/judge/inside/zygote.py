@@ -16,7 +16,9 @@ import sys
 import time
 
 import candidate
+import referee
 import sandbox
+from packages import PackageFinder
 
 TICK = 0.05  # seconds between two looks at a child that takes long
 IDLE_LOOKS = 40  # looks in a row without any CPU used: the child waits for something that never comes
@@ -27,6 +29,12 @@ PREWARM = (
     "string", "struct", "textwrap", "threading", "time", "traceback", "types", "typing", "unicodedata", "uuid",
     "weakref",
 )
+EVERYTHING_ELSE = (
+    "argparse", "ast", "asyncio", "concurrent.futures", "difflib", "doctest", "graphlib", "html", "inspect",
+    "ipaddress", "keyword", "logging", "pathlib", "pprint", "shlex", "tempfile", "timeit", "unittest", "urllib.parse",
+    "zlib", "zoneinfo",
+)
+OWN_MODULES = ("candidate", "channel", "names", "namespaces", "packages", "referee", "sandbox", "seccomp", "wire")
 
 
 def main() -> None:
@@ -34,23 +42,24 @@ def main() -> None:
     setup = json.loads(sys.argv[2])
     sys.argv = ["zygote"]
     sys.path[:] = [p for p in sys.path if p != os.path.dirname(os.path.abspath(__file__))]
-    for name in PREWARM:
+    sys.meta_path.append(PackageFinder(setup["packages"]))
+    for name in PREWARM + (EVERYTHING_ELSE if setup["level"] == "seccomp" else ()):
         __import__(name)
-    sys.meta_path.append(sandbox.PackageFinder(setup["packages"]))
     try:
-        sandbox.enter(setup["level"], setup)
+        box = sandbox.Sandbox(setup["level"], setup)
     except sandbox.Unavailable as error:
         control.send(json.dumps({"unavailable": str(error)}).encode())
         return
-    for name in ("candidate", "sandbox", "wire"):
+    for name in OWN_MODULES:
         sys.modules.pop(name, None)
     control.send(json.dumps({"ready": setup["level"]}).encode())
     gc.collect()
     gc.freeze()
-    serve(control)
+    serve(control, box)
 
 
-def serve(control: socket.socket) -> None:
+def serve(control: socket.socket, box) -> None:
+    """One order after the other, until the supervisor hangs up."""
     while True:
         message, fds, _, _ = socket.recv_fds(control, 65536, 8)
         if not message:
@@ -59,10 +68,10 @@ def serve(control: socket.socket) -> None:
         for name in order["warm"]:
             if name not in sys.modules:
                 _warm(name)
-        reply = run_child(control, order, fds)
+        reply = _run_order(control, box, order["limits"], fds)
         for fd in fds:
             os.close(fd)
-        reply["clean"] = sandbox.sweep()
+        reply["clean"] = box.sweep()
         control.send(json.dumps(reply).encode())
 
 
@@ -74,16 +83,36 @@ def _warm(name: str) -> None:
     gc.freeze()
 
 
-def run_child(control, order, fds):
+def _run_order(control, box, limits, fds):
+    """One memory file: the program alone. Two: the program and, in a process of its own, the referee."""
+    if len(fds) == 1:
+        pids = [_fork(box, limits, candidate.run_job, fds[0])]
+    else:
+        ours, theirs = (end.detach() for end in socket.socketpair())
+        pids = [
+            _fork(box, limits, candidate.run_job, fds[0], theirs),
+            _fork(box, limits, referee.run_job, fds[1], ours),
+        ]
+        os.close(ours)
+        os.close(theirs)
+    return watch(control, pids, fds[-1], limits)
+
+
+def _fork(box, limits, run, *fds) -> int:
+    """Fork a child that holds nothing but its own files."""
     pid = os.fork()
     if pid == 0:
         try:
-            control.close()
-            sandbox.confine(order["limits"])
-            candidate.run_job(fds[0])
+            low = 3
+            for fd in sorted(fds):
+                os.closerange(low, fd)
+                low = fd + 1
+            os.closerange(low, 1024)
+            box.confine(limits)
+            run(*fds)
         finally:
             os._exit(0)
-    return watch(control, [pid], fds[0], order["limits"])
+    return pid
 
 
 def watch(control, pids, fd, limits):
@@ -121,12 +150,12 @@ def watch(control, pids, fd, limits):
     finally:
         os.close(pidfd)
     used = code = 0
-    for pid in reversed(pids):
+    for pid in pids:
         if killed or pid != pids[-1]:
             _kill(pid)
         _, status, usage = os.wait4(pid, 0)
         used += usage.ru_utime + usage.ru_stime
-        code = code or os.waitstatus_to_exitcode(status)
+        code = os.waitstatus_to_exitcode(status)
     return {"killed": killed, "code": code, "cpu": used}
 
 
