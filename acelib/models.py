@@ -265,7 +265,7 @@ def _seeds(prompts: Sequence[Sequence[int]], seed: int) -> Iterator[int]:
         yield int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big")
 
 
-def _check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
+def check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
     if any(not prompt for prompt in prompts):
         raise ModelError("A prompt has no tokens; check the chat template and the question.")
     longest = max(map(len, prompts), default=0)
@@ -301,7 +301,7 @@ def sample_tokens(
             f"temperature={temperature}, top_p={top_p}; counts must be positive, temperature at least 0 "
             f"and top_p in (0, 1]."
         )
-    _check_room(prompts, max_new_tokens, context_length(model))
+    check_room(prompts, max_new_tokens, context_length(model))
     noises = [
         torch.rand((n, max_new_tokens), generator=torch.Generator().manual_seed(s))
         for s in _seeds(prompts, seed)

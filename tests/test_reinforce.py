@@ -1,0 +1,365 @@
+import dataclasses
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from tiny_models import save_tiny_policy, tiny_policy
+
+from acelib.judge import Report, Verdict
+from acelib.models import ModelError, load_policy, load_tokenizer
+from acelib.profiles import Reinforce
+from acelib.reinforce import (
+    LOG_FILE,
+    ReinforceError,
+    held_out_pass_rate,
+    make_trainer,
+    question_order,
+    reinforce_plus_plus_advantages,
+    response_logps,
+    train,
+    trainer_arguments,
+)
+from acelib.schema import Problem
+
+SETTINGS = Reinforce(
+    learning_rate=3e-3, beta=0.05, epsilon=0.2, rollout_questions=3, samples_per_question=4, steps=4,
+    updates_per_rollout=2, temperature=0.9, max_new_tokens=8, eval_every=2, eval_questions=4,
+)  # fmt: skip
+PROBLEMS = [Problem(f"p{i}", "Sort " + "x" * i, "solve", ("assert solve(1) == 1",)) for i in range(5)]
+
+
+def wordy(completions, **_):
+    return [float(len(completion[-1]["content"])) for completion in completions]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return save_tiny_policy(tmp_path_factory.mktemp("policy"))
+
+
+def options(**changes):
+    return dict(prompt="{question}", seed=3, device="cpu", settings=dataclasses.replace(SETTINGS, **changes))
+
+
+def tensors(*rows):
+    return [torch.tensor(row, dtype=torch.float64) for row in rows]
+
+
+# --- the advantage --------------------------------------------------------------------------------
+
+
+def test_two_episodes_by_hand_without_kl():
+    # Returns are 1, 1, 1 and 0: mean 3/4, variance 3/16, so the advantages are 1/sqrt(3) and -sqrt(3).
+    rewards, logps, mask = tensors([1, 0], [[0.0] * 3] * 2, [[1, 1, 1], [1, 0, 0]])
+    found = reinforce_plus_plus_advantages(rewards, logps, logps, mask, beta=0.01)
+    expected = [[1 / math.sqrt(3)] * 3, [-math.sqrt(3), 0, 0]]
+    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_two_episodes_by_hand_with_kl():
+    # beta 1. Reply 1: KL terms .5, -.5, reward 1: token rewards -.5, 1.5, returns 1, 1.5.
+    # Reply 2: KL terms 0, 1, reward 0: token rewards 0, -1, returns -1, -1.
+    # Mean .125, squared distances .765625, 1.890625, 1.265625, 1.265625: variance 1.296875.
+    rewards, mask = tensors([1, 0], [[1, 1], [1, 1]])
+    logps, ref = tensors([[-1.0, -2.0], [-1.0, -1.0]], [[-1.5, -1.5], [-1.0, -2.0]])
+    found = reinforce_plus_plus_advantages(rewards, logps, ref, mask, beta=1.0)
+    expected = torch.tensor([[0.875, 1.375], [-1.125, -1.125]], dtype=torch.float64) / math.sqrt(1.296875)
+    assert torch.allclose(found, expected)
+
+
+def advantages_one_by_one(rewards, logps, ref, lengths, beta):
+    """The formulas, token by token, on plain lists."""
+    returns = {}
+    for i, reward in enumerate(rewards):
+        if reward is None:
+            continue
+        for t in range(lengths[i]):
+            later = sum(-beta * (logps[i][s] - ref[i][s]) for s in range(t, lengths[i]))
+            returns[i, t] = later + reward
+    mean = sum(returns.values()) / len(returns)
+    deviation = math.sqrt(sum((g - mean) ** 2 for g in returns.values()) / len(returns))
+    return {key: (g - mean) / deviation for key, g in returns.items()}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_advantages_equal_an_independent_loop(seed):
+    g = torch.Generator().manual_seed(seed)
+    logps, ref = torch.randn((6, 7), generator=g), torch.randn((6, 7), generator=g)
+    lengths = torch.randint(1, 8, (6,), generator=g).tolist()
+    mask = (torch.arange(7) < torch.tensor(lengths)[:, None]).long()
+    rewards = torch.randn(6, generator=g)
+    rewards[2] = torch.nan
+    found = reinforce_plus_plus_advantages(rewards, logps, ref, mask, 0.3)
+    as_list = [None if math.isnan(r) else r for r in rewards.tolist()]
+    expected = advantages_one_by_one(as_list, logps.tolist(), ref.tolist(), lengths, 0.3)
+    for i in range(6):
+        for t in range(7):
+            assert found[i, t].item() == pytest.approx(expected.get((i, t), 0.0), abs=1e-5)
+
+
+def test_edges_of_the_advantage():
+    rewards, logps, mask = tensors([2, 2], [[0.0] * 2] * 2, [[1, 1], [1, 0]])
+    assert not reinforce_plus_plus_advantages(rewards, logps, logps, mask, 0.1).any()
+    unjudged = torch.full_like(rewards, torch.nan)
+    assert not reinforce_plus_plus_advantages(unjudged, logps, logps, mask, 0.1).any()
+    single = reinforce_plus_plus_advantages(rewards[:1], logps[:1], logps[:1], mask[:1], 0.1)
+    assert not single.any()
+
+
+# --- log-probs with shared prompts ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_shared_prompts_give_the_numbers_of_plain_passes(chunk):
+    model, tokenizer = tiny_policy()
+    g = torch.Generator().manual_seed(0)
+    prompt_lengths, lengths = [5, 5, 9, 9, 9, 3, 5], [4, 6, 1, 6, 2, 3, 5]
+    by_length = {n: torch.randint(3, 200, (n,), generator=g) for n in set(prompt_lengths)}
+    prompts, replies = torch.zeros((7, 9), dtype=torch.long), torch.zeros((7, 6), dtype=torch.long)
+    prompt_mask, reply_mask = torch.zeros_like(prompts), torch.zeros_like(replies)
+    for i, (p, n) in enumerate(zip(prompt_lengths, lengths, strict=True)):
+        prompts[i, -p:], prompt_mask[i, -p:] = by_length[p], 1
+        replies[i, :n], reply_mask[i, :n] = torch.randint(3, 200, (n,), generator=g), 1
+
+    def plain():
+        logps, entropies = torch.zeros(7, 6), torch.zeros(7, 6)
+        for i, (p, n) in enumerate(zip(prompt_lengths, lengths, strict=True)):
+            ids = torch.cat([by_length[p], replies[i, :n]])[None]
+            everything = torch.log_softmax(model(ids).logits[0, p - 1 : -1] / 0.7, -1)
+            logps[i, :n] = everything.gather(1, replies[i, :n, None])[:, 0]
+            entropies[i, :n] = torch.distributions.Categorical(logits=everything).entropy()
+        return logps, entropies
+
+    def gradient(logps):
+        model.zero_grad()
+        (logps * torch.arange(42.0).view(7, 6)).sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    ours = response_logps(model, prompts, prompt_mask, replies, reply_mask, 0.7, chunk)
+    theirs = plain()
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    a, b = gradient(ours[0]), gradient(theirs[0])
+    assert torch.allclose(a, b, rtol=1e-4, atol=1e-4 * b.abs().max().item())
+
+
+# --- one update of the trainer --------------------------------------------------------------------
+
+
+def one_rollout(trainer):
+    rows = [dict(row) for row in trainer.train_dataset.select(range(SETTINGS.rollout_questions))
+            for _ in range(SETTINGS.samples_per_question)]
+    trainer.model.train()
+    return trainer._generate_and_score_completions(rows)
+
+
+def sequences(batch, i):
+    prompt = batch["prompt_ids"][i][batch["prompt_mask"][i].bool()]
+    reply = batch["completion_ids"][i][batch["completion_mask"][i].bool()]
+    return prompt, reply
+
+
+def plain_logps(model, prompt, reply):
+    logits = model(torch.cat([prompt, reply])[None]).logits[0, len(prompt) - 1 : -1] / SETTINGS.temperature
+    return torch.log_softmax(logits, -1).gather(1, reply[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_an_update_equals_an_independent_loop(policy, tmp_path, shares):
+    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
+    assert trainer._shares_prompts
+    trainer._shares_prompts = shares
+    reference = load_policy(policy, device="cpu")
+    with torch.no_grad():  # move the policy away from its reference before the rollout
+        for parameter in trainer.model.parameters():
+            parameter.add_(0.02 * torch.sin(torch.arange(parameter.numel()).view_as(parameter).float()))
+    batch = one_rollout(trainer)
+    old = load_policy(policy, device="cpu")
+    old.load_state_dict(trainer.model.state_dict())
+    tokenizer = load_tokenizer(policy)
+
+    pairs = [sequences(batch, i) for i in range(12)]
+    with torch.no_grad():
+        logps = [plain_logps(old, *pair).tolist() for pair in pairs]
+        ref = [plain_logps(reference, *pair).tolist() for pair in pairs]
+    rewards = [float(len(tokenizer.decode(reply, skip_special_tokens=True))) for _, reply in pairs]
+    lengths = [len(reply) for _, reply in pairs]
+    expected = advantages_one_by_one(rewards, logps, ref, lengths, SETTINGS.beta)
+    for i in range(12):
+        for t in range(batch["advantages"].shape[1]):
+            assert batch["advantages"][i, t].item() == pytest.approx(expected.get((i, t), 0.0), abs=1e-4)
+
+    with torch.no_grad():  # the policy after some update, so that ratios differ from 1 and some are clipped
+        for parameter in trainer.model.parameters():
+            parameter.add_(0.02 * torch.cos(torch.arange(parameter.numel()).view_as(parameter).float()))
+    new = load_policy(policy, device="cpu")
+    new.load_state_dict(trainer.model.state_dict())
+    terms, clipped = [], 0
+    for i, pair in enumerate(pairs):
+        ratios = torch.exp(plain_logps(new, *pair) - torch.tensor(logps[i]))
+        for t, ratio in enumerate(ratios):
+            a = expected[i, t]
+            terms.append(-torch.minimum(ratio * a, ratio.clamp(0.8, 1.2) * a))
+            clipped += not 0.8 < ratio.item() < 1.2
+    loss = torch.stack(terms).mean()
+    loss.backward()
+    trainer.current_gradient_accumulation_steps = 1  # set by `Trainer.train`
+    found = trainer._compute_loss(trainer.model, batch)
+    found.backward()
+    assert clipped > 5
+    assert found.item() == pytest.approx(loss.item(), abs=1e-5)
+    for a, b in zip(trainer.model.parameters(), new.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-5 * max(1.0, b.grad.abs().max().item()))
+
+
+def test_no_reward_no_signal(policy, tmp_path):
+    def broken_machinery(completions, **_):
+        return [None] * len(completions)
+
+    trainer = make_trainer(policy, PROBLEMS, broken_machinery, tmp_path, **options())
+    batch = one_rollout(trainer)
+    assert not batch["advantages"].any()
+    assert trainer._metrics["train"]["unjudged"] == [1.0]
+
+
+def test_one_unjudged_reply_leaves_the_others_alone(policy, tmp_path):
+    def sometimes(completions, **_):
+        return [None, 0.0, 0.0, 1.0] * (len(completions) // 4)
+
+    batch = one_rollout(make_trainer(policy, PROBLEMS, sometimes, tmp_path, **options()))
+    assert not batch["advantages"][::4].any()
+    assert (batch["advantages"][1::4, 0] < 0).all() and (batch["advantages"][3::4, 0] > 0).all()
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+
+def without_seconds(rows):
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+
+
+def measure(model, tokenizer):
+    return {"pass_at_1": model.lm_head.weight.abs().sum().item(), "greedy": 0.0, "test_pass_rate": 0.0}
+
+
+def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    calls = []
+
+    def killer(completions, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise Killed
+        return wordy(completions)
+
+    killer.__name__ = wordy.__name__
+    whole = train(policy, PROBLEMS, wordy, tmp_path / "whole", tmp_path / "a", measure=measure, **options())
+    seen = []
+    arguments = dict(measure=measure, progress=lambda done, total: seen.append((done, total)), **options())
+    with pytest.raises(Killed):
+        train(policy, PROBLEMS, killer, tmp_path / "cut", tmp_path / "b", **arguments)
+    assert seen == [(1, 4), (2, 4), (3, 4)]
+    (tmp_path / "b" / "checkpoint-99").mkdir()  # what a kill in the middle of saving leaves behind
+    again = train(policy, PROBLEMS, wordy, tmp_path / "cut", tmp_path / "b", **arguments)
+    assert seen == [(1, 4), (2, 4), (3, 4), (3, 4), (4, 4)]
+    assert without_seconds(again) == without_seconds(whole)
+    a, b = (load_policy(tmp_path / name, device="cpu").state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    load_tokenizer(tmp_path / "cut")
+    assert json.loads((tmp_path / "cut" / LOG_FILE).read_text()) == again
+
+
+def test_rows_of_the_log(policy, tmp_path):
+    def long_winded(completions, **_):
+        return [10.0] * len(completions)
+
+    rows = train(policy, PROBLEMS, wordy, tmp_path / "out", tmp_path / "s", watch=[long_winded], measure=measure,
+                 **options())
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["pass_at_1"] is not None for row in rows] == [True, False, True, False, True]
+    assert rows[0]["reward"] is None and len({tuple(row) for row in rows}) == 1
+    for row in rows[1:]:
+        assert row["reward"] == row["reward_wordy"] and row["reward_long_winded"] == 10.0
+        assert all(isinstance(row[name], float) for name in ("kl", "entropy", "length", "mixed", "clip_fraction"))
+        assert row["seconds_generate"] > 0 and row["seconds_update"] > 0
+    assert rows[1]["kl"] == pytest.approx(0, abs=1e-3) and rows[-1]["kl"] > 0.01
+
+
+def test_the_reward_rises(policy, tmp_path):
+    def likes_a(completions, **_):
+        return [min(5, completion[-1]["content"].count("a")) / 5 for completion in completions]
+
+    rows = train(policy, PROBLEMS, likes_a, tmp_path / "out", tmp_path / "s",
+                 **options(steps=25, learning_rate=1e-2, beta=0.001, eval_every=100, samples_per_question=8))
+    first, last = ([row["reward"] for row in part] for part in (rows[1:6], rows[-5:]))
+    assert sum(last) / 5 > sum(first) / 5 + 0.2
+
+
+def test_held_out_pass_rate():
+    class EvenJudge:
+        """Every second distinct program is right."""
+
+        def run(self, submissions):
+            return [Report((Verdict("passed" if i % 2 else "failed"), Verdict("passed")))
+                    for i, _ in enumerate(submissions)]
+
+    values = held_out_pass_rate(EvenJudge(), PROBLEMS, "{question}", SETTINGS, seed=0)(*tiny_policy())
+    assert set(values) == {"pass_at_1", "greedy", "test_pass_rate"}
+    assert values["test_pass_rate"] == pytest.approx(0.5 + values["pass_at_1"] / 2)
+
+
+# --- guards ---------------------------------------------------------------------------------------
+
+
+def test_nan_reward_stops_the_run(policy, tmp_path):
+    def divided_by_zero(completions, **_):
+        return [float("nan")] * len(completions)
+
+    with pytest.raises(ReinforceError, match="'divided_by_zero' is not a finite number for 12 of 12"):
+        train(policy, PROBLEMS, divided_by_zero, tmp_path / "out", tmp_path / "s", **options())
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_equal_rewards_warn(policy, tmp_path):
+    def flat(completions, **_):
+        return [1.0] * len(completions)
+
+    with pytest.warns(UserWarning, match="Rollouts 1 to 5: all replies to a question got the same reward"):
+        train(policy, PROBLEMS, flat, tmp_path / "out", tmp_path / "s", **options(steps=5))
+
+
+def test_prompt_longer_than_the_context(policy, tmp_path):
+    long = [*PROBLEMS, Problem("long", "word " * 200, "solve", ())]
+    with pytest.raises(ModelError, match="do not fit the model's context of 128"):
+        train(policy, long, wordy, tmp_path / "out", tmp_path / "s", **options())
+
+
+def test_nothing_to_train_on(policy, tmp_path):
+    with pytest.raises(ReinforceError, match="no questions"):
+        train(policy, [], wordy, tmp_path / "out", tmp_path / "s", **options())
+
+
+def test_rollout_that_cannot_be_split(tmp_path):
+    settings = dataclasses.replace(SETTINGS, updates_per_rollout=5)
+    with pytest.raises(ReinforceError, match="3 x 4 replies cannot be split into 5 updates"):
+        trainer_arguments(settings, tmp_path, 0, torch.device("cpu"), "float32")
+
+
+def test_checkpoint_of_other_settings(policy, tmp_path):
+    make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
+    make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
+    with pytest.raises(ReinforceError, match="other settings.*beta"):
+        make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
+    shutil.rmtree(tmp_path)
+    make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
+
+
+def test_question_order_repeats_nothing_within_a_pass():
+    order = question_order(5, 13, seed=1)
+    assert len(order) == 13
+    assert sorted(order[:5]) == sorted(order[5:10]) == [0, 1, 2, 3, 4] and len(set(order[10:])) == 3
+    assert order == question_order(5, 13, seed=1) != question_order(5, 13, seed=2)

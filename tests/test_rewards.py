@@ -1,0 +1,67 @@
+import pytest
+from tiny_models import save_tiny_reward_model
+
+from acelib.judge import Judge, Report, Verdict
+from acelib.reward_model import load_reward_model, score
+from acelib.rewards import judge_replies, model_reward, pass_rate_reward, rule_reward
+from acelib.schema import Problem
+
+PROBLEM = Problem("p", "Double x.", "solve", ("assert solve(1) == 2", "assert solve(2) == 4", "assert solve(0) == 0"))
+GOOD = "```python\ndef solve(x):\n    return 2 * x\n```"
+PARTLY = "```python\ndef solve(x):\n    return x * x\n```"
+BROKEN = "```python\ndef solve(x:\n```"
+
+
+def completions(*replies):
+    return [[{"role": "assistant", "content": reply}] for reply in replies]
+
+
+class CountingJudge:
+    """Passes every test; remembers what it was asked."""
+
+    def __init__(self, error=None):
+        self.seen, self.error = [], error
+
+    def run(self, submissions):
+        if self.error:
+            raise self.error
+        self.seen += submissions
+        return [Report(tuple(Verdict("passed") for _ in s.tests)) for s in submissions]
+
+
+def test_rule_and_pass_rate_on_real_programs():
+    replies = [GOOD, PARTLY, BROKEN, "I do not know.", ""]
+    with Judge(workers=1) as judge:
+        rule, rate = rule_reward(judge, [PROBLEM]), pass_rate_reward(judge, [PROBLEM])
+        columns = dict(completions=completions(*replies), problem_id=["p"] * len(replies), prompts=None)
+        assert rule(**columns) == [1.0, 0.0, 0.0, 0.0, 0.0]
+        assert rate(**columns) == pytest.approx([1.0, 2 / 3, 0.0, 0.0, 0.0])
+    assert (rule.__name__, rate.__name__) == ("rule", "pass_rate")
+
+
+def test_a_program_is_run_once_however_often_it_is_sampled():
+    judge = CountingJudge()
+    other = Problem("q", "Double y.", "solve", PROBLEM.tests)
+    reports = judge_replies(judge, {"p": PROBLEM, "q": other}, ["p", "p", "q"], [GOOD, GOOD, GOOD])
+    assert len(judge.seen) == 2 and len(reports) == 3
+
+
+def test_a_question_without_tests_is_worth_nothing():
+    empty = Problem("p", "?", "solve", ())
+    assert rule_reward(CountingJudge(), [empty])(completions=completions(GOOD), problem_id=["p"]) == [0.0]
+
+
+def test_failed_machinery_is_none_and_said():
+    judge = CountingJudge(error=BlockingIOError("Resource temporarily unavailable"))
+    with pytest.warns(UserWarning, match="2 replies stay unjudged"):
+        values = rule_reward(judge, [PROBLEM])(completions=completions(GOOD, PARTLY), problem_id=["p", "p"])
+    assert values == [None, None]
+
+
+def test_reward_model_scores_replies(tmp_path):
+    folder = save_tiny_reward_model(tmp_path / "rm")
+    model, tokenizer = load_reward_model(folder)
+    prompts = [[{"role": "user", "content": "Double x."}]] * 3
+    values = model_reward(model, tokenizer, 2)(prompts=prompts, completions=completions(GOOD, PARTLY, GOOD))
+    assert values == pytest.approx(score(model, tokenizer, ["Double x."] * 3, [GOOD, PARTLY, GOOD], 8), abs=1e-5)
+    assert values[0] == values[2] != values[1]
