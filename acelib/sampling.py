@@ -11,8 +11,6 @@ from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
 from acelib.models import generate, solve_messages
 from acelib.schema import Problem, Program, Row, problems_to_rows
 
-BATCHES_PER_SAVE = 4
-
 Progress = Callable[[int, int], None]
 
 
@@ -36,32 +34,32 @@ def sample_replies(
 ) -> dict[str, list[str]]:
     """`n` raw replies for each conversation, keyed as given.
 
-    Replies are appended to `log` (JSON lines) before anybody parses them. Called again with the same log, only the
-    chunks that are not complete there are generated; each chunk has its own seed, so the replies are the same as in
-    an uninterrupted run.
+    Each batch is appended to `log` (JSON lines) as it comes, before anybody parses it. Called again with the same log,
+    only the batches that are not complete there are generated, and the replies are those of an uninterrupted run: what
+    is sampled depends on the seed and the conversation alone (so two equal conversations get equal replies).
     """
     done = read_log(log, n)
     keys = list(conversations)
-    size = BATCHES_PER_SAVE * max(1, batch_size // n)
-    for number, start in enumerate(range(0, len(keys), size)):
-        chunk = keys[start : start + size]
-        if not all(key in done for key in chunk):
+    size = max(1, batch_size // n)
+    for start in range(0, len(keys), size):
+        batch = keys[start : start + size]
+        if not all(key in done for key in batch):
             completions = generate(
                 model,
                 tokenizer,
-                [conversations[key] for key in chunk],
+                [conversations[key] for key in batch],
                 n=n,
                 temperature=temperature,
                 top_p=top_p,
                 max_new_tokens=max_new_tokens,
                 batch_size=batch_size,
-                seed=seed + number,
+                seed=seed,
             )
             replies = [[completion.text for completion in row] for row in completions]
             with log.open("a", encoding="utf-8") as file:
-                for key, texts in zip(chunk, replies, strict=True):
+                for key, texts in zip(batch, replies, strict=True):
                     file.write(json.dumps({"id": key, "replies": texts}, ensure_ascii=False) + "\n")
-            done.update(zip(chunk, replies, strict=True))
+            done.update(zip(batch, replies, strict=True))
         if progress:
             progress(min(start + size, len(keys)), len(keys))
     return {key: done[key] for key in keys}
@@ -72,7 +70,7 @@ def read_log(log: Path, n: int) -> dict[str, list[str]]:
     if not log.exists():
         return {}
     records, lines = {}, []
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in log.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:

@@ -8,6 +8,7 @@ from acelib.sampling import (
     SamplingError,
     judge_programs,
     pass_rates,
+    read_log,
     restrict_tests,
     rows_to_programs,
     sample_programs,
@@ -48,11 +49,19 @@ def test_programs_come_in_the_order_of_the_problems(talker, tmp_path):
 
 def test_a_second_run_generates_nothing_and_a_changed_n_everything(talker, tmp_path):
     first = sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **OPTIONS)
-    assert len(talker) == 1
-    assert sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **OPTIONS) == first
-    assert len(talker) == 1
-    sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **(OPTIONS | {"n": 3}))
     assert len(talker) == 2
+    assert sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **OPTIONS) == first
+    assert len(talker) == 2
+    sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **(OPTIONS | {"n": 3}))
+    assert len(talker) == 4
+
+
+def test_a_log_with_unusual_line_breaks_inside_a_reply_is_read(tmp_path):
+    (tmp_path / "log").write_text(
+        '{"id": "a", "replies": ["one\u2028two\x85three"]}\n{"id": "b", "repl', "utf-8"
+    )
+    assert read_log(tmp_path / "log", n=1) == {"a": ["one\u2028two\x85three"]}
+    assert read_log(tmp_path / "log", n=2) == {}
 
 
 def test_equal_ids_are_refused(talker, tmp_path):

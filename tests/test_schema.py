@@ -91,3 +91,11 @@ def test_a_file_written_by_datasets_with_the_hub_schema_is_read(tmp_path):
     rows = read_rows(tmp_path / "hub.parquet")
     assert rows == [row]
     assert rows_to_problems(rows) == [Problem("oss_1", "Write f.", "f", ("assert f(1) == 1",), "oss")]
+
+
+def test_json_lines_end_at_newlines_only(tmp_path):
+    rows = [{"text": "one\u2028two\x85three"}, {"text": "four"}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+    write_rows(tmp_path / "none.jsonl", [])
+    assert read_rows(tmp_path / "none.jsonl") == []

@@ -110,7 +110,7 @@ def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
 
     def generate(model, tokenizer, conversations, *, seed, **options):
         asked.append([conversation[0]["content"] for conversation in conversations])
-        if model == "dies" and len(asked) == 2:
+        if model == "dies" and len(asked) == 3:
             raise KeyboardInterrupt
         return [
             [Completion(REPLY.replace("f(", f"f{c[0]['content'][-1]}("), [], True, 0.0)]
@@ -119,7 +119,7 @@ def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sampling, "generate", generate)
     seeds = [{"id": str(i), "source": "", "program": str(i)} for i in range(6)]
-    options = dict(prompt="test {program}", temperature=0.7, max_new_tokens=9, batch_size=1, seed=0)
+    options = dict(prompt="test {program}", temperature=0.7, max_new_tokens=9, batch_size=2, seed=0)
     with pytest.raises(KeyboardInterrupt):
         imagine("dies", None, seeds, log=tmp_path / "log.jsonl", **options)
     with (tmp_path / "log.jsonl").open("a") as file:
@@ -150,3 +150,21 @@ def test_a_teacher_that_never_answers_stops_the_course_with_one_sentence():
     ):
         problems_from_replies(replies)
     assert problems_from_replies([])[0] == []
+
+
+def test_wherever_a_reply_is_cut_nothing_but_whole_tests_come_out():
+    tests = [f"# {i} > [{i}, '}}']\nassert f({i}) == [{i}, '\"]']" for i in range(4)]
+    reply = "```json\n" + json.dumps({"question": "Write `f(x)` with {braces}.", "tests": tests}) + "\n```"
+    whole = parse_reply(reply)[1]
+    assert len(whole) == 4
+    seen = set()
+    for cut in range(len(reply)):
+        try:
+            question, kept = parse_reply(reply[:cut])
+        except TeacherReplyError:
+            kept = []
+        else:
+            assert question == "Write `f(x)` with {braces}."
+        assert kept == whole[: len(kept)]
+        seen.add(len(kept))
+    assert seen == {0, 1, 2, 3, 4}
