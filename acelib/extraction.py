@@ -1,7 +1,7 @@
 """From a model's reply to the program in it.
 
-A reply may be a fenced block, several of them, bare code, code between chat, or a base model's rambling. Whatever it is,
-`extract_program` returns source text or None; None is a normal answer and becomes a verdict, not an exception.
+A reply may be a fenced block, several of them, bare code, code between chat, or a base model's rambling. Whatever it
+is, `extract_program` returns source text or None; None is a normal answer and becomes a verdict, not an exception.
 """
 
 from __future__ import annotations

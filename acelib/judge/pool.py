@@ -22,7 +22,7 @@ from .trial import RESULTS_BYTES, Job, Outcome, Trial
 DEPTH = 2  # jobs queued at a zygote: the next one starts while the last one's result is still being compared
 MAX_DEATHS = 3
 START_SECONDS = 60
-GRACE_SECONDS = 30
+GRACE_SECONDS = 120
 _ZYGOTE = Path(__file__).parent / "inside" / "zygote.py"
 
 

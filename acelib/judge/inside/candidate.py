@@ -205,6 +205,5 @@ class Server:
         return ["x", len(self.objects) - 1, [c.__name__ for c in kind.__mro__], args, describe(error)]
 
 
-_OPERATIONS = {
-    f.__name__: f for f in (len, str, repr, bool, hash, int, float, iter, next, getattr, setattr, delattr, round, format)
-} | {"divmod": divmod, "rsub": lambda a, b: b - a, "radd": lambda a, b: b + a, "rmul": lambda a, b: b * a}
+_OPERATIONS = {f.__name__: f for f in (len, str, repr, bool, hash, int, float, iter, next, getattr, setattr, round)}
+_OPERATIONS["format"] = format

@@ -4,8 +4,10 @@ import ast
 import builtins
 
 MODULES = frozenset(
-    "math np numpy collections itertools functools re random datetime pytest string copy heapq operator decimal "
-    "fractions statistics cmath json typing time bisect".split()
+    (
+        "math", "np", "numpy", "collections", "itertools", "functools", "re", "random", "datetime", "pytest", "string",
+        "copy", "heapq", "operator", "decimal", "fractions", "statistics", "cmath", "json", "typing", "time", "bisect",
+    )  # fmt: skip
 )
 KNOWN = {
     name: module

@@ -112,20 +112,27 @@ _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many file rights each version knows
 
 
-def landlock(readable, hidden) -> None:
-    """Allow reading the given files and folders, except what is hidden, and nothing else. Raises OSError."""
+def landlock(readable, hidden) -> int:
+    """A rule set: the given files and folders may be read, except what is hidden, and nothing else.
+
+    Returns its file descriptor, for `restrict`. Raises OSError.
+    """
     abi = _check(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1), "landlock")
     rights = (1 << _RIGHTS_BY_ABI.get(abi, 16)) - 1
     attributes = struct.pack("QQQ", rights, 3, 3)[: 8 if abi < 4 else 16 if abi < 6 else 24]
-    ruleset = _check(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0), "landlock ruleset")
+    size = ctypes.c_size_t(len(attributes))
+    ruleset = _check(_libc.syscall(_CREATE_RULESET, attributes, size, 0), "landlock ruleset")
     for path in readable:
         if os.path.isdir(path):
             _allow(ruleset, path, _READ_DIR)  # names only; Python's importer lists folders
         for part in _without(path, hidden, readable):
             _allow(ruleset, part, _READ_FILE | (_READ_DIR if os.path.isdir(part) else 0))
-    _check(_libc.prctl(38, 1, 0, 0, 0), "no_new_privs")
+    return ruleset
+
+
+def restrict(ruleset: int) -> None:
+    """Put a Landlock rule set on this process, for good. Raises OSError."""
     _check(_libc.syscall(_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
-    os.close(ruleset)
 
 
 def _without(path: str, hidden, readable) -> list[str]:

@@ -255,18 +255,20 @@ def _forward(name, operation):
     setattr(Proxy, name, method)
 
 
-def _forward_ordering(name, operation):
+def _forward_between(name, operation, finish=lambda result: result):
+    """Operators whose other side may be the expected value: asked over there only if that side is the program's too."""
+
     def method(self, other):
-        return bool(_ask(self, operation, other)) if type(other) is Proxy else NotImplemented
+        return finish(_ask(self, operation, other)) if type(other) is Proxy else NotImplemented
 
     setattr(Proxy, name, method)
 
 
-for _name in "len str repr bool hash int float iter next round format".split():
+for _name in ("len", "str", "repr", "bool", "hash", "int", "float", "iter", "next", "round", "format"):
     _forward(f"__{_name}__", _name)
-for _name in "add sub mul truediv floordiv mod pow matmul neg pos abs invert getitem setitem delitem".split():
+for _name in ("neg", "pos", "abs", "invert", "getitem", "setitem", "delitem"):
     _forward(f"__{_name}__", _name)
-for _name in "radd rsub rmul".split():
-    _forward(f"__{_name}__", _name)
-for _name in "lt le gt ge".split():
-    _forward_ordering(f"__{_name}__", _name)
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
+    _forward_between(f"__{_name}__", _name)
+for _name in ("lt", "le", "gt", "ge"):
+    _forward_between(f"__{_name}__", _name, bool)

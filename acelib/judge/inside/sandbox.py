@@ -1,4 +1,4 @@
-"""The wall around a program, by level. The zygote enters it once; each child adds its limits and its system-call filter.
+"""The wall around a program, by level. The zygote enters it once; each child adds its limits and its filter.
 
 namespaces+seccomp  own pid, net, mount, ipc (and, for an ordinary user, user) namespace; the file system holds nothing
                     but Python, read-only, and an empty /tmp of 16 MB
@@ -32,7 +32,7 @@ class Sandbox:
 
     def __init__(self, level: str, setup: dict):
         self.level = level
-        self._filter = None
+        self._filter = self._ruleset = None
         readable, hidden = python_files(setup["packages"])
         try:
             if level != "rlimits":
@@ -41,11 +41,11 @@ class Sandbox:
                 namespaces.enter(readable, hidden, setup["supervisor"])
             self._give_up_privileges([p for p in readable if os.path.isdir(p)])
             if level == "landlock+seccomp":
-                namespaces.landlock(readable, hidden)
+                self._ruleset = namespaces.landlock(readable, hidden)
         except OSError as error:
             raise Unavailable(str(error)) from None
         if self._filter is not None:
-            self._try_filter()
+            self._try_out()
 
     def _give_up_privileges(self, needed) -> None:
         if os.geteuid() == 0 and _nobody_can_read(needed):
@@ -62,21 +62,29 @@ class Sandbox:
             if _libc.prctl(option, value, 0, 0, 0) != 0:
                 raise OSError(ctypes.get_errno(), f"prctl {option}")
 
-    def _try_filter(self) -> None:
-        """A child must install the filter and find that it bites; a kernel without seccomp fails here."""
+    def _try_out(self) -> None:
+        """A child must be able to wall itself in and find that the wall holds; an old kernel fails here."""
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                if self._filter.install(_libc) == 0:
-                    try:
-                        os.kill(0, 0)
-                    except PermissionError:
-                        code = 0
+                self._wall_in()
+                try:
+                    os.kill(0, 0)
+                except PermissionError:
+                    code = 0
             finally:
                 os._exit(code)
         if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:
-            raise Unavailable("the kernel does not take a seccomp filter")
+            raise Unavailable("the kernel takes no Landlock rules or no seccomp filter")
+
+    def _wall_in(self) -> None:
+        if self._ruleset is not None:
+            namespaces.restrict(self._ruleset)
+        if self._filter is None:
+            os.setsid()
+        elif self._filter.install(_libc) != 0:
+            raise OSError(ctypes.get_errno(), "seccomp")
 
     def confine(self, limits: dict) -> None:
         """Called in a fresh child, before the program's text is read."""
@@ -88,10 +96,7 @@ class Sandbox:
         ):
             resource.setrlimit(which, (value, value))
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if self._filter is None:
-            os.setsid()
-        elif self._filter.install(_libc) != 0:
-            os._exit(1)
+        self._wall_in()
 
     def sweep(self) -> bool:
         """Leave nothing behind for the next program. False asks for a new zygote."""

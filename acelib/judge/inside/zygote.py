@@ -9,19 +9,15 @@ import gc
 import json
 import os
 import resource
-import select
-import signal
 import socket
 import sys
-import time
 
 import candidate
 import referee
 import sandbox
 from packages import PackageFinder
+from watch import Watcher
 
-TICK = 0.05  # seconds between two looks at a child that takes long
-IDLE_LOOKS = 40  # looks in a row without any CPU used: the child waits for something that never comes
 PREWARM = (
     "abc", "array", "base64", "bisect", "calendar", "cmath", "collections", "collections.abc", "contextlib", "copy",
     "csv", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "io",
@@ -34,7 +30,9 @@ EVERYTHING_ELSE = (
     "ipaddress", "keyword", "logging", "pathlib", "pprint", "shlex", "tempfile", "timeit", "unittest", "urllib.parse",
     "zlib", "zoneinfo",
 )
-OWN_MODULES = ("candidate", "channel", "names", "namespaces", "packages", "referee", "sandbox", "seccomp", "wire")
+OWN_MODULES = (
+    "candidate", "channel", "names", "namespaces", "packages", "referee", "sandbox", "seccomp", "watch", "wire",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -45,6 +43,7 @@ def main() -> None:
     sys.meta_path.append(PackageFinder(setup["packages"]))
     for name in PREWARM + (EVERYTHING_ELSE if setup["level"] == "seccomp" else ()):
         __import__(name)
+    watcher = Watcher(control)
     try:
         box = sandbox.Sandbox(setup["level"], setup)
     except sandbox.Unavailable as error:
@@ -53,12 +52,13 @@ def main() -> None:
     for name in OWN_MODULES:
         sys.modules.pop(name, None)
     control.send(json.dumps({"ready": setup["level"]}).encode())
+    os.dup2(1, 2)  # from here on nobody reads error messages
     gc.collect()
     gc.freeze()
-    serve(control, box)
+    serve(control, box, watcher)
 
 
-def serve(control: socket.socket, box) -> None:
+def serve(control: socket.socket, box, watcher) -> None:
     """One order after the other, until the supervisor hangs up."""
     while True:
         message, fds, _, _ = socket.recv_fds(control, 65536, 8)
@@ -68,7 +68,7 @@ def serve(control: socket.socket, box) -> None:
         for name in order["warm"]:
             if name not in sys.modules:
                 _warm(name)
-        reply = _run_order(control, box, order["limits"], fds)
+        reply = _run_order(box, watcher, order["limits"], fds)
         for fd in fds:
             os.close(fd)
         reply["clean"] = box.sweep()
@@ -83,7 +83,7 @@ def _warm(name: str) -> None:
     gc.freeze()
 
 
-def _run_order(control, box, limits, fds):
+def _run_order(box, watcher, limits, fds):
     """One memory file: the program alone. Two: the program and, in a process of its own, the referee."""
     if len(fds) == 1:
         pids = [_fork(box, limits, candidate.run_job, fds[0])]
@@ -95,7 +95,7 @@ def _run_order(control, box, limits, fds):
         ]
         os.close(ours)
         os.close(theirs)
-    return watch(control, pids, fds[-1], limits)
+    return watcher.wait(pids, fds[-1], limits)
 
 
 def _fork(box, limits, run, *fds) -> int:
@@ -103,74 +103,16 @@ def _fork(box, limits, run, *fds) -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            box.confine(limits)
             low = 3
             for fd in sorted(fds):
                 os.closerange(low, fd)
                 low = fd + 1
             os.closerange(low, 1024)
-            box.confine(limits)
             run(*fds)
         finally:
             os._exit(0)
     return pid
-
-
-def watch(control, pids, fd, limits):
-    """Wait for the children; kill them when a limit is passed. CPU clocks decide, wall time only backstops."""
-    pidfd = os.pidfd_open(pids[-1])
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    poller.register(control, select.POLLHUP)
-    start = time.monotonic()
-    position = last_cpu = test_start = idle = 0
-    killed = None
-    try:
-        while True:
-            events = poller.poll(min(TICK, limits["cpu"]) * 1000)
-            if any(which == control.fileno() for which, _ in events):
-                os._exit(0)  # the supervisor is gone; in a pid namespace this ends every process in it
-            if events:
-                break
-            cpu = sum(_cpu_clock(pid) for pid in pids)
-            here = os.lseek(fd, 0, os.SEEK_CUR)
-            if here != position:
-                position, test_start = here, last_cpu
-            idle = idle + 1 if cpu == last_cpu else 0
-            last_cpu = cpu
-            if cpu - test_start >= limits["cpu"]:
-                killed = "cpu"
-            elif cpu >= limits["total_cpu"]:
-                killed = "total_cpu"
-            elif idle >= IDLE_LOOKS:
-                killed = "idle"
-            elif time.monotonic() - start >= limits["wall"]:
-                killed = "wall"
-            if killed:
-                break
-    finally:
-        os.close(pidfd)
-    used = code = 0
-    for pid in pids:
-        if killed or pid != pids[-1]:
-            _kill(pid)
-        _, status, usage = os.wait4(pid, 0)
-        used += usage.ru_utime + usage.ru_stime
-        code = os.waitstatus_to_exitcode(status)
-    return {"killed": killed, "code": code, "cpu": used}
-
-
-def _cpu_clock(pid: int) -> float:
-    try:
-        return time.clock_gettime((~pid << 3) | 2)  # the kernel's id of another process's CPU clock
-    except OSError:
-        return 0.0
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 if __name__ == "__main__":

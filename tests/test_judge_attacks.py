@@ -1,0 +1,104 @@
+"""The attack corpus: no false pass, no harm, at every isolation level this machine allows."""
+
+import os
+import random
+import signal
+import site
+import socket
+from pathlib import Path
+
+import pytest
+from attacks import ATTACKS, SLOW
+
+from acelib.judge import Judge, JudgeError, Limits, Submission
+from acelib.judge.judge import LEVELS
+
+LIMITS = Limits(cpu_seconds=0.1, wall_seconds=4, memory_mb=256, total_cpu_seconds=0.3)
+HONEST = Submission("def f(x):\n    return x * 2\n", ["assert f(21) == 42", "y = f(2)\nassert y == 4"])
+
+
+def expectations(answer: int, slow: bool) -> list[str]:
+    tests = [f"assert f(1) == {answer}", f"result = f(1)\nassert result == {answer}"]
+    if slow:
+        return tests[:1]
+    return tests + [
+        f"assert {answer} == f(1)",
+        f"assert abs(f(1) - {answer}) < 1e-6",
+        f"assert f(1) in ({answer}, 'x')",
+        f"assert {answer} in f(1)",
+        f"assert sorted(f(1)) == [{answer}]",
+        f"assert set(f(1)) == {{{answer}}}",
+        f"assert str(f(1)) == '{answer}'",
+        f"import math\nassert math.isclose(f(1), {answer})",
+        f"assert math.isclose(f(1), {answer})",
+        f"assert f(1)[0] == {answer}",
+        f"for value in f(1):\n    assert value == {answer}\nassert f(1) == {answer}",
+    ]
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def judge(request):
+    with Judge(workers=2, limits=LIMITS, isolation=request.param) as judge:
+        try:
+            assert judge.run([HONEST])[0].passed
+        except JudgeError as error:
+            pytest.skip(f"this machine does not allow {request.param}: {error}")
+        yield judge
+
+
+def descendants(pid: int) -> set[int]:
+    found = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def test_no_false_pass_and_no_harm(judge, tmp_path, monkeypatch):
+    answer = random.SystemRandom().randrange(10**8, 10**9)
+    canary = tmp_path / "canary"
+    canary.mkdir()
+    secret = tmp_path / "secret.txt"
+    secret.write_text(f"the answer {answer}")
+    monkeypatch.setenv("SECRET", f"answer {answer}")
+    signals = []
+    previous = signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        words = {
+            "@CANARY@": str(canary),
+            "@SECRET_FILE@": str(secret),
+            "@PORT@": str(server.getsockname()[1]),
+            "@SUPERVISOR@": str(os.getpid()),
+            "@REPO@": str(Path(__file__).parents[1]),
+            "@SITE@": site.getsitepackages()[0],
+        }
+        # A program that knows the answer runs before each attack: nothing of it may be left to find.
+        knowing = f"# secret_answer = {answer}\ndef f(x):\n    return {answer}\n"
+        submissions, kinds = [], []
+        for i, (name, program) in enumerate(ATTACKS.items()):
+            for word, value in words.items():
+                program = program.replace(word, value)
+            submissions += [
+                Submission(f"{knowing}# {i}\n", expectations(answer, slow=True)),
+                Submission(program, expectations(answer, name in SLOW)),
+            ]
+            kinds += [None, name]
+        reports = judge.run([*submissions, HONEST])
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    signal.signal(signal.SIGTERM, previous)
+
+    fooled = {name: r.verdicts for name, r in zip(kinds, reports) if name and any(v.passed for v in r.verdicts)}
+    assert not fooled
+    assert all(r.passed for name, r in zip(kinds, reports) if name is None) and reports[-1].passed
+    assert list(canary.iterdir()) == [] and secret.exists() and not signals
+    assert not list(Path(os.__file__).parent.glob("os.py.attack")) and not Path("file_of_an_attack").exists()
+    assert max(r.cpu_seconds for r in reports) < LIMITS.total + 1
+    zygotes = {w.process.pid for w in judge._pool.workers}
+    innermost = {p for z in zygotes for p in descendants(z) or {z}}
+    assert len(innermost) == len(zygotes)  # a zygote, and nothing that it forked, is left
+
+
+def test_the_corpus_is_large_enough():
+    assert len(ATTACKS) >= 60
