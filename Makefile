@@ -30,7 +30,7 @@ install: $(VENV)/.installed  ## Make .venv with the pinned packages (TORCH_INDEX
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 12) or sys.exit("Python %d.%d is not supported; take 3.11 or 3.12: make course PYTHON=python3.12" % v)'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV); install your system's python3-venv package and repeat." >&2; exit 1; }
-	@echo "Installing into $(VENV) (about 1.8 GB without CUDA; minutes, once)"
+	@echo "Installing into $(VENV) (1.8 GB, or 5.5 GB with CUDA; minutes, once)"
 	$(PY) -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' requirements.txt)"
 	$(PY) -m pip install -r requirements.txt
 	$(PY) -m pip install --no-deps -e .
@@ -51,7 +51,8 @@ test: $(VENV)/.installed-test lint  ## Lint, unit tests and one smoke run of all
 	$(PY) -m pytest
 
 notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks from a pocket run
-	$(PY) -m acelib course --profile pocket
+	$(PY) -m acelib course
+	$(PY) -m acelib course --only A1
 	$(PY) -m acelib refresh
 
 pocket-models: $(VENV)/.installed  ## Retrain the pocket models from nothing (up to 90 minutes on 2 cores)

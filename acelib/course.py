@@ -61,8 +61,11 @@ def _is_local(profile: Profile) -> bool:
 
 
 def select(folder: Path, first: str | None = None, only: str | None = None) -> list[Path]:
-    """The numbered notebooks of a folder, `first` and later ones, or `only` one. Raises NotebookError."""
-    known = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    """The numbered notebooks of a folder, `first` and later ones, or `only` one, which may be an appendix such as A1.
+
+    Raises NotebookError.
+    """
+    known = sorted(folder.glob("[0-9A][0-9]_*.ipynb"))
     numbers = [path.name[:2] for path in known]
     for wanted in (first, only):
         if wanted is not None and wanted.zfill(2) not in numbers:
@@ -70,7 +73,8 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
             raise NotebookError(f"There is no notebook {wanted!r} in {folder}; there are {there}.")
     if only is not None:
         return [path for path in known if path.name.startswith(only.zfill(2))]
-    return [path for path in known if first is None or path.name[:2] >= first.zfill(2)]
+    chapters = [path for path in known if path.name[0].isdigit()]
+    return [path for path in chapters if first is None or path.name[:2] >= first.zfill(2)]
 
 
 @contextmanager
@@ -160,7 +164,8 @@ class Course:
         shutil.rmtree(self.dir / "figures" / name, ignore_errors=True)
         self.records.pop(name, None)
         command = [sys.executable, "-m", "papermill", str(path), str(executed), "-k", "python3",
-                   "--cwd", str(self.folder), "--no-progress-bar", "--log-level", "WARNING"]
+                   "--cwd", str(self.folder), "--no-progress-bar", "--log-level", "WARNING",
+                   "--start-timeout", "600"]
         for key, value in handed.items():
             command += ["-r", key, value]
         environment = {**os.environ, "ACELIB_PROGRESS": str(progress), "ACELIB_TRACE": str(trace)}

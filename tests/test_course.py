@@ -118,7 +118,8 @@ def test_select(tmp_path):
     assert [path.stem for path in select(tmp_path)] == ["00_a", "01_b", "02_c"]
     assert [path.stem for path in select(tmp_path, only="0")] == ["00_a"]
     assert [path.stem for path in select(tmp_path, first="01")] == ["01_b", "02_c"]
-    with pytest.raises(NotebookError, match="There is no notebook '99' .* there are 00, 01, 02"):
+    assert [path.stem for path in select(tmp_path, only="A1")] == ["A1_appendix"]
+    with pytest.raises(NotebookError, match="There is no notebook '99' .* there are 00, 01, 02, A1"):
         select(tmp_path, first="99")
 
 

@@ -54,13 +54,14 @@ def smoke_run(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("smoke")
     course = Course(str(ROOT / "tests" / "smoke.yaml"), run_dir=run_dir)
     course.run()
+    course.run(only="A1")
     write_report(run_dir)
     return run_dir
 
 
 @pytest.mark.timeout(600)
 def test_all_notebooks_run_on_tiny_values(smoke_run):
-    names = {path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")}
+    names = {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
     assert {path.stem for path in (smoke_run / "notebooks").glob("*.ipynb")} == names
     metrics = json.loads((smoke_run / "metrics.json").read_text())
     assert set(metrics["notebooks"]) == names
