@@ -7,12 +7,16 @@ in `data/models`, or a hub name on a larger profile.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
 
 from acelib.errors import CourseError
 
@@ -159,19 +163,49 @@ class _RoomyLayer(DynamicLayer):
         self.keys, self.values = (room[:, :, :end] for room in self.room)
         return self.keys, self.values
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        super().batch_repeat_interleave(repeats)
-        self.room = None
-
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        super().batch_select_indices(indices)
-        self.room = None
+        end = self.get_seq_length()
+        self.room = tuple(room.index_select(0, indices) for room in self.room)
+        self.keys, self.values = (room[:, :, :end] for room in self.room)
 
 
 def _new_cache(model: PreTrainedModel) -> DynamicCache:
     cache = DynamicCache(config=model.config)
     cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def _decode_attention(module, query, key, value, attention_mask, scaling=None, position_bias=None, **kwargs):
+    """Attention of one new token per sequence. The stock path copies all keys and values once per query head that
+    shares them, and on a CPU that copy is the largest cost of sampling."""
+    batch, heads, new, size = query.shape
+    if new > 1 or position_bias is not None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, position_bias=position_bias, **kwargs
+        )
+    groups = key.shape[1]
+    scores = query.reshape(batch * groups, -1, size) @ key.flatten(0, 1).transpose(1, 2)
+    scores = scores.view(batch, groups, -1, key.shape[2]) * (size**-0.5 if scaling is None else scaling)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    out = weights.view(batch * groups, -1, key.shape[2]) @ value.flatten(0, 1)
+    return out.view(batch, 1, heads, size), None
+
+
+AttentionInterface.register("acelib_decode", _decode_attention)
+AttentionMaskInterface.register("acelib_decode", sdpa_mask)
+
+
+@contextmanager
+def _fast_attention(model: PreTrainedModel) -> Iterator[None]:
+    before = model.config._attn_implementation
+    if before == "sdpa" and model.device.type == "cpu":
+        model.config._attn_implementation = "acelib_decode"
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
 
 
 def left_pad(
@@ -313,17 +347,9 @@ def sample_tokens(
         batch = jobs[start : start + batch_size]
         copies = Counter(i for i, _ in batch)
         noise = torch.stack([noises[i][j] for i, j in batch])
-        replies = _decode(
-            model,
-            [prompts[i] for i in copies],
-            noise,
-            list(copies.values()),
-            temperature,
-            top_p,
-            max_new_tokens,
-            list(stop),
-            pad_id,
-        )
+        with _fast_attention(model):
+            replies = _decode(model, [prompts[i] for i in copies], noise, list(copies.values()), temperature, top_p,
+                              max_new_tokens, list(stop), pad_id)
         for (i, j), reply in zip(batch, replies, strict=True):
             results[i][j] = reply
         if progress is not None:
