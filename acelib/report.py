@@ -16,8 +16,10 @@ from acelib.artifacts import Run, full_disk_explained, versions, write_json
 from acelib.course import NOTEBOOKS
 from acelib.errors import CourseError
 from acelib.notebooks import title
-from acelib.profiles import load_profile
+from acelib.profiles import ROOT, load_profile
 from acelib.watch import clock
+
+TEST_RECORD = ROOT / "runs" / "tests.json"  # what the last complete `make test` took; written by tests/conftest.py
 
 
 class ReportError(CourseError):
@@ -83,6 +85,7 @@ def write_metrics(run_dir: Path) -> dict[str, Any]:
         "total_seconds": round(sum(one["seconds"] for one in notebooks.values()), 1),
         "peak_mb": max((one["peak_mb"] for one in notebooks.values()), default=0),
         "notebooks": notebooks, "scorecard": scorecard(run_dir),
+        "tests": _read(TEST_RECORD) or None,
     }  # fmt: skip
     write_json(run_dir / "metrics.json", values)
     return values
@@ -148,7 +151,9 @@ def _scorecard(rows: list[dict[str, Any]]) -> str:
         claim = _escape(row["claim"]) + (" <small>must hold</small>" if row["must_hold"] else "")
         if row.get("measure"):
             claim += f'<br><span class=quiet>{_escape(row["measure"])}</span>'
-        cells.append([claim, _escape(row["paper"]), _escape(figure_text(row["here"])), mark])
+        here = _escape(figure_text(row["here"])).replace("-", "\u2212").replace(" [", " <span class=quiet>[")
+        here += "</span>" if "<span" in here else ""
+        cells.append([claim, _escape(row["paper"]), here, mark])
     return _table(["claim", "paper", "this run, 95% interval", "verdict"], cells, raw=True)
 
 
@@ -175,9 +180,12 @@ def _cost(values: dict[str, Any]) -> str:
         rows.append([_escape(name), f"{clock(one['seconds'])}{bar}", f"{one['peak_mb']} MiB", _escape(one["finished"])])
     peak = f"{values['peak_mb']} MiB"
     rows.append(["<b>all</b>", f"<b>{clock(values['total_seconds'])}</b>", f"<b>{peak}</b>", ""])
+    if tests := values["tests"]:
+        largest = f"{tests['largest_process_mb']} MiB (largest process)"
+        rows.append(["<code>make test</code>", clock(tests["seconds"]), largest, _escape(tests["finished"])])
     kinds = ", ".join(sorted({one["memory"] for one in notebooks.values()})) or "PSS"
     note = f"<p class=quiet>Memory is the sampled peak of all processes of a notebook together ({kinds}).</p>"
-    return _table(["notebook", "minutes", "peak memory", "finished"], rows, raw=True) + note
+    return _table(["", "minutes", "peak memory", "finished"], rows, raw=True) + note
 
 
 def _metrics(notebooks: dict[str, Any]) -> str:
