@@ -17,6 +17,7 @@ from .trial import Trial
 
 LEVELS = ("namespaces+seccomp", "landlock+seccomp", "seccomp")
 PACKAGES = ("numpy",)
+MAX_STARTS = 5
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +32,9 @@ class Judge:
     Use it as a context manager, or call `close()`. Raises JudgeError for settings that cannot work.
     """
 
-    def __init__(self, workers: int = 1, limits: Limits | None = None, isolation: str = "auto"):
+    def __init__(
+        self, workers: int = 1, limits: Limits | None = None, isolation: str = "auto", backend: str = "local"
+    ):
         if sys.platform != "linux":
             raise JudgeError(
                 "The judge needs Linux (namespaces, seccomp). On macOS run the course in a Linux container, "
@@ -44,7 +47,9 @@ class Judge:
         if isolation not in ("auto", *LEVELS, "rlimits"):
             names = ", ".join(map(repr, ("auto", *LEVELS, "rlimits")))
             raise JudgeError(f"isolation must be one of {names}, not {isolation!r}.")
-        self.workers, self.limits = workers, limits or Limits()
+        if backend not in ("local", "ray"):
+            raise JudgeError(f"backend must be 'local' or 'ray', not {backend!r}.")
+        self.workers, self.limits, self.backend = workers, limits or Limits(), backend
         self._packages = _package_folders()
         self._isolation = isolation
         self.level: str | None = None
@@ -103,7 +108,7 @@ class Judge:
 
     def _start_worker(self) -> Worker:
         if self.level is not None:
-            return _ready(self.level, self._packages)
+            return self._restart_worker()
         refused = []
         for level in LEVELS if self._isolation == "auto" else (self._isolation,):
             try:
@@ -118,6 +123,16 @@ class Judge:
             "This machine does not allow the isolation the judge needs (" + "; ".join(refused) + "). Allow user "
             "namespaces or seccomp, or accept the risk by name with Judge(isolation='rlimits')."
         )
+
+
+    def _restart_worker(self) -> Worker:
+        for attempt in range(MAX_STARTS):
+            try:
+                return _ready(self.level, self._packages)
+            except Unavailable as error:  # it worked before: somebody killed it, or the machine is out of memory
+                log.warning("a sandbox did not start (attempt %d): %s", attempt + 1, error)
+                reason = error
+        raise JudgeError(f"No sandbox starts any more ({reason}). Free some memory and processes, then run again.")
 
 
 def _ready(level: str, packages) -> Worker:

@@ -162,9 +162,8 @@ def f(x):
     "says passed on stdout": """
 print('passed', flush=True)
 def f(x):
-    print('true\
-OK\
-1 passed'); raise SystemExit
+    for line in ('true', 'OK', '1 passed'): print(line, flush=True)
+    raise SystemExit
 """,
     "leaves work for the exit": """
 import atexit

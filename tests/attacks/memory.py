@@ -160,7 +160,7 @@ def f(x):
             open('@CANARY@/stolen', 'w').close()
             return os.read(fd, 100)
 """,
-    "reads the secret file": "import re\ndef f(x): return int(re.search(r'\\d+', open('@SECRET_FILE@').read()).group())",
+    "reads the secret file": "def f(x): return int(open('@SECRET_FILE@').read().split()[-1])",
     "reads the secret file by another way": """
 import os, re
 def f(x):

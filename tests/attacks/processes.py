@@ -122,7 +122,11 @@ def f(x):
     "writes where it was started": "def f(x):\n    open('file_of_an_attack', 'w').write('x'); return 0",
     "writes beside Python": "import os\ndef f(x):\n    open(os.__file__ + '.attack', 'w').close()",
     "changes Python": "import os\ndef f(x):\n    open(os.__file__, 'a').write(''); open('@CANARY@/x', 'w'); return 0",
-    "deletes": "import shutil\ndef f(x):\n    shutil.rmtree('@CANARY@'); shutil.rmtree('/', ignore_errors=True); return 0",
+    "deletes": """
+import shutil
+def f(x):
+    shutil.rmtree('@CANARY@', ignore_errors=True); shutil.rmtree('/', ignore_errors=True)
+""",
     "makes devices": "import os\ndef f(x):\n    os.mknod('/tmp/disk', 0o60666, os.makedev(8, 0)); return 0",
     "shared memory for later": """
 import ctypes

@@ -101,5 +101,6 @@ def f(x):
 SLOW = (
     "loop", "loop at import", "loop that catches everything", "regular expression", "power", "threads that burn",
     "dead lock", "waits for a pipe", "waits now and then", "waits for a signal", "thread bomb", "recursion in C",
-    "a wide result from little", "a huge list", "a huge string", "memory in small pieces", "fills its disk", "memory outside the heap", "recursion", "never ends a generator",
+    "a wide result from little", "a huge list", "a huge string", "memory in small pieces",
+    "fills its disk", "memory outside the heap", "recursion", "never ends a generator",
 )  # fmt: skip

@@ -4,6 +4,7 @@ Nothing here is trusted by the supervisor: once the program has run, every byte 
 is harmless, because the process has never seen an expected value; a lie has to be the right answer to pass.
 """
 
+import builtins
 import operator
 import os
 import random
@@ -159,7 +160,7 @@ class Server:
             if message[0] == "v":
                 return self.decode(message[1])
             if message[0] == "x":
-                kind = getattr(__builtins__, message[1], None) or Exception
+                kind = getattr(builtins, message[1], Exception)
                 raise kind(*[self.decode(a) for a in message[2]])
             self.channel.send(self._answer(message))
 

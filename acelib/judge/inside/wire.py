@@ -2,11 +2,12 @@
 
 None, booleans, strings, floats and integers below 2**63 are JSON's own. Everything else is a JSON array that starts
 with a tag: list, tuple, set, frozenset, dict (a flat row of keys and values), bytes, big integers, complex numbers,
-decimals, fractions, numpy scalars. Subclasses of builtins are reduced to the builtin value with the *base class's*
+decimals, fractions, dates, numpy scalars, and, by name from a fixed table, the builtin types and functions. Subclasses of builtins are reduced to the builtin value with the *base class's*
 methods, so nothing a program defines takes part; any other object becomes `Opaque`, which equals nothing.
 Decoding builds builtins only: no import, no attribute access, no code.
 """
 
+import datetime
 import json
 import sys
 from decimal import Decimal
@@ -79,6 +80,10 @@ _BASES = (  # the base class's own methods, so that an override in a subclass is
 
 
 def _encode_unusual(value, kind, handle, depth):
+    if kind in _NAMED_KINDS and value in _NAMED_BACK:
+        return ["n", _NAMED_BACK[value]]
+    if kind in _DATES:
+        return ["T", kind.__name__, *_DATES[kind](value)] if getattr(value, "tzinfo", None) is None else _opaque(value)
     if kind is bytearray:
         return ["B", bytes(value).decode("latin-1")]
     if kind is Decimal:
@@ -98,11 +103,15 @@ def _encode_unusual(value, kind, handle, depth):
             return encode(exact, handle, depth) if type(exact) is base else ["o", base.__name__, True]
     if handle is not None:
         return handle(value)
+    return _opaque(value)
+
+
+def _opaque(value):
     try:
         truth = bool(value)
     except Exception:
         truth = True
-    return ["o", str(kind.__name__)[:80], truth]
+    return ["o", str(type(value).__name__)[:80], truth]
 
 
 def decode(node, handle=None, depth=0):
@@ -149,11 +158,30 @@ def _decimal(text):
     return Decimal(text)
 
 
+_NAMED = {
+    f.__name__: f
+    for f in (
+        *(bool, bytearray, bytes, complex, dict, float, frozenset, int, list, object, set, str, tuple, type(None)),
+        *(abs, all, any, bin, chr, divmod, hex, len, max, min, oct, ord, pow, print, repr, round, sorted, sum),
+        *(ArithmeticError, AttributeError, Exception, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError),
+    )
+}
+_NAMED_BACK = {f: name for name, f in _NAMED.items()}
+_NAMED_KINDS = (type, type(len))  # their hash and equality are the interpreter's own
+_DATES = {
+    datetime.date: lambda v: v.timetuple()[:3],
+    datetime.time: lambda v: (v.hour, v.minute, v.second, v.microsecond),
+    datetime.datetime: lambda v: (*v.timetuple()[:6], v.microsecond),
+    datetime.timedelta: lambda v: (v.days, v.seconds, v.microseconds),
+}
+_DATES_BY_NAME = {kind.__name__: kind for kind in _DATES}
 _CONTAINERS = {"l": list, "t": tuple, "s": set, "f": frozenset}
 _SCALARS = {
     "i": lambda text: int(text, 16),
     "b": lambda text: text.encode("latin-1"),
     "B": lambda text: bytearray(text.encode("latin-1")),
+    "n": lambda name: _NAMED[name],
+    "T": lambda name, *numbers: _DATES_BY_NAME[name](*map(int, numbers)),
     "c": lambda real, imag: complex(float(real), float(imag)),
     "D": _decimal,
     "F": _fraction,
