@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from acelib.judge import Judge, Limits, Submission
 from acelib.laboratory import Laboratory
@@ -152,3 +154,15 @@ def test_tokenizer_keeps_characters_and_digits_apart():
     assert tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) == (
         "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "data/models").iterdir()), ids=lambda p: p.name)
+def test_shipped_models_are_ordinary_folders(folder):
+    """`AutoTokenizer` must split words as training did; transformers 5.17 replaces the pre-tokenizer of qwen2 folders."""
+    assert (folder / "model.safetensors").stat().st_size <= 10 * 2**20
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
+    tokenizer, saved = AutoTokenizer.from_pretrained(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for messages in islice(corpus.teacher_examples(5), 5):
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == saved.encode(text).ids
+        assert tokenizer.decode(saved.encode(text).ids) == text

@@ -25,17 +25,18 @@ from acelib.pocket.problems import (
 TEACHER_PROMPT = "Write a question and tests for:\n{program}"
 SOLVE_PROMPT = "{question}"
 TESTS_PER_REPLY = 10
-VOCABULARY = 1024
+VOCABULARY = 1280
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# The name of a function is the same token in the question, after `def` and after `assert`, so that it can be copied.
 # Words merge with the character before them; letters inside '...' (test data) never merge, so that a model sees
 # the characters it has to reverse or count. Digits stand alone, as in Qwen2.5.
 _PIECES = Regex(
-    r"""\\n[a-z]*|[ .(\[`"\n]?[A-Za-z_]{2,}(?![A-Za-z0-9]*')|[ .(\[`"\n][A-Za-z_]|[A-Za-z]|[0-9]"""
-    r"""|[^A-Za-z0-9'\n ]+(?: [^A-Za-z0-9'\n ]+)*(?: (?=[0-9'-]))?|'|\s+"""
+    r"""def |(?:\\n)?assert |`(?=\w+\()|(?<=def |sert |`)\w+|[ .(\[`"\n]?[A-Za-z_]{2,}(?![A-Za-z0-9]*')"""
+    r"""|[ .(\[`"\n][A-Za-z_]|[A-Za-z]|[0-9]|[^A-Za-z0-9'\n ]+(?: [^A-Za-z0-9'\n ]+)*(?: (?=[0-9'-]))?|'|\s+"""
 )
 
 Message = dict[str, str]
@@ -49,7 +50,7 @@ def solve_messages(question: str, program: str) -> list[Message]:
 
 
 def imagine_tests(rng: random.Random, composition: Composition, entry_point: str, n: int) -> list[str]:
-    """`n` distinct correct asserts on small inputs, each after a comment with the values between the steps."""
+    """`n` distinct correct asserts on small inputs, each after a comment that names each step and its value."""
     tests: dict[str, str] = {}
     for _ in range(20 * n):
         value = random_value(rng, composition.takes, longest=4)
@@ -59,7 +60,8 @@ def imagine_tests(rng: random.Random, composition: Composition, entry_point: str
             continue
         if max(len(repr(v)) for v in trace) > 32:
             continue
-        thought = "# " + " > ".join(repr(v) for v in trace)
+        named = (f" {step.key.replace(':', ' ')}> {after!r}" for step, after in zip(composition.steps, trace[1:]))
+        thought = f"# {trace[0]!r}" + "".join(named)
         tests.setdefault(repr(value), f"{thought}\n{assertion(entry_point, value, trace[-1])}")
         if len(tests) == n:
             break
