@@ -7,6 +7,7 @@ never leaves half of one. It is built again only when something it depends on ha
 import errno
 import functools
 import json
+import math
 import os
 import platform
 import random
@@ -73,9 +74,18 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     with full_disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(value, indent=1, default=float) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_strict(value), indent=1, default=float) + "\n", encoding="utf-8")
         _flush(temporary)
         os.replace(temporary, path)
+
+
+def _strict(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: what could not be measured becomes null."""
+    if isinstance(value, dict):
+        return {key: _strict(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _flush(path: Path) -> None:

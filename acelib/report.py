@@ -56,7 +56,7 @@ def broken_promises(run_dir: Path) -> list[str]:
 
 def figure_text(here: Any) -> str:
     """`0.31 [0.28, 0.34]` of a number or of {value, low, high}."""
-    if here is None:
+    if here is None or isinstance(here, dict) and here["value"] is None:
         return "-"
     if not isinstance(here, dict):
         return f"{here:.3g}" if isinstance(here, float) else str(here)

@@ -169,8 +169,9 @@ def test_metrics_add_up_and_figures_are_saved_with_captions(run):
     import matplotlib.pyplot as plt
 
     run.metrics({"a": 1}, notebook="01_x")
-    run.metrics({"b": {"value": 1.0, "low": 0.5, "high": 1.5}}, notebook="01_x")
-    assert json.loads((run.dir / "metrics" / "01_x.json").read_text())["a"] == 1
+    run.metrics({"b": {"value": float("nan"), "low": 0.5, "high": 1.5}}, notebook="01_x")
+    recorded = {"a": 1, "b": {"value": None, "low": 0.5, "high": 1.5}}
+    assert json.loads((run.dir / "metrics" / "01_x.json").read_text()) == recorded
     run.figure(plt.figure(), "one", "Is it drawn?", notebook="01_x")
     run.figure(plt.figure(), "two", "And this?", notebook="01_x")
     figures = run.dir / "figures" / "01_x"
