@@ -158,7 +158,7 @@ def test_tokenizer_keeps_characters_and_digits_apart():
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "data/models").iterdir()), ids=lambda p: p.name)
 def test_shipped_models_are_ordinary_folders(folder):
-    """`AutoTokenizer` must split words as training did; transformers 5.17 replaces the pre-tokenizer of qwen2 folders."""
+    """`AutoTokenizer` splits words as training did; transformers 5.17 replaces the pre-tokenizer of qwen2 folders."""
     assert (folder / "model.safetensors").stat().st_size <= 10 * 2**20
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
     tokenizer, saved = AutoTokenizer.from_pretrained(folder), Tokenizer.from_file(str(folder / "tokenizer.json"))
