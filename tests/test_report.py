@@ -67,7 +67,8 @@ def test_a_run_without_promises_is_refused(make_run):
         broken_promises(make_run(OPEN))
 
 
-FIGURES = [(None, "-"), ({"value": None, "low": None, "high": None}, "-"), (3, "3"), (0.12345, "0.123"), (INTERVAL, "0.250 [-0.100, 0.500]")]
+NOTHING = {"value": None, "low": None, "high": None}
+FIGURES = [(None, "-"), (NOTHING, "-"), (3, "3"), (0.12345, "0.123"), (INTERVAL, "0.250 [-0.100, 0.500]")]
 
 
 @pytest.mark.parametrize(("here", "text"), FIGURES)
