@@ -7,8 +7,8 @@ they were. Only the exit status counts; the executed notebook of a failure stays
 import fcntl
 import json
 import os
-import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -204,11 +204,14 @@ class Course:
         found = failure(executed)
         cause = found.cause if found else ""
         if not cause:
-            text = log.read_text(errors="replace").strip()
-            last = re.sub(r"\x1b\[[0-9;]*m", "", text.splitlines()[-1]) if text else f"exit status {status}"
+            text = log.read_text(errors="replace")
             known = {"DeadKernel": "its kernel died (out of memory is the usual reason)",
                      "No space left": "the disk is full; make room, what was finished before is kept"}  # fmt: skip
-            cause = next((said for sign, said in known.items() if sign in text), f"{last}; see {log}")
+            cause = next((said for sign, said in known.items() if sign in text), "")
+            if not cause and status < 0:
+                cause = f"it was ended from outside by {signal.Signals(-status).name} (also done when memory runs out)"
+            lines = [line for line in text.splitlines() if line.strip() and "[IPKernelApp]" not in line]
+            cause = cause or f"{lines[-1] if lines else f'exit status {status}'}; see {log}"
         where = f"in cell {found.cell} (`{found.line.strip()}`)" if found else "before its first cell"
         return (f"{path.stem} failed {where}: {' '.join(cause.split())}\n"
                 f"  Executed notebook: {executed}\n  Mend the cause, then go on with: {self.resume(path)}")  # fmt: skip

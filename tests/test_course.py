@@ -112,6 +112,14 @@ def test_a_full_disk_is_named(course, tmp_path):
     assert "01_a failed before its first cell: the disk is full; make room" in said and "FROM=01" in said
 
 
+def test_a_runner_ended_from_outside_is_told_apart_from_a_failing_notebook(course, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("[IPKernelApp] WARNING | Parent appears to have exited\n")
+    said = course()._explain(tmp_path / "01_a.ipynb", tmp_path / "nothing.ipynb", log, status=-signal.SIGKILL)
+    assert "ended from outside by SIGKILL" in said
+    assert "exit status 2; see" in course()._explain(tmp_path / "01_a.ipynb", tmp_path / "nothing.ipynb", log, status=2)
+
+
 def test_select(tmp_path):
     for name in ("00_a", "01_b", "02_c", "A1_appendix"):
         (tmp_path / f"{name}.ipynb").touch()
