@@ -114,6 +114,9 @@ class Worker:
     def kill(self) -> list[Trial]:
         """End the zygote and everything under it; return the trials it had not finished."""
         self.control.close()
+        if not self.queue:  # it ends by itself when its supervisor hangs up, and its CPU time is then accounted for
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=1.0)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()

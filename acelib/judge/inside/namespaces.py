@@ -52,6 +52,7 @@ def _watch_over(pid: int, guard: int) -> None:
     poller.poll()
     try:
         os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
     finally:
         os._exit(0)
 

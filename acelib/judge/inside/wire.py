@@ -2,9 +2,10 @@
 
 None, booleans, strings, floats and integers below 2**63 are JSON's own. Everything else is a JSON array that starts
 with a tag: list, tuple, set, frozenset, dict (a flat row of keys and values), bytes, big integers, complex numbers,
-decimals, fractions, dates, numpy scalars, and, by name from a fixed table, the builtin types and functions. Subclasses of builtins are reduced to the builtin value with the *base class's*
-methods, so nothing a program defines takes part; any other object becomes `Opaque`, which equals nothing.
-Decoding builds builtins only: no import, no attribute access, no code.
+decimals, fractions, dates, numpy scalars, and, by name from a fixed table, builtin types and functions. Subclasses of
+builtins are reduced to the builtin value with the *base class's* methods, so nothing a program defines takes part;
+any other object becomes `Opaque`, which equals nothing. Decoding builds such values only: no import, no attribute
+access, no code.
 """
 
 import datetime
