@@ -9,7 +9,6 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,16 +17,14 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback
 from transformers.cache_utils import DynamicCache
 from trl import GRPOConfig, GRPOTrainer
 
 from acelib.errors import CourseError
-from acelib.judge import Judge
 from acelib.models import (
     check_room,
     context_length,
-    generate,
     load_policy,
     load_tokenizer,
     pick_device,
@@ -37,12 +34,11 @@ from acelib.models import (
     stop_tokens,
 )
 from acelib.profiles import Reinforce
-from acelib.rewards import RewardFunction, judge_replies
+from acelib.reinforce_log import PHASES, Measure, Watch, log_rows
+from acelib.rewards import RewardFunction
 from acelib.schema import Problem
 
-Measure = Callable[[Any, Any], dict[str, float]]
 LOG_FILE = "training_log.json"
-PATIENCE = 5  # rollouts without any signal before the run says so
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` is marked experimental; the pin holds it still
 
 
@@ -231,7 +227,7 @@ class ReinforceTrainer(GRPOTrainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        for phase in ("generate", "reward", "reference", "update", "evaluate"):
+        for phase in PHASES:
             logs[f"seconds_{phase}"] = self.seconds.get(phase, 0.0)
         logs["seconds_reference"] = max(
             0.0, self.seconds.get("rollout", 0.0) - logs["seconds_generate"] - logs["seconds_reward"]
@@ -270,82 +266,6 @@ def _rollout(prompts: list, trainer: ReinforceTrainer) -> dict[str, list]:
         "completion_ids": [reply.ids for reply in flat],
         "logprobs": [reply.logprobs for reply in flat],
     }
-
-
-def held_out_pass_rate(
-    judge: Judge, problems: Sequence[Problem], prompt: str, settings: Reinforce, seed: int
-) -> Measure:
-    """A function of (model, tokenizer) that measures the true pass rate on problems the policy is not trained on.
-
-    Gives `pass_at_1` (share of sampled programs that pass every test), `greedy` (the same for greedy programs) and
-    `test_pass_rate` (mean share of tests passed by the sampled programs).
-    """
-    known = {problem.id: problem for problem in problems}
-    conversations = [solve_messages(prompt, problem.question) for problem in problems]
-
-    def reports(model, tokenizer, n, temperature):
-        rows = generate(model, tokenizer, conversations, n=n, temperature=temperature, seed=seed,
-                        max_new_tokens=settings.max_new_tokens,
-                        batch_size=settings.rollout_questions * settings.samples_per_question)
-        ids = [problem.id for problem, row in zip(problems, rows, strict=True) for _ in row]
-        found = judge_replies(judge, known, ids, [reply.text for row in rows for reply in row])
-        return [report for report in found if report is not None]
-
-    def measure(model, tokenizer) -> dict[str, float]:
-        sampled = reports(model, tokenizer, settings.samples_per_question // 2, settings.temperature)
-        greedy = reports(model, tokenizer, 1, 0.0)
-        return {
-            "pass_at_1": sum(report.passed for report in sampled) / max(1, len(sampled)),
-            "greedy": sum(report.passed for report in greedy) / max(1, len(greedy)),
-            "test_pass_rate": sum(report.pass_rate for report in sampled) / max(1, len(sampled)),
-        }
-
-    return measure
-
-
-class _Watch(TrainerCallback):
-    """Measures on held-out questions, reports progress, and speaks up when there is nothing to learn from."""
-
-    def __init__(self, settings: Reinforce, measure, progress):
-        self.settings, self.measure, self.progress = settings, measure, progress
-        self.trainer: ReinforceTrainer | None = None
-
-    def _look(self) -> None:
-        trainer = self.trainer
-        if self.measure is None:
-            return
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        with trainer.timed("evaluate"):
-            model.eval()
-            for name, value in self.measure(model, trainer.processing_class).items():
-                trainer._metrics["train"][f"held_out/{name}"].append(value)
-            model.train()
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.global_step == 0:
-            self._look()
-            self.trainer.log({})
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.settings.updates_per_rollout:
-            return
-        done = self.trainer.rollout
-        if done % self.settings.eval_every == 0 or done == self.settings.steps:
-            self._look()
-        if self.progress is not None:
-            self.progress(done, self.settings.steps)
-
-    def on_log(self, args, state, control, **kwargs):
-        rollouts = [entry for entry in state.log_history if "mixed" in entry][-PATIENCE:]
-        if len(rollouts) < PATIENCE or any(entry["mixed"] for entry in rollouts) or self.trainer.rollout % PATIENCE:
-            return
-        if all(entry["unjudged"] == 1 for entry in rollouts):
-            why = "no reply could be judged; look at the judge's machine (memory, processes) and start again"
-        else:
-            why = ("all replies to a question got the same reward, so only the KL penalty moves the policy; choose "
-                   "questions with mixed outcomes, a finer reward (pass rate), or more samples per question")
-        warnings.warn(f"Rollouts {self.trainer.rollout - PATIENCE + 1} to {self.trainer.rollout}: {why}.",
-                      stacklevel=2)
 
 
 def question_order(questions: int, needed: int, seed: int) -> list[int]:
@@ -400,26 +320,6 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     path.write_text(json.dumps(settings))
 
 
-def log_rows(history: Sequence[dict[str, float]], updates_per_rollout: int) -> list[dict[str, float | None]]:
-    """One row per rollout from the trainer's log (row 0: before training); None where nothing was measured."""
-    names = {
-        "reward": "reward", "reward_std": "reward_std", "kl": "kl_per_reply", "entropy": "entropy",
-        "length": "completions/mean_length", "truncated": "completions/clipped_ratio", "mixed": "mixed",
-        "unjudged": "unjudged", "clip_fraction": "clip_ratio/region_mean", "loss": "loss", "grad_norm": "grad_norm",
-        "learning_rate": "learning_rate", "pass_at_1": "held_out/pass_at_1", "greedy": "held_out/greedy",
-        "test_pass_rate": "held_out/test_pass_rate",
-    }
-    phases = ("generate", "reward", "reference", "update", "evaluate")
-    for key in dict.fromkeys(key for entry in history for key in entry):
-        if key.startswith("rewards/") and key.endswith("/mean"):
-            names["reward_" + key.split("/")[1]] = key
-    names |= {f"seconds_{phase}": f"seconds_{phase}" for phase in phases}
-    return [
-        {"step": entry["step"] // updates_per_rollout} | {name: entry.get(key) for name, key in names.items()}
-        for entry in history if "train_runtime" not in entry
-    ]
-
-
 def make_trainer(
     policy: str | Path, problems: Sequence[Problem], reward: RewardFunction, scratch: Path, *, settings: Reinforce,
     prompt: str, seed: int, dtype: str = "float32", device: str = "auto", watch: Sequence[RewardFunction] = (),
@@ -442,7 +342,7 @@ def make_trainer(
     scratch.mkdir(parents=True, exist_ok=True)
     _check_settings(scratch, {"policy": str(policy), "reward": reward.__name__, "seed": seed, "dtype": dtype,
                               **vars(settings)})
-    callback = _Watch(settings, measure, progress)
+    callback = Watch(settings, measure, progress)
     trainer = ReinforceTrainer(model, tokenizer, dataset, reward, settings, args, watch, callbacks=[callback])
     callback.trainer = trainer
     trainer.remove_callback(PrinterCallback)
@@ -456,7 +356,8 @@ def train(
 
     `reward` trains. Options (see `make_trainer`): `settings`, `prompt` (the template of the user's message), `seed`,
     `dtype`, `device`; `watch`, rewards that are only logged; `measure`, which looks at the policy every
-    `settings.eval_every` rollouts (see `held_out_pass_rate`); `progress`, called with (rollouts done, rollouts).
+    `settings.eval_every` rollouts (see `reinforce_log.held_out_pass_rate`); `progress`, called with the rollouts done
+    and their total.
     Checkpoints go to `scratch`: called again after a crash, the run goes on from the last one and ends as it would
     have without the crash. Raises ReinforceError, or ModelError when a prompt does not fit the context.
     """

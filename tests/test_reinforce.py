@@ -13,7 +13,6 @@ from acelib.profiles import Reinforce
 from acelib.reinforce import (
     LOG_FILE,
     ReinforceError,
-    held_out_pass_rate,
     make_trainer,
     question_order,
     reinforce_plus_plus_advantages,
@@ -21,6 +20,7 @@ from acelib.reinforce import (
     train,
     trainer_arguments,
 )
+from acelib.reinforce_log import held_out_pass_rate
 from acelib.schema import Problem
 
 SETTINGS = Reinforce(

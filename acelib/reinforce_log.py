@@ -1,0 +1,112 @@
+"""What is measured while a policy trains: held-out pass rates, one row per rollout, and a warning without signal."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers import TrainerCallback
+
+from acelib.judge import Judge
+from acelib.models import generate, solve_messages
+from acelib.profiles import Reinforce
+from acelib.rewards import judge_replies
+from acelib.schema import Problem
+
+Measure = Callable[[Any, Any], dict[str, float]]
+PHASES = ("generate", "reward", "reference", "update", "evaluate")
+PATIENCE = 5  # rollouts without any signal before the run says so
+
+
+def held_out_pass_rate(
+    judge: Judge, problems: Sequence[Problem], prompt: str, settings: Reinforce, seed: int
+) -> Measure:
+    """A function of (model, tokenizer) that measures the true pass rate on problems the policy is not trained on.
+
+    Gives `pass_at_1` (share of sampled programs that pass every test), `greedy` (the same for greedy programs) and
+    `test_pass_rate` (mean share of tests passed by the sampled programs).
+    """
+    known = {problem.id: problem for problem in problems}
+    conversations = [solve_messages(prompt, problem.question) for problem in problems]
+
+    def reports(model, tokenizer, n, temperature):
+        rows = generate(model, tokenizer, conversations, n=n, temperature=temperature, seed=seed,
+                        max_new_tokens=settings.max_new_tokens,
+                        batch_size=settings.rollout_questions * settings.samples_per_question)
+        ids = [problem.id for problem, row in zip(problems, rows, strict=True) for _ in row]
+        found = judge_replies(judge, known, ids, [reply.text for row in rows for reply in row])
+        return [report for report in found if report is not None]
+
+    def measure(model, tokenizer) -> dict[str, float]:
+        sampled = reports(model, tokenizer, settings.samples_per_question // 2, settings.temperature)
+        greedy = reports(model, tokenizer, 1, 0.0)
+        return {
+            "pass_at_1": sum(report.passed for report in sampled) / max(1, len(sampled)),
+            "greedy": sum(report.passed for report in greedy) / max(1, len(greedy)),
+            "test_pass_rate": sum(report.pass_rate for report in sampled) / max(1, len(sampled)),
+        }
+
+    return measure
+
+
+class Watch(TrainerCallback):
+    """Measures on held-out questions, reports progress, and speaks up when there is nothing to learn from."""
+
+    def __init__(self, settings: Reinforce, measure, progress):
+        self.settings, self.measure, self.progress = settings, measure, progress
+        self.trainer: Any = None  # the trainer is made after its callbacks
+
+    def _look(self) -> None:
+        trainer = self.trainer
+        if self.measure is None:
+            return
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        with trainer.timed("evaluate"):
+            model.eval()
+            for name, value in self.measure(model, trainer.processing_class).items():
+                trainer._metrics["train"][f"held_out/{name}"].append(value)
+            model.train()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            self._look()
+            self.trainer.log({})
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.settings.updates_per_rollout:
+            return
+        done = self.trainer.rollout
+        if done % self.settings.eval_every == 0 or done == self.settings.steps:
+            self._look()
+        if self.progress is not None:
+            self.progress(done, self.settings.steps)
+
+    def on_log(self, args, state, control, **kwargs):
+        rollouts = [entry for entry in state.log_history if "mixed" in entry][-PATIENCE:]
+        if len(rollouts) < PATIENCE or any(entry["mixed"] for entry in rollouts) or self.trainer.rollout % PATIENCE:
+            return
+        if all(entry["unjudged"] == 1 for entry in rollouts):
+            why = "no reply could be judged; look at the judge's machine (memory, processes) and start again"
+        else:
+            why = ("all replies to a question got the same reward, so only the KL penalty moves the policy; choose "
+                   "questions with mixed outcomes, a finer reward (pass rate), or more samples per question")
+        warnings.warn(f"Rollouts {self.trainer.rollout - PATIENCE + 1} to {self.trainer.rollout}: {why}.",
+                      stacklevel=2)
+
+
+def log_rows(history: Sequence[dict[str, float]], updates_per_rollout: int) -> list[dict[str, float | None]]:
+    """One row per rollout from the trainer's log (row 0: before training); None where nothing was measured."""
+    names = {
+        "reward": "reward", "reward_std": "reward_std", "kl": "kl_per_reply", "entropy": "entropy",
+        "length": "completions/mean_length", "truncated": "completions/clipped_ratio", "mixed": "mixed",
+        "unjudged": "unjudged", "clip_fraction": "clip_ratio/region_mean", "loss": "loss", "grad_norm": "grad_norm",
+        "learning_rate": "learning_rate", "pass_at_1": "held_out/pass_at_1", "greedy": "held_out/greedy",
+        "test_pass_rate": "held_out/test_pass_rate",
+    }
+    for key in dict.fromkeys(key for entry in history for key in entry):
+        if key.startswith("rewards/") and key.endswith("/mean"):
+            names["reward_" + key.split("/")[1]] = key
+    names |= {f"seconds_{phase}": f"seconds_{phase}" for phase in PHASES}
+    return [
+        {"step": entry["step"] // updates_per_rollout} | {name: entry.get(key) for name, key in names.items()}
+        for entry in history if "train_runtime" not in entry
+    ]
