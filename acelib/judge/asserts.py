@@ -52,9 +52,7 @@ def compile_test(text: str) -> Assertion:
     if len(text) > MAX_TEST_CHARS:
         return Assertion("bad", reason=f"the test is longer than {MAX_TEST_CHARS:,} characters")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            tree = ast.parse(text)
+        tree = _parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Assertion("bad", reason=f"the test does not parse: {type(error).__name__}: {error}"[:200])
     names = program_names(tree)
@@ -71,6 +69,14 @@ def compile_test(text: str) -> Assertion:
     except (NeedsReferee, RecursionError):
         return Assertion("referee")
     return Assertion("data", tuple(extract.calls), expression, expected, identity)
+
+
+def _parse(text: str) -> ast.Module:
+    if "\\" not in text:  # only escape sequences make the parser warn
+        return ast.parse(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
 
 
 class _Extract(ast.NodeTransformer):

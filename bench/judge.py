@@ -1,0 +1,239 @@
+"""The judge beside EvalPlus's checker: same programs, same tests, same machine, two workers each, passes interleaved.
+
+    python bench/judge.py                  the table
+    python bench/judge.py --scale 20000    cost and memory of the judge as the number of submissions grows
+
+EvalPlus is installed from the package index into its own environment (.cache/bench-evalplus). The honest programs are
+HumanEval's references when `../shared/data` is there, else functions made here. CPU time counts all processes of an
+executor. The fork floor is what an empty child of a lean Python costs: no executor that gives each program a process
+of its own can be cheaper. Attacks run on the judge only: on an executor without a wall they would do their harm.
+"""
+
+import argparse
+import ast
+import gzip
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HUMANEVAL = ROOT.parent / "shared" / "data" / "humaneval.jsonl.gz"
+ENVIRONMENT = ROOT / ".cache" / "bench-evalplus"
+WORKERS, PROGRAMS, BAD_SHARE = 2, 200, 0.05
+BAD = [
+    "def {name}(*a):\n    while True: pass",
+    "import time\ndef {name}(*a): time.sleep(100)",
+    "import os\ndef {name}(*a): os._exit(1)",
+    "def {name}(*a): return bytearray(10**11)",
+    "def {name}(*a): return {name}(*a)",
+]
+
+
+def tasks() -> list[dict]:
+    """Functions with tests `assert f(<literals>) == <literal>`: name, program, inputs, expected, tests."""
+    made = _humaneval() if HUMANEVAL.exists() else _made_here()
+    return [made[i % len(made)] for i in range(PROGRAMS)]
+
+
+def _humaneval() -> list[dict]:
+    found = []
+    with gzip.open(HUMANEVAL, "rt") as f:
+        for row in map(json.loads, f):
+            name, inputs, expected = row["entry_point"], [], []
+            for node in ast.walk(ast.parse(row["test"])):
+                try:
+                    call, value = node.test.left, ast.literal_eval(node.test.comparators[0])
+                    inputs.append([ast.literal_eval(a) for a in call.args])
+                    expected.append(value)
+                except (AttributeError, ValueError):
+                    continue
+            if len(inputs) >= 3 and name != "candidate":
+                found.append(_task(name, row["prompt"] + row["canonical_solution"], inputs, expected))
+    return found
+
+
+def _made_here() -> list[dict]:
+    draw = random.Random(0)
+    bodies = {
+        "return sorted(x for x in xs if x > {k})": lambda xs, k: sorted(x for x in xs if x > k),
+        "return [x * {k} for x in xs][::-1]": lambda xs, k: [x * k for x in xs][::-1],
+        "return sum(x for x in xs if x % {k} == 0)": lambda xs, k: sum(x for x in xs if x % k == 0),
+    }
+    found = []
+    for k in range(2, 60):
+        for body, function in bodies.items():
+            inputs = [[[draw.randrange(100) for _ in range(8)]] for _ in range(12)]
+            program = f"def solve(xs):\n    {body.format(k=k)}\n"
+            found.append(_task("solve", program, inputs, [function(*args, k) for args in inputs]))
+    return found
+
+
+def _task(name, program, inputs, expected) -> dict:
+    tests = [f"assert {name}({', '.join(map(repr, args))}) == {value!r}" for args, value in zip(inputs, expected)]
+    return {"name": name, "program": program, "inputs": inputs, "expected": expected, "tests": tests}
+
+
+def workload(bad: bool, copy: int) -> list[dict]:
+    """The tasks, each program made unlike those of other passes; with `bad`, every twentieth replaced by a bad one."""
+    made = []
+    for i, task in enumerate(tasks()):
+        program = f"{task['program']}\n# {copy}.{i}\n"
+        if bad and i % round(1 / BAD_SHARE) == 0:
+            program = BAD[(i * len(BAD) // PROGRAMS) % len(BAD)].format(name=task["name"])
+        made.append({**task, "program": program})
+    return made
+
+
+@contextmanager
+def judge_executor():
+    from acelib.judge import Judge, Submission
+
+    with Judge(workers=WORKERS) as judge:
+        yield lambda made: [r.passed for r in judge.run([Submission(t["program"], t["tests"]) for t in made])]
+
+
+def _check(task: dict) -> bool:
+    from evalplus.eval import untrusted_check
+
+    inputs, expected, times = task["inputs"], task["expected"], [0.01] * len(task["inputs"])
+    return untrusted_check("humaneval", task["program"], inputs, task["name"], expected, 0, times)[0] == "pass"
+
+
+@contextmanager
+def evalplus_executor():
+    with ProcessPoolExecutor(max_workers=WORKERS) as pool:
+        yield lambda made: list(pool.map(_check, made))
+
+
+def measure(executor: str, path: str) -> None:
+    """In a process of its own: warm up, run a workload, print what it cost."""
+    made = ast.literal_eval(Path(path).read_text())
+    with {"judge": judge_executor, "evalplus": evalplus_executor}[executor]() as run:
+        run(made[1:9])
+        cpu, start = _cpu_seconds(os.getpid()), time.perf_counter()
+        passed = run(made)
+        wall = time.perf_counter() - start
+        print(json.dumps({"wall": wall, "cpu": _cpu_seconds(os.getpid()) - cpu, "passed": passed}))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process, of its living descendants, and of those that have ended and been waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return own + sum(_cpu_seconds(int(child)) for child in children)
+
+
+def fork_floor(count: int = 300) -> float:
+    """Milliseconds of CPU for one empty child of a lean Python."""
+    script = (
+        "import os, resource\n"
+        f"for _ in range({count}):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0: os._exit(0)\n"
+        "    os.waitpid(pid, 0)\n"
+        "print(sum(sum(resource.getrusage(w)[:2]) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))\n"
+    )
+    empty = script.replace(f"range({count})", "range(0)")
+    full, none = (
+        float(subprocess.run([sys.executable, "-S", "-c", s], capture_output=True, text=True, check=True).stdout)
+        for s in (script, empty)
+    )
+    return (full - none) / count * 1000
+
+
+def install_evalplus() -> Path | None:
+    python = ENVIRONMENT / "bin" / "python"
+    if not (ENVIRONMENT / "done").exists():
+        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        try:
+            subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
+            subprocess.run([*pip, "numpy", "psutil"], check=True)
+            subprocess.run([*pip, "--no-deps", "evalplus==0.3.1"], check=True)  # its checker needs no more than these
+        except subprocess.CalledProcessError as error:
+            print(f"EvalPlus could not be installed ({error}); the table shows the judge alone.", file=sys.stderr)
+            return None
+        (ENVIRONMENT / "done").touch()
+    return python
+
+
+def compare(passes: int) -> None:
+    pythons = {"judge": Path(sys.executable)}
+    if (python := install_evalplus()) is not None:
+        pythons["evalplus"] = python
+    results = {(name, bad): [] for name in pythons for bad in (False, True)}
+    scratch = ROOT / ".cache" / "bench-workload.txt"
+    for number in range(passes):
+        for bad in (False, True):
+            made = workload(bad, number)
+            scratch.write_text(repr(made))
+            for name, python in pythons.items():
+                command = [str(python), __file__, "--measure", name, str(scratch)]
+                environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+                out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+                row = json.loads(out.splitlines()[-1])
+                results[name, bad].append(row)
+                good = sum(row["passed"])
+                speed, cost = len(made) / row["wall"], row["cpu"] / len(made) * 1000
+                kind = "5% bad" if bad else "honest"
+                print(f"pass {number + 1} {name:9} {kind}: {good} passed, {speed:.1f} programs/s, {cost:.2f} ms CPU")
+    asserts = statistics.fmean(len(task["tests"]) for task in tasks())
+    print(f"\n{PROGRAMS} programs x {asserts:.1f} asserts, {WORKERS} workers, medians of {passes} interleaved passes")
+    print("\n| executor | programs/s, honest | CPU ms/program | programs/s with 5% bad ones |")
+    print("|---|---|---|---|")
+    table = {}
+    for name in pythons:
+        honest, bad = results[name, False], results[name, True]
+        table[name] = (
+            PROGRAMS / statistics.median(r["wall"] for r in honest),
+            statistics.median(r["cpu"] for r in honest) / PROGRAMS * 1000,
+            PROGRAMS / statistics.median(r["wall"] for r in bad),
+        )
+        print("| {} | {:.1f} | {:.2f} | {:.1f} |".format(name, *table[name]))
+    if len(table) == 2:
+        (a, b, c), (x, y, z) = table["judge"], table["evalplus"]
+        print(f"\njudge / EvalPlus: {a / x:.1f}x programs/s, {b / y:.0%} of its CPU, {c / z:.1f}x with 5% bad programs")
+    print(f"fork floor: {fork_floor():.2f} ms CPU")
+
+
+def scale(largest: int) -> None:
+    """Cost per submission and peak memory as the number grows, each in a process of its own."""
+    for count in (largest // 100, largest // 10, largest):
+        script = (
+            "import resource, time\n"
+            "from acelib.judge import Judge, Submission\n"
+            "make = lambda i: Submission(f'def f(x): return x + {i}', [f'assert f(1) == {i + 1}'])\n"
+            f"made = [make(i) for i in range({count})]\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "start = time.perf_counter()\n"
+            f"with Judge(workers={WORKERS}) as judge:\n"
+            "    reports = judge.run(made)\n"
+            "wall = time.perf_counter() - start\n"
+            "cpu = sum(sum(resource.getrusage(w)[:2]) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))\n"
+            "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
+            "assert all(r.passed for r in reports)\n"
+            f"print(f'{count:8,} submissions: {{wall / {count} * 1000:.2f}} ms wall, "
+            f"{{cpu / {count} * 1000:.2f}} ms CPU each, {{grown / 1024:.1f}} MB grown while running')\n"
+        )
+        subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--scale", type=int, help="largest number of submissions")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(*arguments.measure)
+    elif arguments.scale:
+        scale(arguments.scale)
+    else:
+        compare(arguments.passes)
