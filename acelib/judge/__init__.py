@@ -25,8 +25,8 @@ capabilities, children not dumpable, the environment cleared; a program ends wit
                         user namespace, without capabilities), as an ordinary user in a user namespace of its own.
     landlock+seccomp    The same allow-list, opens read-only, and Landlock lets only Python's files be opened. The
                         process tree is shared, but no process in it can be signalled, traced or read. No writable /tmp.
-    seccomp             The same allow-list, and no file can be opened at all; the usual standard library is loaded
-                        beforehand, other modules cannot be imported.
+    seccomp             The same allow-list, and no file can be opened at all; what a program imports by name from the
+                        standard library is loaded beforehand, hidden or indirect imports fail.
     rlimits             Resource limits only. Never chosen automatically: Judge(isolation="rlimits") accepts the risk.
                         Expected values are still out of reach of the program's own process, but not of its files.
 

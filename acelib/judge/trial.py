@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from dataclasses import dataclass
 
 from .api import Limits, Report, Submission, Verdict
@@ -15,6 +17,11 @@ MAX_TIMEOUTS = 3
 MAX_CRASHES = 16
 MAX_CONTINUED = 200
 CONTINUE = 77  # exit code of a child whose result file is full
+# What a zygote may import for its programs: all of the standard library that has no side effects, and numpy.
+MODULES = {name for name in sys.stdlib_module_names if not name.startswith("_")} | {"numpy", "numpy.random"}
+MODULES -= {"antigravity", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo", "ensurepip", "venv"}
+MODULES -= {"readline", "rlcompleter", "site", "pty", "tty", "curses", "webbrowser", "cgitb", "nntplib", "telnetlib"}
+_IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+(\w+)", re.M)
 
 
 @dataclass(frozen=True)
@@ -88,8 +95,15 @@ class Trial:
             "memory": int(self.limits.memory_mb) << 20,
             "file": max(map(len, parts)) + RESULTS_BYTES + 2_000_000,
         }
-        uses_numpy = "numpy" in self.submission.program + self.submission.prelude + "".join(self.submission.tests[:1])
-        return Job(role, tests, parts, limits, ("numpy", "numpy.random") if uses_numpy else ())
+        return Job(role, tests, parts, limits, self._imports())
+
+    def _imports(self) -> tuple[str, ...]:
+        """Modules of the fixed table that the submission imports, for the zygote to have ready."""
+        s = self.submission
+        names = {name for text in (s.prelude, s.program, *s.tests[:1]) for name in _IMPORT.findall(text)}
+        if "numpy" in names:
+            names.add("numpy.random")
+        return tuple(sorted(names & MODULES))
 
     def absorb(self, job: Job, outcome: Outcome) -> None:
         """Turn what a job's process wrote, and how it ended, into verdicts."""

@@ -23,17 +23,9 @@ from watch import Watcher
 # here, would touch 150 more pages in every child and double the cost of an empty one.
 _python = ctypes.PyDLL(None)
 PREWARM = (
-    "abc", "array", "base64", "bisect", "calendar", "cmath", "collections", "collections.abc", "contextlib", "copy",
-    "csv", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "io",
-    "itertools", "json", "locale", "math", "numbers", "operator", "queue", "random", "re", "secrets", "statistics",
-    "string", "struct", "textwrap", "threading", "time", "traceback", "types", "typing", "unicodedata", "uuid",
-    "weakref",
-)
-EVERYTHING_ELSE = (
-    "argparse", "ast", "asyncio", "concurrent.futures", "difflib", "doctest", "graphlib", "html", "inspect",
-    "ipaddress", "keyword", "logging", "pathlib", "pprint", "shlex", "tempfile", "timeit", "unittest", "urllib.parse",
-    "zlib", "zoneinfo",
-)
+    "bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "operator", "random", "re", "string",
+    "typing",
+)  # fmt: skip
 OWN_MODULES = (
     "candidate", "channel", "names", "namespaces", "packages", "referee", "sandbox", "seccomp", "watch", "wire",
 )  # fmt: skip
@@ -45,7 +37,7 @@ def main() -> None:
     sys.argv = ["zygote"]
     sys.path[:] = [p for p in sys.path if p != os.path.dirname(os.path.abspath(__file__))]
     sys.meta_path.append(PackageFinder(setup["packages"]))
-    for name in PREWARM + (EVERYTHING_ELSE if setup["level"] == "seccomp" else ()):
+    for name in PREWARM:
         __import__(name)
     watcher = Watcher(control)
     try:
@@ -80,10 +72,11 @@ def serve(control: socket.socket, box, watcher) -> None:
 
 
 def _warm(name: str) -> None:
+    """Import a module that programs ask for, so that later ones find it loaded. The names come from a fixed table."""
     try:
         __import__(name)
-    except ImportError:
-        return
+    except Exception:
+        sys.modules.setdefault(name, None)  # not here: do not try again, and let the program see an ImportError
     gc.freeze()
 
 
