@@ -103,6 +103,8 @@ def _outputs(outputs: list[Any]) -> list[str]:
     for output in outputs:
         if output.output_type == "error":
             problems.add("shows an error; mend it and run `make notebooks`")
+        if output.get("name") == "stderr":
+            problems.add("shows a warning; mend its cause or filter it by name")
         data = output.get("data", {})
         if any("jupyter.widget" in kind for kind in data):
             problems.add("shows a widget; use plain prints")

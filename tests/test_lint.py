@@ -38,6 +38,10 @@ def _output(**data):
     return nbformat.v4.new_output("display_data", data=data)
 
 
+def _warning():
+    return nbformat.v4.new_output("stream", name="stderr", text="TqdmWarning")
+
+
 def _error():
     return nbformat.v4.new_output("error", ename="E", evalue="x")
 
@@ -61,6 +65,7 @@ def _error():
         (lambda nb: nb.cells[2].outputs.append(_output(**{"text/plain": "in /root/course/x"})), "path of somebody"),
         (lambda nb: nb.cells[2].outputs.append(_output(**{"image/png": "A" * 10**6})), "more than 1000000"),
         (lambda nb: nb.cells[2].outputs.append(_error()), "shows an error"),
+        (lambda nb: nb.cells[2].outputs.append(_warning()), "shows a warning"),
         (lambda nb: nb.cells[0].update(source="[next](02_b.ipynb)"), "links to 02_b.ipynb"),
         (lambda nb: nb.update(nbformat_minor=4), "older than nbformat 4.5"),
     ],
