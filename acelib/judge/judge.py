@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .api import JudgeError, Limits, Report, Submission
+from .on_ray import run_on_ray
 from .pool import Pool, Unavailable, Worker
 from .trial import Trial
 
@@ -29,6 +30,7 @@ class Judge:
     limits     what one program may use
     isolation  "auto" takes the strongest level this machine allows; a level's name insists on that one.
                "rlimits" (no wall but resource limits) is never chosen automatically.
+    backend    "local", or "ray" for the nodes of a Ray cluster (`workers` then counts processors of the cluster).
 
     Use it as a context manager, or call `close()`. Raises JudgeError for settings that cannot work.
     """
@@ -84,19 +86,16 @@ class Judge:
         first, copies = _deduplicate(submissions)
         bar = _progress_bar(len(first)) if progress else None
 
-        def trials():
-            for i in first:
-                trial = Trial(submissions[i], self.limits)
-                trial.index = i
-                yield trial
-
-        def done(trial):
-            reports[trial.index] = trial.report()
+        def done(number: int, report: Report) -> None:
+            reports[first[number]] = report
             if bar is not None:
                 bar.update()
 
         try:
-            self._pool.run(trials(), done)
+            if self.backend == "ray":
+                run_on_ray([submissions[i] for i in first], self.limits, self.workers, self._isolation, done)
+            else:
+                self._pool.run(((n, Trial(submissions[i], self.limits)) for n, i in enumerate(first)), done)
         except BaseException:
             self.close()
             raise

@@ -16,13 +16,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .api import JudgeError
+from .api import JudgeError, Report
 from .trial import RESULTS_BYTES, Job, Outcome, Trial
 
 DEPTH = 2  # jobs queued at a zygote: the next one starts while the last one's result is still being compared
 MAX_DEATHS = 3
 START_SECONDS = 60
 GRACE_SECONDS = 120
+Numbered = tuple[int, Trial]
 _ZYGOTE = Path(__file__).parent / "inside" / "zygote.py"
 
 
@@ -50,7 +51,7 @@ class Worker:
                 cwd="/",
                 start_new_session=True,
             )
-        self.queue: deque[tuple[Trial, Job, int]] = deque()
+        self.queue: deque[tuple[Numbered, Job, int]] = deque()
         self.deadline = time.monotonic() + START_SECONDS
 
     def wait_ready(self) -> None:
@@ -75,7 +76,7 @@ class Worker:
         text = self.process.stderr.read().decode(errors="replace").strip()
         return f": {text.splitlines()[-1]}" if text else ""
 
-    def submit(self, trial: Trial, job: Job) -> None:
+    def submit(self, trial: Numbered, job: Job) -> None:
         """Hand a job over. Raises OSError when the zygote is gone."""
         files = []
         try:
@@ -96,7 +97,7 @@ class Worker:
             self.deadline = time.monotonic() + job.limits["wall"] + GRACE_SECONDS
         self.queue.append((trial, job, files[-1]))
 
-    def receive(self) -> tuple[Trial, Job, Outcome, bool]:
+    def receive(self) -> tuple[Numbered, Job, Outcome, bool]:
         """The oldest job's outcome, and whether the zygote may go on. Raises ConnectionError when it is gone."""
         message = self.control.recv(65536)
         if not message:
@@ -111,7 +112,7 @@ class Worker:
             self.deadline = time.monotonic() + self.queue[0][1].limits["wall"] + GRACE_SECONDS
         return trial, job, Outcome(reply["killed"], reply["code"], reply["cpu"], data), reply["clean"]
 
-    def kill(self) -> list[Trial]:
+    def kill(self) -> list[Numbered]:
         """End the zygote and everything under it; return the trials it had not finished."""
         self.control.close()
         if not self.queue:  # it ends by itself when its supervisor hangs up, and its CPU time is then accounted for
@@ -138,14 +139,14 @@ def _read_results(fd: int, start: int) -> bytes:
 
 
 class Pool:
-    """Keeps `size` zygotes busy. `run` takes trials one at a time, so memory does not grow with their number."""
+    """Keeps `size` zygotes busy. `run` takes numbered trials one at a time, so memory stays constant."""
 
     def __init__(self, size: int, start: Callable[[], Worker]):
         self.size, self._start = size, start
         self.workers: list[Worker] = []
 
-    def run(self, trials: Iterator[Trial], done: Callable[[Trial], None]) -> None:
-        waiting: deque[Trial] = deque()
+    def run(self, trials: Iterator[Numbered], done: Callable[[int, Report], None]) -> None:
+        waiting: deque[Numbered] = deque()
         exhausted = False
         with selectors.DefaultSelector() as selector:
             while True:
@@ -157,9 +158,9 @@ class Pool:
                         elif exhausted or (trial := next(trials, None)) is None:
                             exhausted = True
                             break
-                        job = trial.next_job()
+                        job = trial[1].next_job()
                         if job is None:
-                            done(trial)
+                            done(trial[0], trial[1].report())
                             continue
                         try:
                             worker.submit(trial, job)
@@ -185,7 +186,7 @@ class Pool:
             except OSError:
                 self._replace(worker, selector, waiting)
                 continue
-            trial.absorb(job, outcome)
+            trial[1].absorb(job, outcome)
             waiting.appendleft(trial)
             if not clean:
                 self._replace(worker, selector, waiting, blame=False)
@@ -199,9 +200,10 @@ class Pool:
         self.workers.remove(worker)
         trials = worker.kill()
         if trials and blame:
-            trials[0].deaths += 1
-            if trials[0].deaths >= MAX_DEATHS:
-                trials[0].abandon(f"the sandbox died {MAX_DEATHS} times on this program")
+            suspect = trials[0][1]
+            suspect.deaths += 1
+            if suspect.deaths >= MAX_DEATHS:
+                suspect.abandon(f"the sandbox died {MAX_DEATHS} times on this program")
         waiting.extend(trials)
 
     def close(self) -> None:

@@ -1,0 +1,78 @@
+"""The same submissions, spread over the nodes of a Ray cluster.
+
+Chunks of submissions travel as Ray tasks; each Ray worker process keeps one judge with one sandbox. Ray repeats the
+tasks of a node that dies on the others, and a chunk's reports do not depend on where or how often it ran, so nothing is
+lost and nothing changes. Ray is an optional extra: `pip install ray`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .api import JudgeError, Limits, Report, Submission
+
+CHUNK = 50
+AHEAD = 4  # chunks in flight per worker: enough to keep every node busy, few enough to keep memory constant
+_judges: dict = {}  # in a Ray worker process: its judge, by settings
+
+
+def connect():
+    """The ray module, connected: to the cluster the caller has joined, else to RAY_ADDRESS, else to a new local one."""
+    try:
+        import ray
+    except ImportError:
+        raise JudgeError("Judge(backend='ray') needs Ray, an optional extra: pip install ray.") from None
+    if not ray.is_initialized():
+        ray.init(runtime_env={"py_modules": [str(Path(__file__).parents[1])]}, log_to_driver=False)
+    return ray
+
+
+def run_on_ray(
+    submissions: list[Submission], limits: Limits, workers: int, isolation: str, done: Callable[[int, Report], None]
+) -> None:
+    """Judge `submissions` on at most `workers` processors of the cluster; `done(index, report)` comes in any order.
+
+    If `acelib` is not installed on the nodes, join the cluster with a runtime environment that holds it. Raises
+    JudgeError when Ray is missing or a node's machine does not allow the isolation.
+    """
+    ray = connect()
+    judge_chunk = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(_judge_chunk)
+    starts = iter(range(0, len(submissions), CHUNK))
+    flying: dict = {}
+
+    def launch() -> None:
+        start = next(starts, None)
+        if start is not None:
+            flying[judge_chunk.remote(submissions[start : start + CHUNK], limits, isolation)] = start
+
+    try:
+        for _ in range(workers * AHEAD):
+            launch()
+        while flying:
+            (reference,), _ = ray.wait(list(flying), num_returns=1)
+            start = flying.pop(reference)
+            for offset, report in enumerate(_get(ray, reference)):
+                done(start + offset, report)
+            launch()
+    finally:
+        for reference in flying:
+            ray.cancel(reference, force=True)
+
+
+def _get(ray, reference) -> list[Report]:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, JudgeError):
+            raise error.cause from None
+        raise
+
+
+def _judge_chunk(submissions: list[Submission], limits: Limits, isolation: str) -> list[Report]:
+    from .judge import Judge
+
+    key = (limits, isolation)
+    if key not in _judges:
+        _judges[key] = Judge(workers=1, limits=limits, isolation=isolation)
+    return _judges[key].run(submissions)
