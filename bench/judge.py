@@ -4,9 +4,11 @@
     python bench/judge.py --scale 20000    cost and memory of the judge as the number of submissions grows
 
 EvalPlus is installed from the package index into its own environment (.cache/bench-evalplus). The honest programs are
-HumanEval's references when `../shared/data` is there, else functions made here. CPU time counts all processes of an
-executor. The fork floor is what an empty child of a lean Python costs: no executor that gives each program a process
-of its own can be cheaper. Attacks run on the judge only: on an executor without a wall they would do their harm.
+HumanEval's references when `../shared/data` is there, else functions made here; those with fewer than a dozen tests of
+the form f(literals) == literal have theirs repeated, as a data set with many imagined tests would. CPU time counts all
+processes of an executor. The fork floor is what an empty child of a lean Python costs: no executor that gives each
+program a process of its own can be cheaper. Attacks run on the judge only: on an executor without a wall they would do
+their harm.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HUMANEVAL = ROOT.parent / "shared" / "data" / "humaneval.jsonl.gz"
 ENVIRONMENT = ROOT / ".cache" / "bench-evalplus"
-WORKERS, PROGRAMS, BAD_SHARE = 2, 200, 0.05
+WORKERS, PROGRAMS, BAD_SHARE, DOZEN = 2, 200, 0.05, 12
 BAD = [
     "def {name}(*a):\n    while True: pass",
     "import time\ndef {name}(*a): time.sleep(100)",
@@ -76,6 +78,9 @@ def _made_here() -> list[dict]:
 
 
 def _task(name, program, inputs, expected) -> dict:
+    if len(inputs) < DOZEN:
+        repeats = -(-DOZEN // len(inputs))
+        inputs, expected = (inputs * repeats)[:DOZEN], (expected * repeats)[:DOZEN]
     tests = [f"assert {name}({', '.join(map(repr, args))}) == {value!r}" for args, value in zip(inputs, expected)]
     return {"name": name, "program": program, "inputs": inputs, "expected": expected, "tests": tests}
 

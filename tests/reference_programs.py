@@ -43,10 +43,8 @@ def mbpp() -> dict[str, Submission]:
 def twisted(submission: Submission) -> Submission:
     """The same program, but every function that the tests call returns something a little different."""
     names = {n.name for n in ast.parse(submission.program).body if isinstance(n, ast.FunctionDef)}
-    called = {
-        n.id for test in submission.tests for n in ast.walk(ast.parse(test)) if isinstance(n, ast.Name) and n.id in names
-    }
-    twist = _TWIST + "".join(f"{name} = _twist({name})\n" for name in sorted(called))
+    used = {n.id for test in submission.tests for n in ast.walk(ast.parse(test)) if isinstance(n, ast.Name)}
+    twist = _TWIST + "".join(f"{name} = _twist({name})\n" for name in sorted(names & used))
     return Submission(submission.program, submission.tests, setup_after=f"{submission.setup_after}\n{twist}")
 
 

@@ -1,7 +1,6 @@
 """The judge as its callers see it: verdicts, agreement with plain Python, bad input, order, recovery."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -66,6 +65,21 @@ def test_a_program_that_dies_in_one_test_is_run_again_for_the_others(judge):
     ]  # fmt: skip
 
 
+POINT = "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n"
+PAIR = "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(): return P(1, 2)"
+DATE = "import datetime\ndef f(): return datetime.date(2020, 1, 2)"
+STRICT = "def f(x):\n    if x < 0: raise ValueError('negative')\n    return x"
+CLOSURE = """
+def f():
+    n = 0
+    def g():
+        nonlocal n
+        n += 1
+        return n
+    return g
+"""
+NESTED = "[1, (2, {'a': {3}}), None, b'\\x00']"
+
 AGREEMENT = [  # (program, test, does plain Python accept it?)
     (ADD, "assert f(1) == 2", True),
     (ADD, "assert 2 == f(1)", True),
@@ -99,7 +113,7 @@ AGREEMENT = [  # (program, test, does plain Python accept it?)
     ("def f(x): return 1", "assert f(1) is True", False),
     ("def f(x): return x", "assert not f(0)", True),
     ("def f(x): return x", "assert f([])", False),
-    ("def f(x): return x", "assert f([1, (2, {'a': {3}}), None, b'\\x00']) == [1, (2, {'a': {3}}), None, b'\\x00']", True),
+    ("def f(x): return x", f"assert f({NESTED}) == {NESTED}", True),
     ("def f(x): return x", "assert f((1, 2)) == [1, 2]", False),
     ("def f(x): return x", "assert f({1, 2}) == {2, 1}", True),
     ("def f(x): return set(x)", "assert f([1, 2, 2]) == set([1, 2])", True),
@@ -122,9 +136,9 @@ AGREEMENT = [  # (program, test, does plain Python accept it?)
     ("from fractions import Fraction\ndef f(): return Fraction(1, 2)", "assert f() == 0.5", True),
     ("from collections import Counter\ndef f(s): return Counter(s)", "assert f('aab') == {'a': 2, 'b': 1}", True),
     ("from collections import Counter\ndef f(s): return Counter(s)", "assert f('aab') == Counter('aab')", True),
-    ("from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(): return P(1, 2)", "assert f() == (1, 2)", True),
+    (PAIR, "assert f() == (1, 2)", True),
     ("from collections import deque\ndef f(): return deque([1])", "assert f() == [1]", False),
-    ("import datetime\ndef f(): return datetime.date(2020, 1, 2)", "import datetime\nassert f() == datetime.date(2020, 1, 2)", True),
+    (DATE, "import datetime\nassert f() == datetime.date(2020, 1, 2)", True),
     ("def f(xs): xs.sort()", "xs = [3, 1, 2]\nf(xs)\nassert xs == [1, 2, 3]", True),
     ("def f(d): d['a'] = [1]", "d = {}\nassert f(d) is None and d == {'a': [1]}", True),
     ("def f(g, xs): return [g(x) for x in xs]", "assert f(lambda x: x * 2, [1, 2]) == [2, 4]", True),
@@ -133,19 +147,22 @@ AGREEMENT = [  # (program, test, does plain Python accept it?)
     ("def f(xs): return sum(xs)", "assert f(i for i in range(4)) == 6", True),
     ("def f(n): return n if n < 2 else f(n - 1) + f(n - 2)", "assert f(15) == 610", True),
     ("def f(n): return 0 if n == 0 else 1 + f(n - 1)", "assert f(900) == 900", True),
-    ("def f():\n    n = 0\n    def g():\n        nonlocal n\n        n += 1\n        return n\n    return g", "g = f()\ng()\nassert g() == 2", True),
+    (CLOSURE, "g = f()\ng()\nassert g() == 2", True),
     ("def sum(a, b): return a + b", "assert sum(1, 2) == 3", True),
-    ("def f(x):\n    if x < 0: raise ValueError('negative')\n    return x", "try:\n    f(-1)\n    assert False\nexcept ValueError as e:\n    assert 'neg' in str(e)", True),
-    ("def f(x):\n    if x < 0: raise ValueError('negative')\n    return x", "import pytest\nwith pytest.raises(ValueError, match='neg'):\n    f(-1)", True),
+    ("def gcd(a, b): return [b, a]", "assert sorted(gcd(2, 1)) == [1, 2]", True),
+    ("class ellipsis: pass\ndef f(): return ellipsis()", "assert f() == ...", False),
+    ("def f(x): return [f]", "assert f(...) == [...]", False),
+    (STRICT, "try:\n    f(-1)\n    assert 0\nexcept ValueError as e:\n    assert 'neg' in str(e)", True),
+    (STRICT, "import pytest\nwith pytest.raises(ValueError, match='neg'):\n    f(-1)", True),
     ("def f(x): return x", "import pytest\nwith pytest.raises(ValueError):\n    f(-1)", False),
     ("class E(LookupError): pass\ndef f(): raise E('x')", "try:\n    f()\nexcept E:\n    ok = True\nassert ok", True),
     ("class E(LookupError): pass\ndef f(): raise E('x')", "try:\n    f()\nexcept ValueError:\n    pass", False),
     ("import functools\n@functools.lru_cache(None)\ndef f(x): return x", "assert f(3) == 3", True),
     ("import asyncio\nasync def g(): return 3\ndef f(): return asyncio.run(g())", "assert f() == 3", True),
     ("import time\ndef f():\n    time.sleep(1000)\n    return 1", "assert f() == 1", True),
-    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n", "assert P(1) == P(1) and P(2).x == 2", True),
-    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n", "assert P(1) == P(2)", False),
-    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n", "assert repr(P(1)) == 'P(x=1)' and isinstance(P(1), P)", True),
+    (POINT, "assert P(1) == P(1) and P(2).x == 2", True),
+    (POINT, "assert P(1) == P(2)", False),
+    (POINT, "assert repr(P(1)) == 'P(x=1)' and isinstance(P(1), P)", True),
     ("x = 3\nif __name__ == '__main__':\n    raise SystemExit\ndef f(): return x", "assert f() == 3", True),
     ("def f(): return [1, 2]", "assert f()[0] == 1 and f()[-1:] == [2]", True),
     ("def f(): return 'ab '", "assert f().strip() == 'ab' and f().upper().startswith('A')", True),
@@ -253,9 +270,8 @@ def test_many_large_results(judge):
 
 
 def test_large_unequal_data_is_compared_under_limits(judge):
-    assert statuses(judge, "def f(): return {i: i for i in range(20_000)}", "assert f() == {1: 1}", "assert f()[7] == 7") == [
-        "failed", "passed",
-    ]  # fmt: skip
+    program = "def f(): return {i: i for i in range(20_000)}"
+    assert statuses(judge, program, "assert f() == {1: 1}", "assert f()[7] == 7") == ["failed", "passed"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Programs known to be right must pass, and the same programs with a twist must not (public data beside the repository)."""
+"""Programs known to be right must pass, the same programs with a twist must not (public data beside the repository)."""
 
 import pytest
 from reference_programs import DATA, humaneval, mbpp, twisted

@@ -25,13 +25,18 @@ KNOWN = {
 }
 
 
+def is_real(name: str) -> bool:
+    """Whether a name that a test calls is Python's own, whatever the program defines."""
+    return name in KNOWN or hasattr(builtins, name)
+
+
 def program_names(tree: ast.AST) -> frozenset:
     """Names that the test takes from the program.
 
     A name is the program's when the test neither defines nor imports it and it is no builtin, module or well-known
     name of the standard library: those are always the real ones, or a program could redefine `abs` in its favour.
     Programs do define functions called `sum` or `gcd`, so if nothing else is left, the leftmost name that is called
-    counts.
+    counts, one that is no builtin first.
     """
     bound, used, called, bases = set(), set(), [], set()
     for node in ast.walk(tree):
@@ -49,8 +54,9 @@ def program_names(tree: ast.AST) -> frozenset:
             bases.add(node.value.id)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             called.append((node.lineno, node.col_offset, node.func.id))
-    real = {n for n in used if hasattr(builtins, n) or n in KNOWN or (n in bases and n in MODULES)}
+    real = {n for n in used if is_real(n) or (n in bases and n in MODULES)}
     free = used - bound - real
     if not free:
-        free = {name for _, _, name in sorted(called)[:1] if name not in bound}
+        rest = sorted((hasattr(builtins, name), *place, name) for *place, name in called if name not in bound)
+        free = {name for *_, name in rest[:1]}
     return frozenset(free)
