@@ -14,11 +14,11 @@ from typing import Any
 import nbformat
 
 from acelib.artifacts import write_json
-from acelib.course import NOTEBOOKS
+from acelib.course import NOTEBOOKS, Course
 from acelib.errors import CourseError
 from acelib.fingerprint import digest, modules_digest
 from acelib.notebooks import MADE_BY_PAPERMILL, NotebookError, code, parameters, read_notebook, tags
-from acelib.profiles import ROOT
+from acelib.profiles import ROOT, load_profile
 
 MAX_LINES = 60
 MAX_BYTES = 1_000_000
@@ -126,19 +126,23 @@ def _links(path: Path) -> list[str]:
 def refresh(run_dir: Path | None = None) -> list[str]:
     """Put the outputs of a run into the committed notebooks, with the lock and the cost table.
 
-    Raises NotebookError when a notebook's code has changed since it ran.
+    Raises NotebookError when the run was not plain `pocket`, or a notebook or what it uses has changed since.
     """
     run_dir = run_dir or ROOT / "runs" / "pocket"
     executed = sorted((run_dir / "notebooks").glob("*.ipynb"))
     if not executed:
         raise NotebookError(f"{run_dir} holds no executed notebooks; run `make course` first.")
+    course = Course(str(run_dir / "profile.yaml"), run_dir=run_dir, folder=NOTEBOOKS)
+    if course.profile != load_profile("pocket"):
+        raise NotebookError(f"{run_dir} is a run of other values than profiles/pocket.yaml; run `make notebooks`.")
     lock = json.loads(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {}
     told = []
     for path in executed:
         target = NOTEBOOKS / path.name
-        notebook = _clean(read_notebook(path), run_dir)
-        if [cell.source for cell in notebook.cells] != [cell.source for cell in read_notebook(target).cells]:
-            raise NotebookError(f"{path.name} has changed since it ran; run `make notebooks` again.")
+        notebook = _clean(read_notebook(path))
+        same = [cell.source for cell in notebook.cells] == [cell.source for cell in read_notebook(target).cells]
+        if not same or not course.up_to_date(target):
+            raise NotebookError(f"{path.name}, or what it uses, has changed since it ran; run `make notebooks` again.")
         nbformat.write(notebook, target)
         lock[path.stem] = source_digest(target)
         told.append(f"{target.relative_to(ROOT)}: outputs refreshed")
@@ -147,7 +151,7 @@ def refresh(run_dir: Path | None = None) -> list[str]:
     return told
 
 
-def _clean(notebook: Any, run_dir: Path) -> Any:
+def _clean(notebook: Any) -> Any:
     notebook.cells = [cell for cell in notebook.cells if not MADE_BY_PAPERMILL & set(tags(cell))]
     version = notebook.metadata.get("language_info", {}).get("version", "")
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
@@ -156,16 +160,16 @@ def _clean(notebook: Any, run_dir: Path) -> Any:
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
         if cell.cell_type == "code":
-            cell.outputs = [_relative(output, run_dir) for output in cell.outputs]
+            cell.outputs = [_relative(output) for output in cell.outputs]
     return notebook
 
 
-def _relative(value: Any, run_dir: Path) -> Any:
+def _relative(value: Any) -> Any:
     """Text of outputs with the checkout's own place cut out."""
     if isinstance(value, dict):
-        return nbformat.from_dict({key: _relative(one, run_dir) for key, one in value.items()})
+        return nbformat.from_dict({key: _relative(one) for key, one in value.items()})
     if isinstance(value, list):
-        return [_relative(one, run_dir) for one in value]
+        return [_relative(one) for one in value]
     return value.replace(f"{ROOT}/", "") if isinstance(value, str) else value
 
 

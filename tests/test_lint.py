@@ -116,6 +116,11 @@ def test_refresh_takes_outputs_and_leaves_papermill_behind(tmp_path, monkeypatch
     one = {"seconds": 60.0, "peak_mb": 500}
     metrics = {"profile": "pocket", "total_seconds": 60.0, "peak_mb": 500, "notebooks": {"01_a": one}}
     (run / "metrics.json").write_text(json.dumps(metrics))
+    (run / "profile.yaml").write_text("extends: pocket\n")
+    with pytest.raises(NotebookError, match="or what it uses, has changed since it ran"):
+        rules.refresh(run)  # no record of what it was made from
+    (run / "state.json").write_text(json.dumps({"01_a": {"key": "k", "artefacts": []}}))
+    monkeypatch.setattr(rules.Course, "key", lambda self, path, used: "k")
 
     assert rules.refresh(run) == ["notebooks/01_a.ipynb: outputs refreshed"]
     assert lint(committed) == []
@@ -124,7 +129,10 @@ def test_refresh_takes_outputs_and_leaves_papermill_behind(tmp_path, monkeypatch
 
     notebook.cells[-1].source = "x = 2"
     nbformat.write(notebook, run / "notebooks" / path.name)
-    with pytest.raises(NotebookError, match="01_a.ipynb has changed since it ran; run `make notebooks` again"):
+    with pytest.raises(NotebookError, match="01_a.ipynb, or what it uses, has changed since it ran"):
+        rules.refresh(run)
+    (run / "profile.yaml").write_text("extends: pocket\nseed: 1\n")
+    with pytest.raises(NotebookError, match="a run of other values than profiles/pocket.yaml"):
         rules.refresh(run)
     shutil.rmtree(run / "notebooks")
     with pytest.raises(NotebookError, match="holds no executed notebooks; run `make course` first"):
