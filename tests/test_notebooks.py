@@ -61,7 +61,7 @@ def smoke_run(tmp_path_factory):
     return run_dir
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)  # a hang, not slowness, is what it is for
 def test_all_notebooks_run_on_tiny_values(smoke_run):
     names = {path.stem for path in NOTEBOOKS.glob("*.ipynb")}
     assert {path.stem for path in (smoke_run / "notebooks").glob("*.ipynb")} == names
