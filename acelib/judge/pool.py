@@ -20,7 +20,7 @@ from .api import JudgeError, Report
 from .trial import RESULTS_BYTES, Job, Outcome, Trial
 
 DEPTH = 2  # jobs queued at a zygote: the next one starts while the last one's result is still being compared
-MAX_DEATHS = 3
+MAX_DEATHS = 20  # of the sandbox under one program; far beyond bad luck, so that others killing it change no verdict
 START_SECONDS = 60
 GRACE_SECONDS = 120
 Numbered = tuple[int, Trial]

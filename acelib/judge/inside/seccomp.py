@@ -69,13 +69,13 @@ class Filter:
         arch, numbers = _MACHINES[machine]
         code = [(_LOAD, 0, 0, _ARCH), (_JEQ, 1, 0, arch), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
         code += [(_JGE, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]  # the x32 calling convention
-        special = _special_cases(files)
-        for name, number in numbers.items():
-            if files != "write" and name in _CHANGING:
-                continue
-            body = special.get(name, [(_RETURN, 0, 0, _ALLOW)])
-            code += [(_JEQ, 0, len(body), number), *body]
-        code.append((_RETURN, 0, 0, _ERRNO | errno.EPERM))
+        for name, body in (special := _special_cases(files)).items():
+            if name in numbers:
+                code += [(_JEQ, 0, len(body), numbers[name]), *body]
+        left_out = special.keys() | (() if files == "write" else _CHANGING)
+        plain = [number for name, number in numbers.items() if name not in left_out]
+        code += [(_JEQ, len(plain) - i, 0, number) for i, number in enumerate(plain)]  # to the last line of all
+        code += [(_RETURN, 0, 0, _ERRNO | errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
         packed = b"".join(struct.pack("HBBI", *instruction) for instruction in code)
         self._code = ctypes.create_string_buffer(packed, len(packed))
         self._program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code), ctypes.addressof(self._code)))
