@@ -93,7 +93,7 @@ class Sampling:
 class Pairs:
     min_gap: float = within(0, 1)
     min_chosen: float = within(0, 1)
-    min_rejected: float = within(0, 1)
+    min_rejected: float = within(-1, 1)
     strict: bool
     max_pairs_per_question: int = within(1, 10_000)
 

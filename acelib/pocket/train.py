@@ -48,7 +48,7 @@ class Recipe:
 
 
 RECIPES = {
-    "policy": Recipe("solve_examples", 128, 4, 4, steps=460, batch_tokens=2048, learning_rate=3e-3),
+    "policy": Recipe("solve_examples", 128, 4, 4, steps=500, batch_tokens=2048, learning_rate=3e-3),
     "proxy": Recipe(
         "solve_examples",
         160,
