@@ -341,6 +341,22 @@ def test_every_level_that_runs_agrees():
             assert [r.passed for r in reports] == [expected for p, _, expected in cases if "sleep" not in p]
 
 
+def test_a_python_that_lives_in_tmp(tmp_path):
+    package = tmp_path / "tiny"
+    package.mkdir()
+    (package / "__init__.py").write_text("value = 7\n")
+    program = "import tiny\ndef f(): return tiny.value\ndef g(): open(tiny.__path__[0] + '/../x', 'w')"
+    for level in LEVELS:
+        with Judge(isolation=level) as judge:
+            judge._packages = {"tiny": str(package)}
+            try:
+                report = judge.run([Submission(program, ["assert f() == 7", "assert g() is None"])])[0]
+            except JudgeError:
+                continue
+            assert [v.passed for v in report.verdicts] == [level != "seccomp", False]
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny"]
+
+
 def test_killed_zygotes_change_nothing():
     submissions = [Submission(f"def f(x): return x + {i}", [f"assert f(1) == {1 + i % 100}"]) for i in range(400)]
     with Judge(workers=2) as judge:

@@ -110,7 +110,7 @@ class Worker:
             os.close(fd)
         if self.queue:
             self.deadline = time.monotonic() + self.queue[0][1].limits["wall"] + GRACE_SECONDS
-        return trial, job, Outcome(reply["killed"], reply["code"], reply["cpu"], data), reply["clean"]
+        return trial, job, Outcome(reply["killed"], reply["code"], reply["cpu"], data, reply["over"]), reply["clean"]
 
     def kill(self) -> list[Numbered]:
         """End the zygote and everything under it; return the trials it had not finished."""

@@ -26,12 +26,16 @@ _IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+(\w+)", re.M)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job's process ended: the limit that killed it (or None), its exit code, its CPU seconds, what it wrote."""
+    """How a job's process ended: the limit that killed it (or None), its exit code, its CPU seconds, what it wrote.
+
+    over: CPU seconds of a killed test beyond its limit; how many depends on load, so they do not count as spent.
+    """
 
     killed: str | None
     code: int
     cpu: float
     data: bytes
+    over: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Trial:
         self.submission, self.limits = submission, limits
         self.assertions = [compile_test(t) for t in submission.tests]
         self.verdicts: list[Verdict | None] = [None] * len(self.assertions)
-        self.cpu = 0.0
+        self.cpu = self.spent = 0.0
         self.timeouts = self.crashes = self.continued = self.deaths = 0
         problem = self._unusable()
         for i, assertion in enumerate(self.assertions):
@@ -90,7 +94,7 @@ class Trial:
     def _job(self, role, tests, parts) -> Job:
         limits = {
             "cpu": self.limits.cpu_seconds,
-            "total_cpu": max(0.01, self.limits.total - self.cpu),
+            "total_cpu": max(0.01, self.limits.total - self.spent),
             "wall": self.limits.wall_seconds,
             "memory": int(self.limits.memory_mb) << 20,
             "file": max(map(len, parts)) + RESULTS_BYTES + 2_000_000,
@@ -108,6 +112,7 @@ class Trial:
     def absorb(self, job: Job, outcome: Outcome) -> None:
         """Turn what a job's process wrote, and how it ended, into verdicts."""
         self.cpu += outcome.cpu
+        self.spent += outcome.cpu - outcome.over
         lines = outcome.data.split(b"\n")
         lines.pop()  # what follows the last newline was never finished
         if not lines:
@@ -146,7 +151,7 @@ class Trial:
             self.timeouts += 1
         else:
             self.crashes += 1
-        if outcome.killed in ("total_cpu", "wall") or self.cpu >= self.limits.total:
+        if outcome.killed in ("total_cpu", "wall") or self.spent >= self.limits.total:
             self._give_up("the program's time is used up")
         elif self.timeouts >= MAX_TIMEOUTS:
             self._give_up(f"{MAX_TIMEOUTS} tests before it timed out")

@@ -69,6 +69,8 @@ def _build_root(readable, hidden) -> None:
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
     base = next(b for b in ("/mnt", "/tmp", "/var/tmp", "/media", "/srv", "/home") if _usable(b, readable))
     _mount("root", base, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    os.mkdir(base + "/tmp")
+    _mount("tmp", base + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,nr_inodes=1000,mode=1777")
     outer = [p for p in readable if not any(p != q and p.startswith(q + "/") for q in readable)]
     for path in outer:
         _bind(path, base)
@@ -81,8 +83,9 @@ def _build_root(readable, hidden) -> None:
     for path in hidden:
         if os.path.isdir(base + path):
             _mount(None, base + path, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, "size=64k,mode=755")
-    os.mkdir(base + "/tmp")
-    _mount("tmp", base + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,nr_inodes=1000,mode=1777")
+    for path in outer:  # a Python that lives in /tmp: the folders above it are no place to leave things in
+        while (path := os.path.dirname(path)).startswith("/tmp/"):
+            os.chmod(base + path, 0o555)
     _mount(None, base, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     os.chdir(base)
     _check(_libc.syscall(_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")

@@ -44,6 +44,7 @@ class Sandbox:
                 self._ruleset = namespaces.landlock(readable, hidden)
         except OSError as error:
             raise Unavailable(str(error)) from None
+        self._tmp = os.listdir("/tmp") if level == "namespaces+seccomp" else []
         if self._filter is not None:
             self._try_out()
 
@@ -107,7 +108,7 @@ class Sandbox:
                 except ProcessLookupError:
                     pass
             _reap()
-            return not os.listdir("/tmp")
+            return os.listdir("/tmp") == self._tmp
         if self.level == "rlimits":
             while children := _children():
                 for pid in children:

@@ -24,7 +24,8 @@ class Watcher:
     def wait(self, pids, fd: int, limits: dict) -> dict:
         """Wait for the last of `pids`, then end them all. `fd` is the result file: its position tells which test runs.
 
-        Returns {"killed": limit that was passed or None, "code": exit code of the last, "cpu": seconds of all}.
+        Returns {"killed": limit that was passed or None, "code": exit code of the last, "cpu": seconds of all,
+        "over": how many of them a test used beyond its limit before it was looked at}.
         """
         pidfd = os.pidfd_open(pids[-1])
         poller = select.poll()
@@ -34,7 +35,7 @@ class Watcher:
         killed = None
         try:
             while killed is None:
-                events = poller.poll(min(TICK, limits["cpu"]) * 1000)
+                events = poller.poll(min(TICK, limits["cpu"] / 4) * 1000)
                 if any(which == self._control.fileno() for which, _ in events):
                     os._exit(0)  # the supervisor is gone; in a pid namespace this ends every process in it
                 if events:
@@ -49,7 +50,8 @@ class Watcher:
             _, status, usage = os.wait4(pid, 0)
             used += usage.ru_utime + usage.ru_stime
             code = os.waitstatus_to_exitcode(status)
-        return {"killed": killed, "code": code, "cpu": used}
+        over = meter.over(used) if killed == "cpu" else 0
+        return {"killed": killed, "code": code, "cpu": used, "over": over}
 
     def _queue_seconds(self) -> float | None:
         """Seconds that all threads of all children have waited for a processor; None if the kernel does not say."""
@@ -96,6 +98,10 @@ class _Meter:
         if self._still >= IDLE_LOOKS or (queue is not None and self._asleep - self._test_asleep >= IDLE_SECONDS):
             return "idle"
         return "wall" if wall >= self._limits["wall"] else None
+
+    def over(self, used: float) -> float:
+        """Of `used` CPU seconds, those that the running test used beyond its limit."""
+        return max(0.0, used - self._test_cpu - self._limits["cpu"])
 
 
 def _cpu_clock(pid: int) -> float:
