@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from acelib.extraction import extract_program
-from acelib.judge import Judge, Report, Submission
+from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
 from acelib.reward_model import score
 from acelib.schema import Problem
 
@@ -20,14 +20,19 @@ RewardFunction = Callable[..., list[float | None]]
 def judge_replies(
     judge: Judge, problems: dict[str, Problem], problem_ids: Sequence[str], replies: Sequence[str]
 ) -> list[Report | None]:
-    """One report per reply, None where the judge itself failed. A program that was sampled twice runs once."""
+    """One report per reply, None where the judge itself failed. A program that was sampled twice runs once.
+
+    Programs get the same prelude as in `judge_programs`: what evaluation accepts, training has to accept.
+    """
     programs = [
         (problem_id, extract_program(reply, problems[problem_id].entry_point))
         for problem_id, reply in zip(problem_ids, replies, strict=True)
     ]
     distinct = list(dict.fromkeys(programs))
     try:
-        reports = judge.run([Submission(program=text, tests=problems[one].tests) for one, text in distinct])
+        reports = judge.run(
+            [Submission(program=text, tests=problems[one].tests, prelude=LLM_PRELUDE) for one, text in distinct]
+        )
     except OSError as error:  # no memory or processes left: the programs are not to blame
         warnings.warn(f"The judge failed ({error}); {len(replies)} replies stay unjudged.", stacklevel=2)
         return [None] * len(replies)

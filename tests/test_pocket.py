@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from acelib.judge import Judge, Limits, Submission
 from acelib.laboratory import Laboratory
-from acelib.pocket import corpus, problems
+from acelib.pocket import corpus, mistakes, problems, train
 from acelib.pocket.primitives import PRIMITIVES
 from acelib.profiles import load_profile
 
@@ -92,6 +92,38 @@ def test_programs_of_every_primitive_and_style_mean_what_the_gold_function_says(
     with Judge(workers=2, limits=Limits(cpu_seconds=2.0, wall_seconds=20.0, memory_mb=512)) as judge:
         reports = judge.run(submissions)
     assert [s.program for s, r in zip(submissions, reports) if r.pass_rate < 1] == []
+
+
+def test_mistakes_take_an_operation_for_another_of_its_type():
+    for name, primitive in PRIMITIVES.items():
+        similar = [PRIMITIVES[other] for other in mistakes.lookalikes(name)]
+        assert similar and primitive not in similar
+        assert {(p.takes, p.gives) for p in similar} == {(primitive.takes, primitive.gives)}
+    assert mistakes.lookalikes("evens")[0] == "odds" and mistakes.lookalikes("max")[0] == "min"
+    assert 0.2 < sum(map(mistakes.is_treacherous, PRIMITIVES)) / len(PRIMITIVES) < 0.45
+
+
+def test_a_mistaken_program_is_well_typed_and_is_remarked_upon():
+    rng, right, wrong = random.Random(0), 0, 0
+    for composition in islice(problems.compositions(3, "train"), 500):
+        understood = mistakes.misread(rng, composition)
+        assert (understood.takes, understood.gives) == (composition.takes, composition.gives)
+        assert all(s.k in s.primitive.ks if s.primitive.ks else s.k is None for s in understood.steps)
+        ast.parse(problems.write_program(rng, understood, "solve", "x"))
+        differ = [i for i, (a, b) in enumerate(zip(composition.steps, understood.steps), start=1) if a != b]
+        said = corpus.remark(composition, understood)
+        assert said == ("This fails. Not right: step " + ", ".join(map(str, differ)) + "." if differ else "This works.")
+        right, wrong = right + (not differ), wrong + bool(differ)
+    assert right > 100 and wrong > 100
+
+
+def test_loss_is_on_everything_after_the_question():
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/models/policy")
+    conversation = next(corpus.forum_examples(0))
+    ids, start = train.encode(tokenizer, conversation)
+    assert tokenizer.decode(ids[:start]).endswith("<|im_start|>assistant\n")
+    assert tokenizer.decode(ids[start:]).startswith(conversation[1]["content"] + "<|im_end|>\n<|im_start|>user\nThis ")
+    assert ids[-1] == tokenizer.eos_token_id
 
 
 def test_imagined_tests_of_the_corpus_are_true(laboratory):

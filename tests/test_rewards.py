@@ -39,6 +39,12 @@ def test_rule_and_pass_rate_on_real_programs():
     assert (rule.__name__, rate.__name__) == ("rule", "pass_rate")
 
 
+def test_training_accepts_what_evaluation_accepts():
+    forgot_the_import = "```python\ndef solve(x: int) -> List[int]:\n    return math.floor(2 * x)\n```"
+    with Judge(workers=1) as judge:
+        assert rule_reward(judge, [PROBLEM])(completions=completions(forgot_the_import), problem_id=["p"]) == [1.0]
+
+
 def test_a_program_is_run_once_however_often_it_is_sampled():
     judge = CountingJudge()
     other = Problem("q", "Double y.", "solve", PROBLEM.tests)

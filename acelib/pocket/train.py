@@ -88,11 +88,11 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCau
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, messages: list[corpus.Message]) -> tuple[list[int], int]:
-    """Token ids of a conversation and the length of its prompt, the part that carries no loss."""
-    prompt = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
-    reply = messages[-1]["content"] + tokenizer.eos_token
+    """Token ids of a conversation and the length of its first message, the part that carries no loss."""
+    prompt = tokenizer.apply_chat_template(messages[:1], add_generation_prompt=True, tokenize=False)
+    rest = tokenizer.apply_chat_template(messages, tokenize=False).removeprefix(prompt).removesuffix("\n")
     prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    return prompt_ids + tokenizer(reply, add_special_tokens=False)["input_ids"], len(prompt_ids)
+    return prompt_ids + tokenizer(rest, add_special_tokens=False)["input_ids"], len(prompt_ids)
 
 
 def batches(tokenizer: PreTrainedTokenizerBase, examples: Iterator, batch_tokens: int, seed: int) -> Iterator[tuple]:
