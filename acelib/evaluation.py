@@ -133,7 +133,7 @@ CLAIMS = (
     Claim("filter", "Filtering by a proxy's program raises the share of valid tests",
           "valid tests, after - before", "an audit of 200 surviving tests found 3 invalid", must_hold=True),
     Claim("rm_average", "The reward model's pick beats the average sample",
-          "correct, RM best-of-N - average", "+6.6 points (57.6 vs 51.0, N = 16)"),
+          "correct, RM best-of-N - average", "+6.6 points (57.6 vs 51.0, N = 16)", must_hold=True),
     Claim("rm_greedy", "The reward model's pick beats greedy decoding",
           "correct, RM best-of-N - greedy", "+2.4 points (57.6 vs 55.2, N = 16)"),
     Claim("oracle", "The oracle stays above every selector",

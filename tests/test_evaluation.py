@@ -140,6 +140,6 @@ def test_scorecard_has_a_row_per_claim_and_the_must_hold_rows():
     assert by_key["filter"]["here"] == {"value": 0.3, "low": 0.2, "high": 0.4}
     assert by_key["oracle"]["verdict"] == "not testable here" and by_key["oracle"]["here"] is None
     must = {row["key"] for row in rows if row["must_hold"]}
-    assert must == {"filter", "oracle", "rule_rl"}
+    assert must == {"filter", "rm_average", "oracle", "rule_rl"}
     with pytest.raises(EvaluationError, match="No claim is called filtre"):
         scorecard({"filtre": None})

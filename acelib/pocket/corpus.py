@@ -88,7 +88,7 @@ def solve_examples(seed: int, split: str = "train") -> Iterator[list[Message]]:
 
 
 def forum_examples(seed: int, split: str = "train") -> Iterator[list[Message]]:
-    """An endless stream of (question, somebody's program, the asker's remark on it); many programs are mistaken."""
+    """An endless stream of (question, somebody's program, the asker's vote); many of the programs are mistaken."""
     rng = random.Random(f"forum/{seed}")
     for composition in compositions(seed, split):
         entry_point, argument = rng.choice(ENTRY_POINTS), rng.choice(ARGUMENTS[composition.takes])
@@ -97,15 +97,7 @@ def forum_examples(seed: int, split: str = "train") -> Iterator[list[Message]]:
             phrase_question(rng, composition, entry_point, argument),
             write_program(rng, understood, entry_point, argument),
         )
-        yield [*answered, {"role": "user", "content": remark(composition, understood)}]
-
-
-def remark(asked: Composition, understood: Composition) -> str:
-    """What the asker says about a program: that it works, or which steps are not what was asked for."""
-    if asked == understood:
-        return "This works."
-    wrong = [str(i) for i, pair in enumerate(zip(asked.steps, understood.steps), start=1) if pair[0] != pair[1]]
-    return f"This fails. Not right: step {', '.join(wrong)}."
+        yield [*answered, {"role": "user", "content": "+" if understood == composition else "-"}]
 
 
 def teacher_examples(seed: int, split: str = "train") -> Iterator[list[Message]]:

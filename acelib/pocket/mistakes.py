@@ -14,10 +14,10 @@ from functools import cache
 from acelib.pocket.primitives import PRIMITIVES, Primitive
 from acelib.pocket.problems import Composition, Step, random_value
 
-CAREFUL_AUTHORS = 0.2  # share of programs by authors who seldom err: one bug announces more of them
+CAREFUL_AUTHORS = 0.15  # share of programs by authors who seldom err: one bug announces more of them
 CAREFUL = 0.1  # how often such an author errs, relative to a hasty one
 TREACHEROUS = 1 / 3  # share of the operations that hasty authors usually get wrong
-USUALLY, RARELY = 0.85, 0.15  # how often a hasty author gets a treacherous operation wrong, and any other
+USUALLY, RARELY = 0.85, 0.2  # how often a hasty author gets a treacherous operation wrong, and any other
 LIKELIEST = 0.85  # share of the mistakes on an operation that take it for the same other one
 
 

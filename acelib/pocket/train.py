@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from acelib.pocket import corpus
 
+VOTE_WEIGHT = 10.0
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
@@ -48,7 +49,7 @@ class Recipe:
 
 
 RECIPES = {
-    "policy": Recipe("solve_examples", 128, 4, 4, steps=500, batch_tokens=2048, learning_rate=3e-3),
+    "policy": Recipe("forum_examples", 128, 4, 4, steps=3500, batch_tokens=2048, learning_rate=3e-3),
     "proxy": Recipe(
         "solve_examples",
         160,
@@ -87,16 +88,28 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCau
     return model
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, messages: list[corpus.Message]) -> tuple[list[int], int]:
-    """Token ids of a conversation and the length of its first message, the part that carries no loss."""
-    prompt = tokenizer.apply_chat_template(messages[:1], add_generation_prompt=True, tokenize=False)
-    rest = tokenizer.apply_chat_template(messages, tokenize=False).removeprefix(prompt).removesuffix("\n")
-    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    return prompt_ids + tokenizer(rest, add_special_tokens=False)["input_ids"], len(prompt_ids)
+def encode(tokenizer: PreTrainedTokenizerBase, messages: list[corpus.Message]) -> tuple[list[int], list[float]]:
+    """Token ids of a conversation and the weight of each in the loss: 0 in the question, 1 in the answer.
+
+    A third message is a vote on the answer. It follows the answer's end at once, where a reward model will read, and
+    weighs `VOTE_WEIGHT`: this one token says as much about a program as all of its own.
+    """
+    question, answer, *votes = messages
+    parts = [
+        (tokenizer.apply_chat_template([question], add_generation_prompt=True, tokenize=False), 0.0),
+        (answer["content"] + tokenizer.eos_token, 1.0),
+        *((vote["content"], VOTE_WEIGHT) for vote in votes),
+    ]
+    ids, weights = [], []
+    for text, weight in parts:
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids += tokens
+        weights += [weight] * len(tokens)
+    return ids, weights
 
 
 def batches(tokenizer: PreTrainedTokenizerBase, examples: Iterator, batch_tokens: int, seed: int) -> Iterator[tuple]:
-    """Endless (input_ids, labels) of similar lengths, each at most `batch_tokens` tokens with padding."""
+    """Endless (input_ids, loss weights) of similar lengths, each at most `batch_tokens` tokens with padding."""
     rng = random.Random(seed)
     while True:
         pool = sorted((encode(tokenizer, m) for m in islice(examples, 512)), key=lambda e: len(e[0]))
@@ -112,11 +125,11 @@ def batches(tokenizer: PreTrainedTokenizerBase, examples: Iterator, batch_tokens
         for group in groups:
             width = max(len(ids) for ids, _ in group)
             ids = torch.full((len(group), width), tokenizer.pad_token_id)
-            labels = torch.full((len(group), width), -100)
-            for row, (tokens, start) in enumerate(group):
+            weights = torch.zeros(len(group), width)
+            for row, (tokens, token_weights) in enumerate(group):
                 ids[row, : len(tokens)] = torch.tensor(tokens)
-                labels[row, start : len(tokens)] = ids[row, start : len(tokens)]
-            yield ids, labels
+                weights[row, : len(tokens)] = torch.tensor(token_weights)
+            yield ids, weights
 
 
 def new_optimizers(model: Qwen2ForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
@@ -144,11 +157,12 @@ def train(name: str, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, out: Pa
     wall, cpu, tokens, smooth = time.time(), time.process_time(), 0, None
     model.train()
     for step in range(1, recipe.steps + 1):
-        ids, labels = next(stream)
+        ids, weights = next(stream)
         hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
-        targets = labels[:, 1:]
-        keep = targets != -100
-        loss = F.cross_entropy(model.lm_head(hidden[keep]), targets[keep])
+        targets, weights = ids[:, 1:], weights[:, 1:]
+        keep = weights > 0
+        losses = F.cross_entropy(model.lm_head(hidden[keep]), targets[keep], reduction="none")
+        loss = (losses * weights[keep]).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper in (*optimizers, *schedules):
