@@ -1,4 +1,4 @@
-"""Command line: `python -m acelib course | scorecard | lint | refresh`."""
+"""Command line: `python -m acelib course | scorecard | rank | lint | refresh`."""
 
 import argparse
 import signal
@@ -33,6 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     card = commands.add_parser("scorecard", help="print the scorecard of a run")
     card.add_argument("--check", action="store_true", help="exit 1 when a claim that must hold does not")
     card.add_argument("run_dir", type=Path)
+    rank = commands.add_parser("rank", help="choose among recorded samples by their tests, without a model")
+    rank.add_argument("source", type=Path, help=".jsonl, one question per line: question, programs, tests (see "
+                      "acelib.selectors.read_recorded)")
+    rank.add_argument("target", type=Path, help=".jsonl to write, with every selector's scores and pick")
+    rank.add_argument("--workers", type=int, default=1, help="sandboxes at a time")
     commands.add_parser("lint", help="check the rules for notebooks")
     refresh = commands.add_parser("refresh", help="copy the outputs of a run into the committed notebooks")
     refresh.add_argument("run_dir", type=Path, nargs="?", help="default: runs/pocket")
@@ -60,6 +65,24 @@ def _scorecard(asked: argparse.Namespace) -> int:
     return 1 if broken and asked.check else 0
 
 
+def _rank(asked: argparse.Namespace) -> int:
+    from acelib.judge import Judge
+    from acelib.schema import write_rows
+    from acelib.selectors import SelectorError, picked_correct, rank, read_recorded
+
+    if asked.target.suffix != ".jsonl" or asked.target.exists():
+        raise SelectorError(f"Cannot write {asked.target}; name a .jsonl file that does not exist yet.")
+    questions = read_recorded(asked.source)
+    with Judge(workers=asked.workers) as judge:
+        rows = rank(questions, judge)
+    write_rows(asked.target, rows)
+    print(f"{len(rows)} questions ranked in {asked.target}")
+    if questions[0].correct is not None:
+        for name, share in picked_correct(rows).items():
+            print(f"  {share:6.1%} correct  {name}")
+    return 0
+
+
 def _lint(asked: argparse.Namespace) -> int:
     from acelib.lint import lint
 
@@ -81,7 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     contain()
     try:
-        return {"course": _course, "scorecard": _scorecard, "lint": _lint, "refresh": _refresh}[asked.command](asked)
+        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "lint": _lint, "refresh": _refresh}
+        return run[asked.command](asked)
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

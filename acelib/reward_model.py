@@ -1,7 +1,8 @@
 """The reward model: a language model with one number as output, trained on preference pairs (paper, Eq. 1).
 
 A reward model is stored as an ordinary `AutoModelForSequenceClassification` folder with one label and its tokenizer,
-so anything that reads such folders (TRL, vLLM, a plain `transformers` script) can use it.
+so anything that reads such folders (TRL, vLLM, a plain `transformers` script) can use it. The layouts of LLaMA-Factory
+and OpenRLHF are read, too (`acelib.reward_heads`).
 """
 
 import json
@@ -14,28 +15,17 @@ import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
 from torch.nn import functional as F
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from transformers.cache_utils import DynamicCache
 from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
-from acelib.errors import CourseError
 from acelib.models import left_pad, load_tokenizer, pick_device
+from acelib.reward_heads import RewardModelError, load_classifier
 from acelib.schema import Pair
 
 LOG_FILE = "training_log.json"
 QUESTIONS_AT_ONCE = 8  # in one forward pass; the rest of a batch is accumulated
-
-
-class RewardModelError(CourseError):
-    """Pairs that nothing can be learned from, or scores that are no numbers."""
 
 
 def bradley_terry_loss(scores: torch.Tensor, pairs: torch.Tensor, n: int) -> torch.Tensor:
@@ -202,13 +192,14 @@ class _Progress(TrainerCallback):
 def load_reward_model(
     path: str | Path, dtype: str = "float32", device: str = "auto"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A reward model in eval mode and its tokenizer. Raises RewardModelError when the folder holds another model."""
+    """A reward model in eval mode and its tokenizer, from a folder or hub name in any of `reward_heads.LAYOUTS`.
+
+    A head's bias is dropped: it shifts all scores alike. Raises RewardModelError when the folder holds another model.
+    """
     tokenizer = load_tokenizer(path)
-    config = AutoConfig.from_pretrained(str(path))
-    if "ForSequenceClassification" not in str(config.architectures) or config.num_labels != 1:
-        raise RewardModelError(f"{path} is no reward model (it holds {config.architectures} with {config.num_labels} "
-                               "labels); pass the folder that notebook 04 wrote.")
-    model = AutoModelForSequenceClassification.from_pretrained(str(path), dtype=getattr(torch, dtype))
+    model = load_classifier(path, dtype)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(pick_device(device)).eval(), tokenizer
 
 
