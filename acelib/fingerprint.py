@@ -19,8 +19,8 @@ from acelib.profiles import ROOT, Profile
 
 # These move and show results; they do not make them.
 TOOLS = {
-    "artifacts", "course", "errors", "fingerprint", "lint", "notebooks", "plots", "preflight", "profiles", "report",
-    "watch",
+    "artifacts", "course", "errors", "fingerprint", "lint", "notebooks", "plots", "preflight", "preflight_training",
+    "profiles", "report", "watch",
 }  # fmt: skip
 # Changing these changes how fast a result comes, not what it is.
 SPEED_ONLY = {("name",), ("threads",), ("judge", "workers")}

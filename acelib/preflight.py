@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+from transformers import PreTrainedTokenizerBase
 
 from acelib.errors import CourseError
 from acelib.judge import Judge, Limits, Submission
@@ -36,7 +37,8 @@ class Finding:
     required: bool = True
 
 
-def _finding(check: str, ok: bool, found: str, prevents: str, remedy: str, required: bool = True) -> Finding:
+def finding(check: str, ok: bool, found: str, prevents: str, remedy: str, required: bool = True) -> Finding:
+    """A Finding that keeps its remedy only when it is needed."""
     return Finding(check, ok, found, prevents, "" if ok else remedy, required)
 
 
@@ -52,27 +54,27 @@ def check_versions(requirements: Path = REQUIREMENTS) -> Finding:
         if installed.split("+")[0] != pinned:
             wrong.append(f"{package} {installed} instead of {pinned}")
     found = ", ".join(wrong) or f"Python {'.'.join(python)} and all {len(pins)} pinned packages"
-    return _finding("versions", not wrong, found, "imports that fail, or results that drift from the committed ones",
-                    "run the course through `make course`, which installs the pins into .venv")  # fmt: skip
+    return finding("versions", not wrong, found, "imports that fail, or results that drift from the committed ones",
+                   "run the course through `make course`, which installs the pins into .venv")  # fmt: skip
 
 
 def check_cores(wanted: int = 2, available: int | None = None) -> Finding:
     cores = available or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    return _finding("cores", cores >= wanted, f"{cores} usable", "a run that takes much longer than the cost card says",
-                    "expect about twice the time, or allow this process more cores", required=False)  # fmt: skip
+    return finding("cores", cores >= wanted, f"{cores} usable", "a run that takes much longer than the cost card says",
+                   "expect about twice the time, or allow this process more cores", required=False)  # fmt: skip
 
 
 def check_memory(wanted_gib: float = 3.0, available_gib: float | None = None) -> Finding:
     free = psutil.virtual_memory().available / GIB if available_gib is None else available_gib
-    return _finding("memory", free >= wanted_gib, f"{free:.1f} GiB available", "a kernel killed in mid-training",
-                    f"close other programs until {wanted_gib:.0f} GiB are free")  # fmt: skip
+    return finding("memory", free >= wanted_gib, f"{free:.1f} GiB available", "a kernel killed in mid-training",
+                   f"close other programs until {wanted_gib:.0f} GiB are free")  # fmt: skip
 
 
 def check_disk(folder: Path, wanted_gib: float = 1.0, available_gib: float | None = None) -> Finding:
     place = next(one for one in (folder, *folder.parents) if one.exists())
     free = shutil.disk_usage(place).free / GIB if available_gib is None else available_gib
-    return _finding("disk", free >= wanted_gib, f"{free:.1f} GiB free", "artefacts that cannot be written",
-                    f"free {wanted_gib:.0f} GiB there, or choose another place with RUN_DIR=")  # fmt: skip
+    return finding("disk", free >= wanted_gib, f"{free:.1f} GiB free", "artefacts that cannot be written",
+                   f"free {wanted_gib:.0f} GiB there, or choose another place with RUN_DIR=")  # fmt: skip
 
 
 def check_judge(limits: Limits | None = None, make_judge: Callable = Judge) -> Finding:
@@ -85,17 +87,18 @@ def check_judge(limits: Limits | None = None, make_judge: Callable = Judge) -> F
             verdicts = [report.verdicts[0].status for report in judge.run(submissions)]
             level = getattr(judge, "level", None)
     except (CourseError, ValueError, RuntimeError, OSError) as error:
-        return _finding("judge", False, str(error), "every reward being 0, or unsafe", "allow what the message names")
+        return finding("judge", False, str(error), "every reward being 0, or unsafe", "allow what the message names")
     ok = verdicts == list(programs)
     found = f"tells right, wrong and endless programs apart, isolation {level}"
     found = found if ok else f"verdicts {', '.join(verdicts)}"
-    return _finding("judge", ok, found, "every reward being 0, or unsafe",
-                    "run `python -m pytest tests/test_judge.py` and read its first failure")  # fmt: skip
+    return finding("judge", ok, found, "every reward being 0, or unsafe",
+                   "run `python -m pytest tests/test_judge.py` and read its first failure")  # fmt: skip
 
 
-def _unloadable(check: str, error: ModelError, prevents: str) -> Finding:
+def finding_of_error(check: str, error: CourseError, prevents: str) -> Finding:
+    """A failed check from an error whose message reads `what is wrong; remedy`."""
     what, _, remedy = str(error).rstrip(".").partition("; ")
-    return _finding(check, False, what, prevents, remedy)
+    return finding(check, False, what, prevents, remedy)
 
 
 QUESTION = "Write a function `solve(xs)` that returns the sum of the list of integers."
@@ -108,7 +111,7 @@ def check_chat_template(name: str, template: str = "{question}") -> Finding:
     try:
         tokenizer = load_tokenizer(name)
     except ModelError as error:
-        return _unloadable(check, error, prevents)
+        return finding_of_error(check, error, prevents)
     prompt = render(tokenizer, solve_messages(template, QUESTION))
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     silent = tokenizer.apply_chat_template(solve_messages(template, QUESTION), tokenize=False)
@@ -121,8 +124,15 @@ def check_chat_template(name: str, template: str = "{question}") -> Finding:
     elif prompt == silent:
         found = "the template ignores add_generation_prompt"
     else:
-        return _finding(check, True, f"round-trips, {len(ids)} tokens for a short question", prevents, remedy)
-    return _finding(check, False, found, prevents, remedy)
+        return finding(check, True, f"round-trips, {len(ids)} tokens for a short question", prevents, remedy)
+    return finding(check, False, found, prevents, remedy)
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token with which the chat template ends an assistant's turn; None when it adds nothing there."""
+    turn = [*solve_messages("{question}", QUESTION), {"role": "assistant", "content": "REPLY"}]
+    after = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("REPLY")[2]
+    return next(iter(tokenizer(after, add_special_tokens=False)["input_ids"]), None)
 
 
 def check_eos(name: str) -> Finding:
@@ -133,20 +143,18 @@ def check_eos(name: str) -> Finding:
     try:
         tokenizer = load_tokenizer(name)
     except ModelError as error:
-        return _unloadable(check, error, prevents)
+        return finding_of_error(check, error, prevents)
     try:
         configured = GenerationConfig.from_pretrained(name).eos_token_id
     except OSError:
         configured = None
     stops = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id} - {None}
-    turn = [*solve_messages("{question}", QUESTION), {"role": "assistant", "content": "REPLY"}]
-    after = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("REPLY")[2]
-    ending = tokenizer(after, add_special_tokens=False)["input_ids"][:1]
-    ok = bool(ending) and ending[0] in stops
+    ending = turn_end(tokenizer)
     names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(stops))) or "no token at all"
-    end = tokenizer.convert_ids_to_tokens(ending[0]) if ending else "nothing"
-    return _finding(check, ok, f"the template ends a reply with {end}; generation stops at {names}", prevents,
-                    "put that token into eos_token_id of generation_config.json")  # fmt: skip
+    end = "nothing" if ending is None else tokenizer.convert_ids_to_tokens(ending)
+    found = f"the template ends a reply with {end}; generation stops at {names}"
+    return finding(check, ending in stops, found, prevents,
+                   "put that token into eos_token_id of generation_config.json")  # fmt: skip
 
 
 def preflight(profile: Profile, run_dir: Path, memory_gib: float = 3.0) -> list[Finding]:
