@@ -13,6 +13,7 @@ import pytest
 from acelib.errors import CourseError
 from acelib.judge import LLM_PRELUDE, Judge, JudgeError, Limits, Submission
 from acelib.judge.judge import LEVELS
+from acelib.judge.trial import Outcome, Trial
 
 ADD = "def f(x):\n    return x + 1\n"
 
@@ -56,6 +57,20 @@ def test_three_timeouts_end_a_program(judge):
     loop = "def f(x):\n    while True: pass\n"
     with Judge(limits=Limits(cpu_seconds=0.05)) as quick:
         assert statuses(quick, loop, *[f"assert f({i}) == 1" for i in range(6)]) == ["timeout"] * 3 + ["not_run"] * 3
+
+
+@pytest.mark.parametrize("body", ["while True: pass", "threading.Event().wait()"])
+def test_further_timeouts_cost_a_quarter_of_the_first(body):
+    program = f"import threading\ndef f(x):\n    if x:\n        {body}\n    return 0\n"
+    jobs = []
+    trial = Trial(Submission(program, [f"assert f({i}) == 0" for i in (0, 1, 1, 0)]), Limits(cpu_seconds=0.4))
+    with Judge(workers=1, limits=Limits(cpu_seconds=0.4)) as judge:
+        found = [verdict.status for verdict in judge.run([trial.submission])[0].verdicts]
+    assert found == ["passed", "timeout", "timeout", "passed"]
+    while (job := trial.next_job()) is not None and len(jobs) < 2:
+        jobs.append(job.limits)
+        trial.absorb(job, Outcome("cpu", -9, 0.4, b'"ok"\n'))
+    assert [(one["cpu"], one["idle"]) for one in jobs] == [(0.4, 1.0), (0.1, 0.25)]
 
 
 def test_a_program_that_dies_in_one_test_is_run_again_for_the_others(judge):

@@ -32,7 +32,8 @@ class JudgeError(CourseError):
 class Limits:
     """What one program may use.
 
-    cpu_seconds        CPU time of one test (and of loading the program)
+    cpu_seconds        CPU time of one test (and of loading the program); once a test has run out of time, a quarter of
+                       it for each further one
     wall_seconds       wall time of the whole program, a backstop for programs that block
     memory_mb          address space of the program's process
     total_cpu_seconds  CPU time of the whole program; None means four times cpu_seconds

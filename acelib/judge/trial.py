@@ -14,6 +14,8 @@ from .inside import wire
 MAX_PROGRAM_CHARS = 1_000_000
 RESULTS_BYTES = 8_000_000  # what one job may write
 MAX_TIMEOUTS = 3
+IDLE_SECONDS = 1.0  # asleep for so long within one test: it waits for something that never comes
+SECOND_CHANCE = 0.25  # of a test's time, for each test after one that ran out of it: most such programs only loop
 MAX_CRASHES = 16
 MAX_CONTINUED = 200
 CONTINUE = 77  # exit code of a child whose result file is full
@@ -92,8 +94,10 @@ class Trial:
         return self._job("referee", pending, (json.dumps(source).encode(), json.dumps({"tests": tests}).encode()))
 
     def _job(self, role, tests, parts) -> Job:
+        share = SECOND_CHANCE if self.timeouts else 1.0
         limits = {
-            "cpu": self.limits.cpu_seconds,
+            "cpu": share * self.limits.cpu_seconds,
+            "idle": share * IDLE_SECONDS,
             "total_cpu": max(0.01, self.limits.total - self.spent),
             "wall": self.limits.wall_seconds,
             "memory": int(self.limits.memory_mb) << 20,

@@ -10,8 +10,7 @@ import signal
 import time
 
 TICK = 0.05  # seconds between two looks at a child that takes long
-IDLE_SECONDS = 1.5  # asleep for so long within one test: it waits for something that never comes
-IDLE_LOOKS = 40  # where the kernel does not tell run-queue times: so many looks in a row without any CPU used
+IDLE_LOOKS = 30  # where the kernel does not tell run-queue times: so many looks in a row without any CPU used
 
 
 class Watcher:
@@ -95,7 +94,8 @@ class _Meter:
             return "cpu"
         if cpu >= self._limits["total_cpu"]:
             return "total_cpu"
-        if self._still >= IDLE_LOOKS or (queue is not None and self._asleep - self._test_asleep >= IDLE_SECONDS):
+        asleep = self._asleep - self._test_asleep
+        if self._still >= IDLE_LOOKS or (queue is not None and asleep >= self._limits["idle"]):
             return "idle"
         return "wall" if wall >= self._limits["wall"] else None
 
