@@ -7,6 +7,7 @@ never leaves half of one. It is built again only when something it depends on ha
 import errno
 import functools
 import json
+import logging
 import math
 import os
 import platform
@@ -298,9 +299,10 @@ def open_run(profile: str, run_dir: str) -> Run:
 
     Raises ProfileError or ArtifactError.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch loads; spinning threads starve each other
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm would like widgets
+    # How the trainer recognises its newest checkpoint where files written in quick succession have equal times.
+    logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime" not in record.getMessage())
     import numpy
     import torch
 
