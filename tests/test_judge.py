@@ -444,3 +444,39 @@ def test_a_closed_judge_starts_again_and_a_forked_one_refuses(judge):
 def test_import_is_light():
     code = "import sys, acelib.judge; print([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=4k tmpfs "$TMPDIR" || exit 99
+head -c 1000000 /dev/zero > "$TMPDIR/filler" && exit 98
+exec "$@"
+"""
+JUDGE_TWO = """
+from acelib.judge import Judge, Submission
+keeps = "def f(x):\\n    open('/tmp/x', 'w').write(x)\\n    return open('/tmp/x').read()"
+with Judge(workers=1) as judge:
+    report = judge.run([Submission(keeps, ["assert f('a') == 'a'"]), Submission(keeps, ["assert f('b') == 'a'"])])
+    print(judge.level, [one.passed for one in report])
+"""
+
+
+def test_a_full_temporary_folder_changes_no_verdict(tmp_path):
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", sys.executable, "-c", JUDGE_TWO],
+        capture_output=True, text=True, timeout=60,
+        env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
+        pytest.skip(f"this machine lets nobody mount a small disk: {done.stderr.strip()}")
+    assert done.stdout.split(maxsplit=1)[1:] == ["[True, False]\n"], done.stderr
+
+
+def test_root_without_other_identities_can_judge():
+    """Root of a rootless container: an ordinary user outside, and nobody else to become inside."""
+    done = subprocess.run(
+        ["unshare", "-Ur", sys.executable, "-c", JUDGE_TWO],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    if done.returncode and "unshare" in done.stderr:
+        pytest.skip(f"this machine lets nobody make a user namespace: {done.stderr.strip()}")
+    assert done.stdout.endswith("[True, False]\n"), done.stderr
