@@ -6,7 +6,7 @@ in `data/models`, or a hub name on a larger profile.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,13 +127,14 @@ def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> l
     return sorted(ids - {None})
 
 
-def _seeds(prompts: Sequence[Sequence[int]], seed: int) -> Iterator[int]:
+def prompt_seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
     """A seed per prompt from its tokens, so that order, batching and resuming do not change what is sampled."""
-    seen = Counter()
+    seen, seeds = Counter(), []
     for prompt in prompts:
         key = f"{seed} {seen[tuple(prompt)]} {list(prompt)}".encode()
         seen[tuple(prompt)] += 1
-        yield int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big")
+        seeds.append(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
+    return seeds
 
 
 def check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
@@ -156,7 +157,7 @@ def sample_tokens(
     top_p: float = 1.0,
     max_new_tokens: int,
     batch_size: int,
-    seed: int,
+    seed: int | Sequence[int],
     stop: Sequence[int],
     pad_id: int,
     progress: Callable[[int, int], None] | None = None,
@@ -164,7 +165,8 @@ def sample_tokens(
     """`n` replies per prompt (token ids), as one list per prompt; the engine below `generate`.
 
     Each distinct prompt is read once, its cache is repeated for its samples, and replies that have ended leave the
-    batch. `batch_size` counts the replies that are decoded together. Temperature 0 is greedy.
+    batch. `batch_size` counts the replies that are decoded together. Temperature 0 is greedy. `seed` is one for all, or
+    one per prompt (`prompt_seeds`).
     """
     if n < 1 or max_new_tokens < 1 or batch_size < 1 or temperature < 0 or not 0 < top_p <= 1:
         raise ModelError(
@@ -175,7 +177,7 @@ def sample_tokens(
     check_room(prompts, max_new_tokens, context_length(model))
     noises = [
         torch.rand((n, max_new_tokens), generator=torch.Generator().manual_seed(s))
-        for s in _seeds(prompts, seed)
+        for s in (prompt_seeds(prompts, seed) if isinstance(seed, int) else seed)
     ]
     # Prompts of similar length share a batch, which keeps padding small.
     jobs = [(i, j) for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for j in range(n)]

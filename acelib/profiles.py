@@ -119,6 +119,7 @@ class BestOfN:
 
 @dataclass(frozen=True)
 class Reinforce:
+    algorithm: str = one_of("reinforce++", "reinforce++-baseline", "rloo", "grpo", "dr_grpo", "dapo")
     learning_rate: float = within(0, 0.1, above=True)
     beta: float = within(0, 10)
     epsilon: float = within(0, 1, above=True)
@@ -126,8 +127,11 @@ class Reinforce:
     samples_per_question: int = within(2, 256)
     steps: int = within(1, 100_000)
     updates_per_rollout: int = within(1, 256)
+    micro_batch: int = within(1, 4096)
     temperature: float = within(0, 2, above=True)
     max_new_tokens: int = within(8, 32_768)
+    max_kl: float = within(0, 10**6)
+    reward_seconds: float = within(0, 86_400, above=True)
     eval_every: int = within(1, 100_000)
     eval_questions: int = within(1, 10**5)
 
@@ -315,6 +319,11 @@ def _check_together(profile: Profile) -> None:
         raise ProfileError(
             f"reinforce.updates_per_rollout ({rl.updates_per_rollout}) must divide a rollout's {samples} samples "
             f"(rollout_questions x samples_per_question), so that its updates see equal batches."
+        )
+    if rl.max_kl and (not rl.beta or rl.algorithm == "dapo"):
+        raise ProfileError(
+            "reinforce.max_kl needs a reference model, and with beta 0 or DAPO there is none; set max_kl to 0, or "
+            "another algorithm with beta above 0 (1e-9 measures without pulling)."
         )
     if profile.filtering.min_tests > profile.synthesis.tests_per_question:
         raise ProfileError(

@@ -1,12 +1,11 @@
-"""REINFORCE++ (Hu 2025) as AceCoder runs it: a small subclass of TRL's `GRPOTrainer`.
+"""REINFORCE++ (Hu 2025) as AceCoder runs it, and its relatives: a small subclass of TRL's `GRPOTrainer`.
 
-TRL keeps data order, optimiser, checkpoints and distribution; what differs from GRPO is here: the KL penalty is part
-of the reward of every token, the advantage of a token is its discount-free return standardised over all response
-tokens of the rollout, and there is neither a critic nor a baseline per question.
+TRL keeps data order, optimiser, checkpoints and distribution. What the algorithms differ in is a row of
+`acelib.advantages.ALGORITHMS`; what they share is here: rollouts with shared prompts, rewards that may be missing, and
+updates that are the same however many processes make them.
 """
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +16,12 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
-from transformers import PreTrainedModel, PrinterCallback
-from transformers.cache_utils import DynamicCache
+from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from acelib.advantages import ALGORITHMS
 from acelib.errors import CourseError
+from acelib.logprobs import response_logps
 from acelib.models import (
     check_room,
     context_length,
@@ -29,16 +29,17 @@ from acelib.models import (
     load_tokenizer,
     pick_device,
     render,
-    sample_tokens,
     solve_messages,
     stop_tokens,
 )
 from acelib.profiles import Reinforce
 from acelib.reinforce_log import PHASES, Measure, Watch, log_rows
-from acelib.rewards import RewardFunction
+from acelib.rewards import RewardFunction, checked
+from acelib.rollouts import join, mixed, partition, question_order, sample_rollout
 from acelib.schema import Problem
 
 LOG_FILE = "training_log.json"
+RESAMPLING = 4  # rollouts at most that dynamic sampling may spend on one
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` is marked experimental; the pin holds it still
 
 
@@ -46,87 +47,8 @@ class ReinforceError(CourseError):
     """Training that cannot start, or that must not go on."""
 
 
-def reinforce_plus_plus_advantages(
-    rewards: torch.Tensor, logps: torch.Tensor, ref_logps: torch.Tensor, mask: torch.Tensor, beta: float
-) -> torch.Tensor:
-    """Advantage of every response token (Hu 2025; AceCoder section 4.3).
-
-    `rewards` (replies,), NaN where a reply could not be judged; `logps` and `ref_logps` (replies, tokens), log-probs
-    under the policy that sampled them and under the reference; `mask` (replies, tokens), 1 on response tokens.
-    Returns (replies, tokens), 0 outside the mask and on unjudged replies.
-    """
-    mask = mask * (~torch.isnan(rewards)).unsqueeze(1)
-    token_rewards = -beta * (logps - ref_logps) * mask
-    last = (mask.cumsum(dim=1) * mask).argmax(dim=1)
-    token_rewards[torch.arange(len(rewards)), last] += torch.nan_to_num(rewards)
-    returns = token_rewards.flip(1).cumsum(dim=1).flip(1)
-    count = mask.sum().clamp(min=1)
-    mean = (returns * mask).sum() / count
-    variance = ((returns - mean) ** 2 * mask).sum() / count
-    return (returns - mean) * variance.clamp(min=1e-8).rsqrt() * mask
-
-
-def response_logps(
-    model: PreTrainedModel, prompts: torch.Tensor, prompt_mask: torch.Tensor, replies: torch.Tensor,
-    reply_mask: torch.Tensor, temperature: float, chunk: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probs and entropies (replies, tokens) of the response tokens, differentiable; 0 outside the mask.
-
-    `prompts` (replies, prompt tokens) are padded on the left, `replies` (replies, tokens) on the right. The same
-    numbers as one pass over prompt and reply, for less work: each distinct prompt is read once and its keys and values
-    are shared by its replies, and replies of similar length go together (`chunk` at a time), cut to their longest.
-    """
-    distinct, owner = torch.unique(torch.cat([prompts, prompt_mask], dim=1), dim=0, return_inverse=True)
-    width = prompts.shape[1]
-    ids, mask = distinct[:, :width], distinct[:, width:]
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    first = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-                  logits_to_keep=1).logits[:, -1:]
-
-    lengths = reply_mask.sum(dim=1)
-    order, parts = lengths.argsort(stable=True), []
-    for rows in order.split(chunk):
-        longest = max(1, int(lengths[rows].max()))
-        tokens, logits, who = replies[rows, :longest], first.index_select(0, owner[rows]), owner[rows]
-        if longest > 1:
-            shared = DynamicCache(config=model.config)
-            for number, layer in enumerate(cache.layers):
-                shared.update(layer.keys.index_select(0, who), layer.values.index_select(0, who), number)
-            seen = torch.cat([mask[who], mask.new_ones((len(rows), longest - 1))], dim=1)
-            steps = positions[who, -1:] + torch.arange(1, longest, device=tokens.device)
-            rest = model(input_ids=tokens[:, :-1], attention_mask=seen, position_ids=steps, past_key_values=shared,
-                         use_cache=True).logits
-            logits = torch.cat([logits, rest], dim=1)
-        everything = torch.log_softmax(logits.float() / temperature, dim=-1)
-        logps = everything.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        entropies = -(everything.detach().exp() * everything.detach()).sum(-1)
-        pad = (0, replies.shape[1] - longest)
-        parts.append([torch.nn.functional.pad(x * reply_mask[rows, :longest], pad) for x in (logps, entropies)])
-    back = order.argsort()
-    logps, entropies = (torch.cat(part)[back] for part in zip(*parts, strict=True))
-    return logps, entropies
-
-
-def _numbers_only(reward: RewardFunction) -> RewardFunction:
-    """A NaN must stop the run: None says "could not be judged", and TRL would take NaN for that."""
-
-    def checked(**kwargs) -> list[float | None]:
-        values = reward(**kwargs)
-        bad = sum(v is not None and not math.isfinite(v) for v in values)
-        if bad:
-            raise ReinforceError(
-                f"The reward {reward.__name__!r} is not a finite number for {bad} of {len(values)} replies; nothing "
-                f"was trained on them. Check the reward model (or return None when the infrastructure failed)."
-            )
-        return values
-
-    checked.__name__ = reward.__name__
-    return checked
-
-
 class ReinforceTrainer(GRPOTrainer):
-    """`GRPOTrainer` with REINFORCE++ advantages and a sampler that shares prompts.
+    """`GRPOTrainer` with the advantages of `settings.algorithm` and a sampler that shares prompts.
 
     `reward` trains the policy; the functions in `watch` are only measured. One optimiser step is one update, and
     `settings.updates_per_rollout` of them use up a rollout.
@@ -134,11 +56,15 @@ class ReinforceTrainer(GRPOTrainer):
 
     def __init__(self, model, tokenizer, dataset, reward, settings: Reinforce, args: GRPOConfig, watch=(), **kwargs):
         self.settings = settings
+        self.algorithm = ALGORITHMS[settings.algorithm]
         self.seconds: dict[str, float] = {}
+        self.attempt = 0  # of dynamic sampling, within one rollout
+        self.sampled = 0  # replies in the present rollout, those that dynamic sampling dropped included
         self._sampled_logps: torch.Tensor | None = None
         super().__init__(
             model=model, processing_class=tokenizer, train_dataset=dataset, args=args,
-            reward_funcs=[_numbers_only(f) for f in (reward, *watch)], rollout_func=_rollout, **kwargs,
+            reward_funcs=[checked(f, settings.reward_seconds) for f in (reward, *watch)], rollout_func=sample_rollout,
+            **kwargs,
         )
         self.reward_weights = torch.tensor([1.0] + [0.0] * len(watch))
         self.stop = stop_tokens(self.model, tokenizer)
@@ -189,31 +115,86 @@ class ReinforceTrainer(GRPOTrainer):
         )
         return logps, entropies if compute_entropy else None, None
 
-    def _generate_and_score_completions(self, inputs):
+    def _prepare_inputs(self, generation_batch):
+        at = self._step % self.args.steps_per_generation
+        if at == 0 or self._buffered_inputs is None:
+            self._buffered_inputs = self._deal(self._generate_and_score_completions(generation_batch))
+        return self._buffered_inputs[at]
+
+    def _generate_and_score_completions(self, inputs) -> dict[str, torch.Tensor]:
+        """The rollout of all processes, with advantages (replies, tokens)."""
+        self.sampled = 0
         with self.timed("rollout"):
-            batch = super()._generate_and_score_completions(inputs)
+            rollout = self._sample(inputs)
+            if self.algorithm.dynamic_sampling:
+                rollout = self._without_unanimous(rollout)
+        rollout["advantages"] = self.algorithm.advantages(
+            rollout["rewards"], rollout["old_per_token_logps"], rollout["ref_per_token_logps"],
+            rollout["completion_mask"], n=self.num_generations, beta=self.beta,
+        )
+        self._metrics["train"]["sampled"].append(self.sampled)
+        return rollout
+
+    def _sample(self, inputs) -> dict[str, torch.Tensor]:
+        batch = super()._generate_and_score_completions(inputs)
         logps = batch.setdefault("old_per_token_logps", batch["sampling_per_token_logps"])
-        ref_logps, mask = batch.get("ref_per_token_logps", logps), batch["completion_mask"]
-        gathered = [self._gather(x) for x in (logps, ref_logps, mask)]
-        advantages = reinforce_plus_plus_advantages(self._gathered_rewards, *gathered, self.beta)
-        start = self.accelerator.process_index * len(logps)
-        batch["advantages"] = advantages[start : start + len(logps), : logps.shape[1]]
-
-        logps, ref_logps, mask = gathered
-        questions = self._gathered_rewards.view(-1, self.num_generations)
-        low, high = questions.nan_to_num(math.inf).amin(1), questions.nan_to_num(-math.inf).amax(1)
-        metrics = self._metrics["train"]
-        metrics["kl_per_reply"].append(((logps - ref_logps) * mask).sum(1).mean().item())
-        metrics["mixed"].append((high > low).float().mean().item())
+        reference = "ref_per_token_logps" in batch
+        batch.setdefault("ref_per_token_logps", logps)
+        del batch["num_items_in_batch"], batch["advantages"], batch["sampling_per_token_logps"]
+        rollout = {
+            name: self.accelerator.gather(
+                self.accelerator.pad_across_processes(x.contiguous(), dim=1, pad_first=name.startswith("prompt"))
+            )
+            for name, x in batch.items()
+        }
+        rewards = rollout["rewards"] = self._gathered_rewards
+        self.sampled += len(rewards)
+        kl = (rollout["old_per_token_logps"] - rollout["ref_per_token_logps"]) * rollout["completion_mask"]
+        questions, metrics = rewards.view(-1, self.num_generations), self._metrics["train"]
+        if reference:
+            metrics["kl_per_reply"].append(kl.sum(1).mean().item())
+        metrics["mixed"].append(mixed(questions).float().mean().item())
         metrics["unjudged"].append(torch.isnan(questions).float().mean().item())
-        return batch
+        return rollout
 
-    def _gather(self, x: torch.Tensor) -> torch.Tensor:
-        return self.accelerator.gather(self.accelerator.pad_across_processes(x.contiguous(), dim=1))
+    def _without_unanimous(self, rollout: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """DAPO's dynamic sampling (Yu et al. 2025, section 3.2): questions whose replies all have the same reward are
+        replaced by others, until the rollout is full or `RESAMPLING` rollouts were spent on it."""
+        n, wanted = self.num_generations, len(rollout["rewards"])
+        share = wanted // n // self.accelerator.num_processes
+        kept, left = partition(rollout, n)
+        for self.attempt in range(1, RESAMPLING):
+            if len(kept["rewards"]) >= wanted:
+                break
+            seed = hash((self.args.seed, self.rollout, self.attempt))
+            others = torch.randperm(len(self.train_dataset), generator=torch.Generator().manual_seed(seed))
+            mine = others[share * self.accelerator.process_index :][:share].tolist()
+            more, unanimous = partition(self._sample([dict(self.train_dataset[i]) for i in mine for _ in range(n)]), n)
+            kept, left = join([kept, more]), join([left, unanimous])
+        self.attempt = 0
+        return {name: x[:wanted] for name, x in join([kept, left]).items()}
+
+    def _deal(self, rollout: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """The rollout's replies in random order, as one batch per step of this process.
+
+        TRL lets every process shuffle and normalise its own replies, so that an update depends on how many there are.
+        """
+        seed = hash((self.args.seed, self.rollout))
+        order = torch.randperm(len(rollout["rewards"]), generator=torch.Generator().manual_seed(seed))
+        world, pieces = self.accelerator.num_processes, self.args.gradient_accumulation_steps
+        dealt = []
+        for update in order.view(self.settings.updates_per_rollout, -1).to(rollout["rewards"].device):
+            tokens = rollout["completion_mask"][update].sum()
+            for rows in update.view(pieces, world, -1)[:, self.accelerator.process_index]:
+                batch = {name: x[rows] for name, x in rollout.items() if name != "rewards"}
+                # TRL divides what it takes for the tokens of the whole rollout by the number of updates.
+                batch["num_items_in_batch"] = tokens * self.settings.updates_per_rollout
+                dealt.append(batch)
+        return dealt
 
     def _compute_loss(self, model, inputs):
-        # The KL term is in the reward already.
-        beta, self.beta = self.beta, 0.0
+        beta = self.beta
+        self.beta = beta if self.algorithm.kl == "loss" else 0.0  # elsewhere it is in the reward already, or nowhere
         try:
             return super()._compute_loss(model, inputs)
         finally:
@@ -236,45 +217,6 @@ class ReinforceTrainer(GRPOTrainer):
         super().log(logs, start_time)
 
 
-def _rollout(prompts: list, trainer: ReinforceTrainer) -> dict[str, list]:
-    """Sampled replies in TRL's `rollout_func` form; each question arrives repeated once per reply."""
-    n, tokenizer = trainer.num_generations, trainer.processing_class
-    questions = prompts[::n]
-    if [q for q in questions for _ in range(n)] != prompts:
-        raise ReinforceError(
-            f"A process got {len(prompts)} replies to sample, which are not whole questions of {n}; choose "
-            "reinforce.rollout_questions as a multiple of the number of processes."
-        )
-    ids = [tokenizer(render(tokenizer, q), add_special_tokens=False)["input_ids"] for q in questions]
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    training = model.training
-    model.eval()
-    with trainer.timed("generate"):
-        replies = sample_tokens(
-            model, ids, n=n, temperature=trainer.temperature, max_new_tokens=trainer.max_completion_length,
-            batch_size=len(prompts), seed=trainer.args.seed + 1 + trainer.rollout, stop=trainer.stop,
-            pad_id=tokenizer.pad_token_id,
-        )
-    model.train(training)
-    flat = [reply for row in replies for reply in row]
-    trainer._sampled_logps = None
-    if model.dtype == torch.float32:
-        rows = [torch.tensor(reply.logprobs) for reply in flat]
-        trainer._sampled_logps = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
-    return {
-        "prompt_ids": [row for row in ids for _ in range(n)],
-        "completion_ids": [reply.ids for reply in flat],
-        "logprobs": [reply.logprobs for reply in flat],
-    }
-
-
-def question_order(questions: int, needed: int, seed: int) -> list[int]:
-    """`needed` indices: random passes over all questions, one after the other."""
-    generator = torch.Generator().manual_seed(seed)
-    passes = -(-needed // questions)
-    return torch.cat([torch.randperm(questions, generator=generator) for _ in range(passes)])[:needed].tolist()
-
-
 def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torch.device, dtype: str) -> GRPOConfig:
     """AceCoder's settings in TRL's words. TRL's own defaults fit another algorithm and a GPU."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
@@ -285,16 +227,22 @@ def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torc
             f"A rollout of {settings.rollout_questions} x {settings.samples_per_question} replies cannot be split into "
             f"{settings.updates_per_rollout} updates on {processes} processes; change reinforce.updates_per_rollout."
         )
+    at_once = next(size for size in range(min(per_update, settings.micro_batch), 0, -1) if per_update % size == 0)
+    pieces, algorithm = per_update // at_once, ALGORITHMS[settings.algorithm]
     on_gpu = device.type != "cpu"
     return GRPOConfig(
         output_dir=str(folder), seed=seed, use_cpu=not on_gpu, report_to="none", disable_tqdm=True,
         bf16=on_gpu and dtype == "bfloat16", gradient_checkpointing=on_gpu, dataloader_pin_memory=on_gpu,
-        max_steps=settings.steps * settings.updates_per_rollout, steps_per_generation=settings.updates_per_rollout,
-        per_device_train_batch_size=per_update, num_generations=settings.samples_per_question, num_iterations=1,
+        max_steps=settings.steps * settings.updates_per_rollout,
+        per_device_train_batch_size=at_once, gradient_accumulation_steps=pieces,
+        steps_per_generation=settings.updates_per_rollout * pieces,
+        num_generations=settings.samples_per_question, num_iterations=1,
         max_completion_length=settings.max_new_tokens, temperature=settings.temperature, shuffle_dataset=False,
         learning_rate=settings.learning_rate, lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": 0.1}, warmup_steps=0.03, adam_beta2=0.95, weight_decay=0.0,
-        max_grad_norm=1.0, beta=settings.beta, epsilon=settings.epsilon, loss_type="bnpo", scale_rewards="none",
+        max_grad_norm=1.0, beta=0.0 if algorithm.kl == "none" else settings.beta, use_bias_correction_kl=False,
+        epsilon=settings.epsilon, epsilon_high=algorithm.clip_higher or settings.epsilon, loss_type=algorithm.loss,
+        mask_truncated_completions=algorithm.drop_truncated, scale_rewards="none",
         logging_steps=settings.updates_per_rollout, save_total_limit=2, save_strategy="steps",
         save_steps=settings.updates_per_rollout * settings.eval_every,  # a resumed run must start with a rollout
     )

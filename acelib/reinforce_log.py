@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
 from transformers import TrainerCallback
@@ -14,7 +15,7 @@ from acelib.schema import Problem
 
 Measure = Callable[[Any, Any], dict[str, float]]
 PHASES = ("generate", "reward", "reference", "update", "evaluate")
-PATIENCE = 5  # rollouts without any signal before the run says so
+PATIENCE = 5  # rollouts without any signal before the run says so, and over which the KL is averaged
 
 
 def held_out_pass_rate(
@@ -66,6 +67,13 @@ class Watch(TrainerCallback):
                 trainer._metrics["train"][f"held_out/{name}"].append(value)
             model.train()
 
+    def _too_far(self, state) -> bool:
+        if not self.settings.max_kl:
+            return False
+        before = [entry["kl_per_reply"] for entry in state.log_history if "kl_per_reply" in entry]
+        recent = [*before, fmean(self.trainer._metrics["train"]["kl_per_reply"])][-PATIENCE:]
+        return len(recent) == PATIENCE and fmean(recent) > self.settings.max_kl
+
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step == 0:
             self._look()
@@ -75,7 +83,9 @@ class Watch(TrainerCallback):
         if state.global_step % self.settings.updates_per_rollout:
             return
         done = self.trainer.rollout
-        if done % self.settings.eval_every == 0 or done == self.settings.steps:
+        if self._too_far(state):
+            control.should_training_stop = True
+        if done % self.settings.eval_every == 0 or done == self.settings.steps or control.should_training_stop:
             self._look()
         if self.progress is not None:
             self.progress(done, self.settings.steps)
@@ -98,7 +108,8 @@ def log_rows(history: Sequence[dict[str, float]], updates_per_rollout: int) -> l
     names = {
         "reward": "reward", "reward_std": "reward_std", "kl": "kl_per_reply", "entropy": "entropy",
         "length": "completions/mean_length", "truncated": "completions/clipped_ratio", "mixed": "mixed",
-        "unjudged": "unjudged", "clip_fraction": "clip_ratio/region_mean", "loss": "loss", "grad_norm": "grad_norm",
+        "unjudged": "unjudged", "clip_fraction": "clip_ratio/region_mean", "sampled": "sampled",
+        "loss": "loss", "grad_norm": "grad_norm",
         "learning_rate": "learning_rate", "pass_at_1": "held_out/pass_at_1", "greedy": "held_out/greedy",
         "test_pass_rate": "held_out/test_pass_rate",
     }

@@ -5,16 +5,28 @@ training set (here `problem_id`), and returns one float per reply, or None when 
 program that fails is worth 0: only a failure of the machinery is None.
 """
 
+import ast
+import math
+import re
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from acelib.errors import CourseError
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
 from acelib.reward_model import score
 from acelib.schema import Problem
 
 RewardFunction = Callable[..., list[float | None]]
+ONE_BLOCK = re.compile(r"```(?:python)?\n(?:(?!```).)*\n```", re.S)
+
+
+class RewardError(CourseError):
+    """A reward that must not be trained on, or that does not come."""
 
 
 def judge_replies(
@@ -73,3 +85,90 @@ def model_reward(model: Any, tokenizer: Any, batch_size: int) -> RewardFunction:
 
     reward.__name__ = "reward_model"
     return reward
+
+
+def gated(reward: RewardFunction, problems: Sequence[Problem]) -> RewardFunction:
+    """`reward`, but a reply without a program that parses and defines the question's function is worth no more than the
+    worst reply to its question. (A reward model's scores have no zero that one could give instead.)"""
+    names = {problem.id: problem.entry_point for problem in problems}
+
+    def guarded(completions, problem_id, **rest) -> list[float | None]:
+        values = reward(completions=completions, problem_id=problem_id, **rest)
+        lowest: dict[str, float] = {}
+        for one, value in zip(problem_id, values, strict=True):
+            if value is not None:
+                lowest[one] = min(value, lowest.get(one, math.inf))
+        sound = [defines(text, names[one]) for text, one in zip(_texts(completions), problem_id, strict=True)]
+        return [value if good or value is None else lowest[one]
+                for value, good, one in zip(values, sound, problem_id, strict=True)]
+
+    guarded.__name__ = f"gated_{reward.__name__}"
+    return guarded
+
+
+def with_format(reward: RewardFunction, problems: Sequence[Problem], weight: float = 0.1) -> RewardFunction:
+    """`reward` plus `weight` when the reply is one closed code block, with nothing around it, that defines the
+    question's function."""
+    names = {problem.id: problem.entry_point for problem in problems}
+
+    def rewarded(completions, problem_id, **rest) -> list[float | None]:
+        values = reward(completions=completions, problem_id=problem_id, **rest)
+        tidy = [bool(ONE_BLOCK.fullmatch(text.strip())) and defines(text, names[one])
+                for text, one in zip(_texts(completions), problem_id, strict=True)]
+        return [None if value is None else value + weight * good for value, good in zip(values, tidy, strict=True)]
+
+    rewarded.__name__ = f"{reward.__name__}_format"
+    return rewarded
+
+
+def defines(reply: str, entry_point: str) -> bool:
+    """Whether the program in a reply parses and defines the function that the question asks for; nothing is run."""
+    program = extract_program(reply, entry_point)
+    return program is not None and any(
+        isinstance(node, ast.FunctionDef) and node.name == entry_point for node in ast.parse(program).body
+    )
+
+
+@contextmanager
+def _time_limit(seconds: float, what: str):
+    """Interrupts the main thread after `seconds`; elsewhere there is nothing that could be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    late = threading.Event()
+
+    def interrupt():
+        late.set()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    timer = threading.Timer(seconds, interrupt)
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not late.is_set():
+            raise
+        raise RewardError(
+            f"{what} gave no answer within {seconds:g} s (reinforce.reward_seconds); mend it and start again, the run "
+            "goes on from its last checkpoint."
+        ) from None
+    finally:
+        timer.cancel()
+
+
+def checked(reward: RewardFunction, seconds: float) -> RewardFunction:
+    """A NaN must stop the run: None says "could not be judged", and TRL would take NaN for that. So must silence."""
+
+    def guarded(**kwargs) -> list[float | None]:
+        with _time_limit(seconds, f"The reward {reward.__name__!r}"):
+            values = reward(**kwargs)
+        bad = sum(v is not None and not math.isfinite(v) for v in values)
+        if bad:
+            raise RewardError(
+                f"The reward {reward.__name__!r} is not a finite number for {bad} of {len(values)} replies; nothing "
+                f"was trained on them. Check the reward model (or return None when the infrastructure failed)."
+            )
+        return values
+
+    guarded.__name__ = reward.__name__
+    return guarded

@@ -2,30 +2,33 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 
 import pytest
 import torch
 from tiny_models import save_tiny_policy, tiny_policy
 
+from acelib.advantages import reinforce_plus_plus_advantages
 from acelib.judge import Report, Verdict
+from acelib.logprobs import response_logps
 from acelib.models import ModelError, load_policy, load_tokenizer
 from acelib.profiles import Reinforce
 from acelib.reinforce import (
     LOG_FILE,
     ReinforceError,
     make_trainer,
-    question_order,
-    reinforce_plus_plus_advantages,
-    response_logps,
     train,
     trainer_arguments,
 )
 from acelib.reinforce_log import held_out_pass_rate
+from acelib.rewards import RewardError
+from acelib.rollouts import question_order
 from acelib.schema import Problem
 
 SETTINGS = Reinforce(
-    learning_rate=3e-3, beta=0.05, epsilon=0.2, rollout_questions=3, samples_per_question=4, steps=4,
-    updates_per_rollout=2, temperature=0.9, max_new_tokens=8, eval_every=2, eval_questions=4,
+    algorithm="reinforce++", learning_rate=3e-3, beta=0.05, epsilon=0.2, rollout_questions=3, samples_per_question=4,
+    steps=4, updates_per_rollout=2, micro_batch=6, temperature=0.9, max_new_tokens=8, max_kl=0.0, reward_seconds=60.0,
+    eval_every=2, eval_questions=4,
 )  # fmt: skip
 PROBLEMS = [Problem(f"p{i}", "Sort " + "x" * i, "solve", ("assert solve(1) == 1",)) for i in range(5)]
 
@@ -206,6 +209,7 @@ def test_an_update_equals_an_independent_loop(policy, tmp_path, shares):
     loss = torch.stack(terms).mean()
     loss.backward()
     trainer.current_gradient_accumulation_steps = 1  # set by `Trainer.train`
+    batch["num_items_in_batch"] = batch["completion_mask"].sum() * SETTINGS.updates_per_rollout
     found = trainer._compute_loss(trainer.model, batch)
     found.backward()
     assert clipped > 5
@@ -319,7 +323,7 @@ def test_nan_reward_stops_the_run(policy, tmp_path):
     def divided_by_zero(completions, **_):
         return [float("nan")] * len(completions)
 
-    with pytest.raises(ReinforceError, match="'divided_by_zero' is not a finite number for 12 of 12"):
+    with pytest.raises(RewardError, match="'divided_by_zero' is not a finite number for 12 of 12"):
         train(policy, PROBLEMS, divided_by_zero, tmp_path / "out", tmp_path / "s", **options())
     assert not (tmp_path / "out").exists()
 
@@ -363,3 +367,136 @@ def test_question_order_repeats_nothing_within_a_pass():
     assert len(order) == 13
     assert sorted(order[:5]) == sorted(order[5:10]) == [0, 1, 2, 3, 4] and len(set(order[10:])) == 3
     assert order == question_order(5, 13, seed=1) != question_order(5, 13, seed=2)
+
+
+# --- the other algorithms -------------------------------------------------------------------------
+
+
+def in_updates(trainer, policy, how):
+    """Loss and gradient of one update after the policy has moved, and a copy of the policy for a loop of our own."""
+    batch = one_rollout(trainer)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(0.02 * torch.cos(torch.arange(parameter.numel()).view_as(parameter).float()))
+    new = load_policy(policy, device="cpu")
+    new.load_state_dict(trainer.model.state_dict())
+    trainer.current_gradient_accumulation_steps = 1
+    batch["num_items_in_batch"] = batch["completion_mask"].sum() * SETTINGS.updates_per_rollout
+    loss = trainer._compute_loss(trainer.model, batch)
+    ours = how(batch, new)
+    loss.backward()
+    ours.backward()
+    assert loss.item() == pytest.approx(ours.item(), abs=1e-5)
+    for a, b in zip(trainer.model.parameters(), new.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-5 * max(1.0, b.grad.abs().max().item()))
+
+
+def token_terms(batch, new, i, low, high, beta):
+    """Clipped objective and k3 penalty of each token of reply i."""
+    prompt, reply = sequences(batch, i)
+    logps = plain_logps(new, prompt, reply)
+    ratio = torch.exp(logps - batch["old_per_token_logps"][i, : len(reply)])
+    a = batch["advantages"][i, : len(reply)]
+    gap = batch["ref_per_token_logps"][i, : len(reply)] - logps
+    return -torch.minimum(ratio * a, ratio.clamp(1 - low, 1 + high) * a) + beta * (gap.exp() - gap - 1)
+
+
+def test_grpo_averages_over_replies_and_has_its_penalty_in_the_loss(policy, tmp_path):
+    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="grpo"))
+    in_updates(trainer, policy, lambda batch, new: torch.stack(
+        [token_terms(batch, new, i, 0.2, 0.2, SETTINGS.beta).mean() for i in range(12)]).mean())
+
+
+def test_dr_grpo_divides_by_a_constant(policy, tmp_path):
+    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dr_grpo"))
+    in_updates(trainer, policy, lambda batch, new: sum(
+        token_terms(batch, new, i, 0.2, 0.2, SETTINGS.beta).sum() for i in range(12)) / (12 * SETTINGS.max_new_tokens))
+
+
+def test_dapo_clips_higher_without_penalty(policy, tmp_path):
+    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
+    assert trainer.ref_model is None
+    in_updates(trainer, policy, lambda batch, new: torch.cat(
+        [token_terms(batch, new, i, 0.2, 0.28, 0.0) for i in range(12) if batch["completion_mask"][i].any()]).mean())
+
+
+def test_dapo_drops_replies_that_were_cut_off(policy, tmp_path):
+    batch = one_rollout(make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dapo")))
+    ended = (batch["completion_ids"] == load_tokenizer(policy).eos_token_id).any(dim=1)
+    assert torch.equal(batch["completion_mask"].any(dim=1), ended) and not ended.all()
+
+
+def test_dynamic_sampling_replaces_questions_without_a_difference(policy, tmp_path):
+    def splits_two(completions, problem_id, **_):
+        return [float(one in ("p0", "p1") and i % 2) for i, one in enumerate(problem_id)]
+
+    trainer = make_trainer(policy, PROBLEMS, splits_two, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
+    batch = one_rollout(trainer)
+    groups = batch["rewards"].view(3, 4)
+    assert (groups.amax(1) > groups.amin(1)).all()
+    assert batch["prompt_ids"].shape[0] == batch["advantages"].shape[0] == 12
+    metrics = trainer._metrics["train"]
+    assert metrics["sampled"] == [12 * len(metrics["mixed"])] and metrics["sampled"][0] > 12
+    again = one_rollout(make_trainer(policy, PROBLEMS, splits_two, tmp_path,
+                                     **options(algorithm="dapo", max_new_tokens=60)))
+    assert torch.equal(batch["completion_ids"], again["completion_ids"])
+
+
+def test_dynamic_sampling_gives_up_without_losing_the_rollout(policy, tmp_path):
+    def same(completions, **_):
+        return [1.0] * len(completions)
+
+    trainer = make_trainer(policy, PROBLEMS, same, tmp_path, **options(algorithm="dapo"))
+    batch = one_rollout(trainer)
+    assert len(batch["rewards"]) == 12 and not batch["advantages"].any()
+    assert trainer._metrics["train"]["sampled"] == [48]
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce++", "rloo", "dr_grpo"])
+def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
+    folders = {}
+    for size in (6, 2):
+        folders[size] = tmp_path / f"{size}"
+        train(policy, PROBLEMS, wordy, folders[size], tmp_path / f"s{size}",
+              **options(algorithm=algorithm, micro_batch=size, steps=2))
+    a, b = (load_policy(folder, device="cpu").state_dict() for folder in folders.values())
+    assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a)
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def test_training_stops_when_the_policy_is_too_far_away(policy, tmp_path):
+    drift = dict(steps=12, learning_rate=1e-2, beta=1e-6, eval_every=100)
+    rows = train(policy, PROBLEMS, wordy, tmp_path / "a", tmp_path / "sa", measure=measure, **options(**drift))
+    kl = [row["kl"] for row in rows[1:]]
+    means = [sum(kl[i - 5 : i]) / 5 for i in range(5, 13)]
+    limit = (means[2] + means[3]) / 2
+    stop = next(i for i, mean in enumerate(means, start=5) if mean > limit)
+    cut = train(policy, PROBLEMS, wordy, tmp_path / "b", tmp_path / "sb", measure=measure,
+                **options(max_kl=limit, **drift))
+    assert len(cut) - 1 == stop < 12
+    assert cut[-1]["pass_at_1"] is not None and [row["kl"] for row in cut[1:]] == kl[:stop]
+
+
+def test_a_reward_that_hangs_stops_the_run(policy, tmp_path):
+    def hangs(completions, **_):
+        time.sleep(60)
+
+    with pytest.raises(RewardError, match="'hangs' gave no answer within 0.3 s"):
+        train(policy, PROBLEMS, hangs, tmp_path / "out", tmp_path / "s", **options(reward_seconds=0.3))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reward_that_raises_shows_its_own_error_and_keeps_the_checkpoints(policy, tmp_path):
+    calls = []
+
+    def breaks(completions, **_):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError("the reward server is gone")
+        return wordy(completions)
+
+    with pytest.raises(OSError, match="reward server is gone"):
+        train(policy, PROBLEMS, breaks, tmp_path / "out", tmp_path / "s", **options())
+    assert (tmp_path / "s" / "checkpoint-4" / "trainer_state.json").is_file()

@@ -3,7 +3,7 @@ from tiny_models import save_tiny_reward_model
 
 from acelib.judge import Judge, Report, Verdict
 from acelib.reward_model import load_reward_model, score
-from acelib.rewards import judge_replies, model_reward, pass_rate_reward, rule_reward
+from acelib.rewards import gated, judge_replies, model_reward, pass_rate_reward, rule_reward, with_format
 from acelib.schema import Problem
 
 PROBLEM = Problem("p", "Double x.", "solve", ("assert solve(1) == 2", "assert solve(2) == 4", "assert solve(0) == 0"))
@@ -71,3 +71,41 @@ def test_reward_model_scores_replies(tmp_path):
     values = model_reward(model, tokenizer, 2)(prompts=prompts, completions=completions(GOOD, PARTLY, GOOD))
     assert values == pytest.approx(score(model, tokenizer, ["Double x."] * 3, [GOOD, PARTLY, GOOD], 8), abs=1e-5)
     assert values[0] == values[2] != values[1]
+
+
+def numbered(completions, **_):
+    return [float(i) for i in range(len(completions))]
+
+
+GATE = [Problem("p", "?", "f", ("assert f(1) == 2",)), Problem("q", "?", "g", ("assert g(1) == 2",))]
+
+
+def test_a_gated_reward_gives_nothing_that_does_not_define_the_function_more_than_the_worst():
+    found = gated(numbered, GATE)(
+        completions=completions("def f(x): return 1", "```python\ndef h(x): return 1\n```", "", "def g(x): return 1",
+                            "def g(:", "def g(x): pass"),
+        problem_id=["p", "p", "p", "q", "q", "q"],
+    )
+    assert found == [0.0, 0.0, 0.0, 3.0, 3.0, 5.0]
+
+
+def test_a_gate_leaves_missing_rewards_missing():
+    def unjudged(completions, **_):
+        return [None, 2.0, 1.0]
+
+    asked = completions("nothing", "nothing", "def f(x): return 1")
+    found = gated(unjudged, GATE)(completions=asked, problem_id=["p"] * 3)
+    assert found == [None, 1.0, 1.0]
+
+
+def test_the_format_term_wants_one_closed_block_that_defines_the_function():
+    def ones(completions, **_):
+        return [1.0] * (len(completions) - 1) + [None]
+
+    good = "```python\ndef f(x):\n    return x\n```"
+    found = with_format(ones, GATE, weight=0.25)(
+        completions=completions(good, f"Here you are:\n{good}", "def f(x): return x", good[:-3], good * 2, good),
+        problem_id=["p"] * 6,
+    )
+    assert found == [1.25, 1.0, 1.0, 1.0, 1.0, None]
+    assert with_format(ones, GATE).__name__ == "ones_format" and gated(ones, GATE).__name__ == "gated_ones"

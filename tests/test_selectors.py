@@ -7,8 +7,8 @@ from tiny_models import tiny_policy
 
 from acelib.__main__ import main
 from acelib.judge import Judge, Report, Verdict
+from acelib.logprobs import response_logps
 from acelib.models import ModelError, left_pad, render
-from acelib.reinforce import response_logps
 from acelib.reward_model import right_pad
 from acelib.schema import SchemaError, read_rows
 from acelib.selection import expected_best
