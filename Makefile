@@ -19,7 +19,7 @@ COURSE = $(PY) -m acelib course --profile $(PROFILE) $(if $(FROM),--from $(FROM)
 	$(if $(SEED),--set seed=$(SEED)) $(foreach one,$(SET),--set $(one)) $(if $(RUN_DIR),--run-dir $(RUN_DIR)) \
 	$(if $(FORCE),--force)
 
-.PHONY: help install course test lint notebooks pocket-models bench clean distclean
+.PHONY: help install course test lint notebooks pocket-models bench grid clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -54,6 +54,9 @@ notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks
 	$(PY) -m acelib course
 	$(PY) -m acelib course --only A1
 	$(PY) -m acelib refresh
+
+grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (an hour; PROFILE= RUN_DIR=)
+	$(PY) -m acelib grid --profile $(PROFILE) $(if $(RUN_DIR),--run-dir $(RUN_DIR))
 
 pocket-models: $(VENV)/.installed  ## Retrain the pocket models from nothing (up to 90 minutes on 2 cores)
 	$(PY) -m acelib.pocket.train

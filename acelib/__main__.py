@@ -1,4 +1,4 @@
-"""Command line: `python -m acelib course | scorecard | rank | lint | refresh`."""
+"""Command line: `python -m acelib course | scorecard | rank | grid | lint | refresh`."""
 
 import argparse
 import signal
@@ -38,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
                       "acelib.selectors.read_recorded)")
     rank.add_argument("target", type=Path, help=".jsonl to write, with every selector's scores and pick")
     rank.add_argument("--workers", type=int, default=1, help="sandboxes at a time")
+    grid = commands.add_parser("grid", help="train rewards, algorithms and reward models side by side (notebook 08)")
+    grid.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
+    grid.add_argument("--run-dir", type=Path, help="a finished run to start from (default: runs/<profile>)")
+    grid.add_argument("--only", choices=("rl", "rm"), help="only the policies, or only the reward models")
+    grid.add_argument("--processes", type=int, default=2, help="trainings at a time, with one thread each")
+    grid.add_argument("--to", type=Path, help="folder for the tables (default: data/grid)")
     commands.add_parser("lint", help="check the rules for notebooks")
     refresh = commands.add_parser("refresh", help="copy the outputs of a run into the committed notebooks")
     refresh.add_argument("run_dir", type=Path, nargs="?", help="default: runs/pocket")
@@ -83,6 +89,16 @@ def _rank(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _grid(asked: argparse.Namespace) -> int:
+    from acelib.grid import PUBLISHED, run_grid
+    from acelib.profiles import ROOT, load_profile
+
+    run_dir = asked.run_dir or ROOT / "runs" / load_profile(asked.profile).name
+    for path in run_grid(asked.profile, run_dir, asked.only, asked.processes, asked.to or PUBLISHED):
+        print(path)
+    return 0
+
+
 def _lint(asked: argparse.Namespace) -> int:
     from acelib.lint import lint
 
@@ -104,7 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     contain()
     try:
-        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "lint": _lint, "refresh": _refresh}
+        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "grid": _grid, "lint": _lint,
+               "refresh": _refresh}
         return run[asked.command](asked)
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)
