@@ -61,22 +61,19 @@ def evaluate(
                              log=scratch / f"{name}-greedy.jsonl", **common)
     sampled = sample_programs(model, tokenizer, problems, n=samples, temperature=temperature, top_p=top_p, seed=seed,
                               log=scratch / f"{name}-sampled.jsonl", progress=progress, **common)
-    # A policy repeats itself: each distinct program of a question is run once.
-    distinct = {(program.problem_id, program.text): program for program in greedy + sampled}
-    reports = judge_programs(judge, problems, list(distinct.values()))
-    rates = {key: float(report.pass_rate) for key, report in zip(distinct, reports, strict=True)}
+    rates = [float(report.pass_rate) for report in judge_programs(judge, problems, greedy + sampled)]
     rows = []
-    for number, (problem, first) in enumerate(zip(problems, greedy, strict=True)):
-        mine = sampled[number * samples : (number + 1) * samples]
-        passed = [rates[problem.id, program.text] for program in mine]
+    for number, problem in enumerate(problems):
+        mine = slice(number * samples, (number + 1) * samples)
+        passed = rates[len(greedy) :][mine]
         rows.append({
             "id": problem.id,
             "question": problem.question,
             "model": name,
-            "greedy": rates[problem.id, first.text] == 1.0,
+            "greedy": rates[number] == 1.0,
             "correct": [rate == 1.0 for rate in passed],
             "pass_rate": passed,
-            "completions": [program.reply for program in mine],
+            "completions": [program.reply for program in sampled[mine]],
         })
     return rows
 

@@ -17,9 +17,10 @@ from typing import Any
 
 from acelib.errors import CourseError
 from acelib.extraction import extract_program
-from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
+from acelib.judge import Judge, Report
 from acelib.reward_model import score
-from acelib.schema import Problem
+from acelib.sampling import judge_programs
+from acelib.schema import Problem, Program
 
 RewardFunction = Callable[..., list[float | None]]
 ONE_BLOCK = re.compile(r"```(?:python)?\n(?:(?!```).)*\n```", re.S)
@@ -32,24 +33,16 @@ class RewardError(CourseError):
 def judge_replies(
     judge: Judge, problems: dict[str, Problem], problem_ids: Sequence[str], replies: Sequence[str]
 ) -> list[Report | None]:
-    """One report per reply, None where the judge itself failed. A program that was sampled twice runs once.
-
-    Programs get the same prelude as in `judge_programs`: what evaluation accepts, training has to accept.
-    """
+    """One report per reply, None where the judge itself failed."""
     programs = [
-        (problem_id, extract_program(reply, problems[problem_id].entry_point))
+        Program(problem_id, extract_program(reply, problems[problem_id].entry_point), "", reply)
         for problem_id, reply in zip(problem_ids, replies, strict=True)
     ]
-    distinct = list(dict.fromkeys(programs))
     try:
-        reports = judge.run(
-            [Submission(program=text, tests=problems[one].tests, prelude=LLM_PRELUDE) for one, text in distinct]
-        )
+        return judge_programs(judge, problems.values(), programs)
     except OSError as error:  # no memory or processes left: the programs are not to blame
         warnings.warn(f"The judge failed ({error}); {len(replies)} replies stay unjudged.", stacklevel=2)
         return [None] * len(replies)
-    found = dict(zip(distinct, reports, strict=True))
-    return [found[program] for program in programs]
 
 
 def _texts(completions: Sequence[Any]) -> list[str]:

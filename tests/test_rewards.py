@@ -45,11 +45,11 @@ def test_training_accepts_what_evaluation_accepts():
         assert rule_reward(judge, [PROBLEM])(completions=completions(forgot_the_import), problem_id=["p"]) == [1.0]
 
 
-def test_a_program_is_run_once_however_often_it_is_sampled():
-    judge = CountingJudge()
-    other = Problem("q", "Double y.", "solve", PROBLEM.tests)
-    reports = judge_replies(judge, {"p": PROBLEM, "q": other}, ["p", "p", "q"], [GOOD, GOOD, GOOD])
-    assert len(judge.seen) == 2 and len(reports) == 3
+def test_reports_belong_to_the_replies_of_their_questions():
+    other = Problem("q", "Double y.", "solve", ("assert solve(1) == 3",))
+    with Judge(workers=1) as judge:
+        reports = judge_replies(judge, {"p": PROBLEM, "q": other}, ["p", "q", "p"], [GOOD, GOOD, PARTLY])
+    assert [report.pass_rate for report in reports] == pytest.approx([1.0, 0.0, 2 / 3])
 
 
 def test_a_question_without_tests_is_worth_nothing():
