@@ -40,7 +40,7 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(PY) -m pip install -r requirements-test.txt
 	@touch $@
 
-course: $(VENV)/.installed  ## Run notebooks 00-07 and write runs/<profile>/report.html (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
+course: $(VENV)/.installed  ## Run notebooks 00-08 and write runs/<profile>/report.html (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
 	@$(COURSE)
 
 lint: $(VENV)/.installed-test  ## ruff and the notebook rules

@@ -1,4 +1,4 @@
-"""Command line: `python -m acelib course | scorecard | rank | grid | lint | refresh`."""
+"""Command line: `python -m acelib course | scorecard | rank | grid | plan | lint | refresh`."""
 
 import argparse
 import signal
@@ -44,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--only", choices=("rl", "rm"), help="only the policies, or only the reward models")
     grid.add_argument("--processes", type=int, default=2, help="trainings at a time, with one thread each")
     grid.add_argument("--to", type=Path, help="folder for the tables (default: data/grid)")
+    plan = commands.add_parser("plan", help="stages, hours, memory and dollars of a profile, computed")
+    plan.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
     commands.add_parser("lint", help="check the rules for notebooks")
     refresh = commands.add_parser("refresh", help="copy the outputs of a run into the committed notebooks")
     refresh.add_argument("run_dir", type=Path, nargs="?", help="default: runs/pocket")
@@ -99,6 +101,14 @@ def _grid(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _plan(asked: argparse.Namespace) -> int:
+    from acelib.plan import plan
+    from acelib.profiles import load_profile
+
+    print(plan(load_profile(asked.profile)))
+    return 0
+
+
 def _lint(asked: argparse.Namespace) -> int:
     from acelib.lint import lint
 
@@ -120,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     contain()
     try:
-        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "grid": _grid, "lint": _lint,
+        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "grid": _grid, "plan": _plan, "lint": _lint,
                "refresh": _refresh}
         return run[asked.command](asked)
     except CourseError as error:

@@ -153,6 +153,22 @@ class JudgeLimits:
 
 
 @dataclass(frozen=True)
+class Plan:
+    gpus: int = within(0, 4096)
+    gpu: str
+    gpu_memory_gb: float = within(0, 1024)
+    gpu_tflops: float = within(0, 100_000, above=True)  # dense bf16 peak of one
+    training_utilisation: float = within(0, 1, above=True)
+    generation_utilisation: float = within(0, 1, above=True)
+    dollars_per_gpu_hour: float = within(0, 1000)
+    question_tokens: int = within(1, 100_000)
+    program_tokens: int = within(1, 100_000)
+    reply_tokens: int = within(1, 100_000)
+    questions_kept: float = within(0, 1)
+    questions_with_pairs: float = within(0, 1)
+
+
+@dataclass(frozen=True)
 class Profile:
     name: str
     seed: int = within(0, 2**31 - 1)
@@ -169,6 +185,7 @@ class Profile:
     reinforce: Reinforce
     evaluation: Evaluation
     judge: JudgeLimits
+    plan: Plan
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `load_profile` reads back from YAML."""
