@@ -81,6 +81,7 @@ def policies() -> list[Policy]:
         ]
         cells += [Policy("rule", questions=choice, seed=seed) for choice in CHOICES[1:]]
         cells += [Policy("reward_model", steps=LONG, max_kl=limit, seed=seed) for limit in (0.0, MAX_KL)]
+        cells.append(Policy("rule", steps=LONG, seed=seed))
     return cells
 
 

@@ -248,7 +248,8 @@ def measure(model, tokenizer):
     return {"pass_at_1": model.lm_head.weight.abs().sum().item(), "greedy": 0.0, "test_pass_rate": 0.0}
 
 
-def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path):
+@pytest.mark.parametrize("killed_in", [1, 2, 3, 4])
+def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in):
     class Killed(BaseException):
         pass
 
@@ -256,7 +257,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path):
 
     def killer(completions, **kwargs):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == killed_in:
             raise Killed
         return wordy(completions)
 
@@ -266,10 +267,11 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path):
     arguments = dict(measure=measure, progress=lambda done, total: seen.append((done, total)), **options())
     with pytest.raises(Killed):
         train(policy, PROBLEMS, killer, tmp_path / "cut", tmp_path / "b", **arguments)
-    assert seen == [(1, 4), (2, 4), (3, 4)]
+    assert seen == [(done, 4) for done in range(1, killed_in)]
     (tmp_path / "b" / "checkpoint-99").mkdir()  # what a kill in the middle of saving leaves behind
     again = train(policy, PROBLEMS, wordy, tmp_path / "cut", tmp_path / "b", **arguments)
-    assert seen == [(1, 4), (2, 4), (3, 4), (3, 4), (4, 4)]
+    kept = (killed_in - 1) // 2 * 2  # a checkpoint is saved every second rollout
+    assert seen[killed_in - 1 :] == [(done, 4) for done in range(kept + 1, 5)]
     assert without_seconds(again) == without_seconds(whole)
     a, b = (load_policy(tmp_path / name, device="cpu").state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(a[key], b[key]) for key in a)
