@@ -226,3 +226,10 @@ def test_scores_and_losses_that_are_no_numbers_are_errors(tmp_path):
 def test_a_policy_is_not_mistaken_for_a_reward_model(tmp_path):
     with pytest.raises(RewardModelError, match="is no reward model"):
         load_reward_model(save_tiny_policy(tmp_path / "policy"))
+
+
+def test_a_batch_that_processes_cannot_share_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    base = save_tiny_policy(tmp_path / "base")
+    with pytest.raises(RewardModelError, match="4 questions cannot be shared by 3 processes"):
+        train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
