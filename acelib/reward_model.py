@@ -40,6 +40,15 @@ def bradley_terry_loss(scores: torch.Tensor, pairs: torch.Tensor, n: int) -> tor
     return -F.logsigmoid(chosen - rejected).sum() / (n * (n - 1))
 
 
+def regression_loss(scores: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+    """The ablation beside Eq. 1: squared error of sigmoid(score) against the pass rate, both (programs,).
+
+    The sigmoid, because a pass rate lies in [0, 1] and a plain score would have to end exactly there: bounded targets
+    then cost no scale, and scores stay the logits that every later stage ranks by.
+    """
+    return (torch.sigmoid(scores) - rates).square().mean()
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], programs: Sequence[str]) -> list[list[int]]:
     """Token ids of [user: prompt, assistant: program] under the model's own chat template."""
     conversations = [
@@ -59,8 +68,8 @@ def is_held_out(problem_id: str, fraction: float) -> bool:
 
 
 def question_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[dict]:
-    """One row per question: `sequences`, the token ids of its distinct programs, and `pairs`, rows (chosen, rejected)
-    of indices into them.
+    """One row per question: `sequences`, the token ids of its distinct programs, `rates`, their pass rates, and
+    `pairs`, rows (chosen, rejected) of indices into both.
 
     Raises RewardModelError when a program with its question is longer than `max_length` tokens. (TRL drops such
     pairs without a word, LLaMA-Factory cuts them; both hide that the model never sees the end of a program.)
@@ -70,10 +79,11 @@ def question_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max
         grouped.setdefault((pair.problem_id, pair.instruction), []).append(pair)
     rows = []
     for (problem_id, instruction), group in grouped.items():
-        texts = dict.fromkeys(text for pair in group for text in (pair.chosen, pair.rejected))
-        index = {text: i for i, text in enumerate(texts)}
+        rates = {text: rate for pair in group for text, rate in
+                 ((pair.chosen, pair.chosen_rate), (pair.rejected, pair.rejected_rate))}
+        index = {text: i for i, text in enumerate(rates)}
         sequences = encode(tokenizer, [instruction] * len(index), list(index))
-        rows.append({"id": problem_id, "sequences": sequences,
+        rows.append({"id": problem_id, "sequences": sequences, "rates": list(rates.values()),
                      "pairs": [[index[pair.chosen], index[pair.rejected]] for pair in group]})
     lengths = [len(sequence) for row in rows for sequence in row["sequences"]]
     long = sum(length > max_length for length in lengths)
@@ -143,13 +153,14 @@ class QuestionRewardTrainer(RewardTrainer):
     The stock trainer encodes a program again for every pair it appears in. Here each distinct program is encoded once
     and all pairs of its question are read off the scores: the same gradient for less work. The loss is the mean of
     Eq. 1 over the questions of the batch, however many processes and passes share it; `n` is the number of programs
-    sampled per question. The dataset has the columns of `question_rows`.
+    sampled per question. With `loss="regression"` the same programs are regressed on their pass rates instead. The
+    dataset has the columns of `question_rows`.
     """
 
-    def __init__(self, *args, n: int, **kwargs):
-        self.n = n
+    def __init__(self, *args, n: int, loss: str = "bradley_terry", **kwargs):
+        self.n, self.loss = n, loss
         # Since the last log: loss and number of questions; loss, right order and number of pairs.
-        self._totals = torch.zeros(5, dtype=torch.float64)
+        self._totals = {mode: torch.zeros(5, dtype=torch.float64) for mode in ("train", "eval")}
         super().__init__(*args, data_collator=lambda rows: {"questions": rows}, **kwargs)
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the number of questions itself
         self.share_prefix = (
@@ -194,13 +205,17 @@ class QuestionRewardTrainer(RewardTrainer):
         sequences = [row["sequences"] for row in rows]
         scores = score_questions(model, sequences, self.processing_class.pad_token_id, self.share_prefix)
         questions = [(s, torch.tensor(row["pairs"], device=s.device)) for s, row in zip(scores, rows, strict=True)]
-        total = torch.stack([bradley_terry_loss(s, pairs, self.n) for s, pairs in questions])[:real].sum()
+        if self.loss == "regression":
+            losses = [regression_loss(s, s.new_tensor(row["rates"])) for s, row in zip(scores, rows, strict=True)]
+        else:
+            losses = [bradley_terry_loss(s, pairs, self.n) for s, pairs in questions]
+        total = torch.stack(losses)[:real].sum()
         if not torch.isfinite(total):
             raise RewardModelError("The reward model's loss is not a number any more; lower reward_model.learning_rate "
                                    "or train in float32.")
         gaps = [(s[pairs[:, 0]] - s[pairs[:, 1]]).detach() for s, pairs in questions[:real]]
         gaps = torch.cat(gaps) if gaps else total.new_empty(0)
-        self._totals += torch.stack(
+        self._totals["train" if self.model.training else "eval"] += torch.stack(
             [total.detach(), total.new_tensor(real), -F.logsigmoid(gaps).sum(), (gaps > 0).sum(),
              total.new_tensor(len(gaps))]
         ).double().cpu()
@@ -209,13 +224,13 @@ class QuestionRewardTrainer(RewardTrainer):
         return (total * share, {"scores": torch.cat(scores)}) if return_outputs else total * share
 
     def log(self, logs, start_time=None):
-        loss, questions, pair_loss, right, pairs = self.accelerator.reduce(self._totals.to(self.args.device)).tolist()
-        self._totals.zero_()
+        mode = "train" if self.model.training else "eval"
+        totals = self.accelerator.reduce(self._totals[mode].to(self.args.device))
+        self._totals[mode].zero_()
+        loss, questions, pair_loss, right, pairs = totals.tolist()
         if pairs:
-            training = self.model.training
-            self._metrics["train" if training else "eval"] |= {"pair_loss": [pair_loss / pairs],
-                                                                "accuracy": [right / pairs]}
-            if not training:
+            self._metrics[mode] |= {"pair_loss": [pair_loss / pairs], "accuracy": [right / pairs]}
+            if mode == "eval":
                 logs["eval_loss"] = loss / questions
         super().log(logs, start_time)
 
@@ -320,7 +335,8 @@ def train_reward_model(
         model_init_kwargs={"dtype": "float32"},
     )
     trainer = QuestionRewardTrainer(
-        model=str(base), args=args, n=n, processing_class=tokenizer, train_dataset=Dataset.from_list(kept),
+        model=str(base), args=args, n=n, loss=settings.loss, processing_class=tokenizer,
+        train_dataset=Dataset.from_list(kept),
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         callbacks=[_Progress(progress)] if progress is not None else None,
     )
