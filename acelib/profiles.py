@@ -101,6 +101,7 @@ class Pairs:
 @dataclass(frozen=True)
 class RewardModel:
     base: str
+    loss: str = one_of("bradley_terry", "regression")
     learning_rate: float = within(0, 0.1, above=True)
     epochs: float = within(0, 100, above=True)
     batch_size: int = within(1, 4096)

@@ -6,6 +6,7 @@ and OpenRLHF are read, too (`acelib.reward_heads`).
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -39,6 +40,15 @@ def bradley_terry_loss(scores: torch.Tensor, pairs: torch.Tensor, n: int) -> tor
     return -F.logsigmoid(chosen - rejected).sum() / (n * (n - 1))
 
 
+def regression_loss(scores: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+    """The ablation beside Eq. 1: squared error of sigmoid(score) against the pass rate, both (programs,).
+
+    The sigmoid, because a pass rate lies in [0, 1] and a plain score would have to end exactly there: bounded targets
+    then cost no scale, and scores stay the logits that every later stage ranks by.
+    """
+    return (torch.sigmoid(scores) - rates).square().mean()
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], programs: Sequence[str]) -> list[list[int]]:
     """Token ids of [user: prompt, assistant: program] under the model's own chat template."""
     conversations = [
@@ -58,8 +68,8 @@ def is_held_out(problem_id: str, fraction: float) -> bool:
 
 
 def question_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[dict]:
-    """One row per question: `sequences`, the token ids of its distinct programs, and `pairs`, rows (chosen, rejected)
-    of indices into them.
+    """One row per question: `sequences`, the token ids of its distinct programs, `rates`, their pass rates, and
+    `pairs`, rows (chosen, rejected) of indices into both.
 
     Raises RewardModelError when a program with its question is longer than `max_length` tokens. (TRL drops such
     pairs without a word, LLaMA-Factory cuts them; both hide that the model never sees the end of a program.)
@@ -69,10 +79,11 @@ def question_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max
         grouped.setdefault((pair.problem_id, pair.instruction), []).append(pair)
     rows = []
     for (problem_id, instruction), group in grouped.items():
-        texts = dict.fromkeys(text for pair in group for text in (pair.chosen, pair.rejected))
-        index = {text: i for i, text in enumerate(texts)}
+        rates = {text: rate for pair in group for text, rate in
+                 ((pair.chosen, pair.chosen_rate), (pair.rejected, pair.rejected_rate))}
+        index = {text: i for i, text in enumerate(rates)}
         sequences = encode(tokenizer, [instruction] * len(index), list(index))
-        rows.append({"id": problem_id, "sequences": sequences,
+        rows.append({"id": problem_id, "sequences": sequences, "rates": list(rates.values()),
                      "pairs": [[index[pair.chosen], index[pair.rejected]] for pair in group]})
     lengths = [len(sequence) for row in rows for sequence in row["sequences"]]
     long = sum(length > max_length for length in lengths)
@@ -141,13 +152,17 @@ class QuestionRewardTrainer(RewardTrainer):
 
     The stock trainer encodes a program again for every pair it appears in. Here each distinct program is encoded once
     and all pairs of its question are read off the scores: the same gradient for less work. The loss is the mean of
-    Eq. 1 over the questions of the batch; `n` is the number of programs sampled per question. The dataset has the
-    columns of `question_rows`.
+    Eq. 1 over the questions of the batch, however many processes and passes share it; `n` is the number of programs
+    sampled per question. With `loss="regression"` the same programs are regressed on their pass rates instead. The
+    dataset has the columns of `question_rows`.
     """
 
-    def __init__(self, *args, n: int, **kwargs):
-        self.n = n
+    def __init__(self, *args, n: int, loss: str = "bradley_terry", **kwargs):
+        self.n, self.loss = n, loss
+        # Since the last log: loss and number of questions; loss, right order and number of pairs.
+        self._totals = {mode: torch.zeros(5, dtype=torch.float64) for mode in ("train", "eval")}
         super().__init__(*args, data_collator=lambda rows: {"questions": rows}, **kwargs)
+        self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the number of questions itself
         self.share_prefix = (
             not (self.args.gradient_checkpointing or self.args.bf16)
             and self.accelerator.distributed_type == DistributedType.NO
@@ -163,22 +178,61 @@ class QuestionRewardTrainer(RewardTrainer):
     def create_model_card(self, *args, **kwargs):
         pass
 
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The batches of one optimiser step, and how many questions they hold on all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            batches[-1] |= self._real_questions(len(self.train_dataset), self.args.train_batch_size)
+        count = sum(min(len(batch["questions"]), batch.get("real", math.inf)) for batch in batches)
+        return batches, self.accelerator.reduce(torch.tensor(count, device=device)).item()
+
+    def prediction_step(self, model, inputs, *args, **kwargs):
+        inputs |= self._real_questions(len(self.eval_dataset), self.args.eval_batch_size)
+        return super().prediction_step(model, inputs, *args, **kwargs)
+
+    def _real_questions(self, length: int, batch_size: int) -> dict[str, int]:
+        """`real`, how many questions of this process's batch count. In the last batch of an epoch accelerate gives
+        processes that would get too little questions from the epoch's beginning again."""
+        here = self.accelerator
+        rest = length % (batch_size * here.num_processes)
+        if not (rest and here.gradient_state.end_of_dataloader):
+            return {}
+        return {"real": min(max(rest - batch_size * here.process_index, 0), batch_size)}
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        rows = inputs["questions"]
+        real = inputs.get("real", len(inputs["questions"]))
+        rows = inputs["questions"][: max(1, real)]  # every process has to run the model
         sequences = [row["sequences"] for row in rows]
         scores = score_questions(model, sequences, self.processing_class.pad_token_id, self.share_prefix)
         questions = [(s, torch.tensor(row["pairs"], device=s.device)) for s, row in zip(scores, rows, strict=True)]
-        loss = torch.stack([bradley_terry_loss(s, pairs, self.n) for s, pairs in questions]).mean()
-        if not torch.isfinite(loss):
+        if self.loss == "regression":
+            losses = [regression_loss(s, s.new_tensor(row["rates"])) for s, row in zip(scores, rows, strict=True)]
+        else:
+            losses = [bradley_terry_loss(s, pairs, self.n) for s, pairs in questions]
+        total = torch.stack(losses)[:real].sum()
+        if not torch.isfinite(total):
             raise RewardModelError("The reward model's loss is not a number any more; lower reward_model.learning_rate "
                                    "or train in float32.")
-        with torch.no_grad():
-            gaps = torch.cat([s[pairs[:, 0]] - s[pairs[:, 1]] for s, pairs in questions])
-            gaps = self.accelerator.gather_for_metrics(gaps)
-        metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["pair_loss"].append(-F.logsigmoid(gaps).mean().item())
-        metrics["accuracy"].append((gaps > 0).float().mean().item())
-        return (loss, {"scores": torch.cat(scores)}) if return_outputs else loss
+        gaps = [(s[pairs[:, 0]] - s[pairs[:, 1]]).detach() for s, pairs in questions[:real]]
+        gaps = torch.cat(gaps) if gaps else total.new_empty(0)
+        self._totals["train" if self.model.training else "eval"] += torch.stack(
+            [total.detach(), total.new_tensor(real), -F.logsigmoid(gaps).sum(), (gaps > 0).sum(),
+             total.new_tensor(len(gaps))]
+        ).double().cpu()
+        # Processes average their gradients, so each must contribute its share of the mean over all questions.
+        share = self.accelerator.num_processes / num_items_in_batch if num_items_in_batch else 1 / max(1, real)
+        return (total * share, {"scores": torch.cat(scores)}) if return_outputs else total * share
+
+    def log(self, logs, start_time=None):
+        mode = "train" if self.model.training else "eval"
+        totals = self.accelerator.reduce(self._totals[mode].to(self.args.device))
+        self._totals[mode].zero_()
+        loss, questions, pair_loss, right, pairs = totals.tolist()
+        if pairs:
+            self._metrics[mode] |= {"pair_loss": [pair_loss / pairs], "accuracy": [right / pairs]}
+            if mode == "eval":
+                logs["eval_loss"] = loss / questions
+        super().log(logs, start_time)
 
 
 class _Progress(TrainerCallback):
@@ -242,7 +296,8 @@ def train_reward_model(
     which `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps checkpoints: a
     training that was interrupted goes on from the last one.
 
-    Raises RewardModelError when there are no pairs to train on or programs are longer than `settings.max_length`.
+    Raises RewardModelError when there are no pairs to train on, programs are longer than `settings.max_length`, or the
+    processes cannot share a batch equally.
     """
     tokenizer = load_tokenizer(base)
     kept, held_out = [], []
@@ -256,7 +311,13 @@ def train_reward_model(
     steps = -(-len(kept) // settings.batch_size) * settings.epochs
     checks = max(1, int(steps) // 6)
     gpu = pick_device(device).type == "cuda"
-    per_device = max(1, settings.batch_size // int(os.environ.get("WORLD_SIZE", 1)))
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    per_device, rest = divmod(settings.batch_size, processes)
+    if rest:
+        raise RewardModelError(
+            f"A batch of {settings.batch_size} questions cannot be shared by {processes} processes; choose "
+            "reward_model.batch_size as a multiple of the number of processes."
+        )
     micro = next(size for size in range(min(per_device, QUESTIONS_AT_ONCE), 0, -1) if per_device % size == 0)
     args = RewardConfig(
         output_dir=str(scratch), seed=seed, data_seed=seed, learning_rate=settings.learning_rate,
@@ -274,14 +335,18 @@ def train_reward_model(
         model_init_kwargs={"dtype": "float32"},
     )
     trainer = QuestionRewardTrainer(
-        model=str(base), args=args, n=n, processing_class=tokenizer, train_dataset=Dataset.from_list(kept),
+        model=str(base), args=args, n=n, loss=settings.loss, processing_class=tokenizer,
+        train_dataset=Dataset.from_list(kept),
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         callbacks=[_Progress(progress)] if progress is not None else None,
     )
     trainer.remove_callback(PrinterCallback)
+    scratch.mkdir(parents=True, exist_ok=True)  # the trainer makes it on the main process only
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)))
     trainer.save_model(str(path))
-    tokenizer.save_pretrained(str(path))
     log = trainer.state.log_history
-    (Path(path) / LOG_FILE).write_text(json.dumps(log, indent=1), encoding="utf-8")
+    if trainer.is_world_process_zero():
+        tokenizer.save_pretrained(str(path))
+        (Path(path) / LOG_FILE).write_text(json.dumps(log, indent=1), encoding="utf-8")
+    trainer.accelerator.wait_for_everyone()  # whoever returns finds the model
     return log

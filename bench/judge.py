@@ -122,18 +122,18 @@ def measure(executor: str, path: str) -> None:
     made = ast.literal_eval(Path(path).read_text())
     with {"judge": judge_executor, "evalplus": evalplus_executor}[executor]() as run:
         run(made[1:9])
-        cpu, start = _cpu_seconds(os.getpid()), time.perf_counter()
+        cpu, start = cpu_seconds(os.getpid()), time.perf_counter()
         passed = run(made)
         wall = time.perf_counter() - start
-        print(json.dumps({"wall": wall, "cpu": _cpu_seconds(os.getpid()) - cpu, "passed": passed}))
+        print(json.dumps({"wall": wall, "cpu": cpu_seconds(os.getpid()) - cpu, "passed": passed}))
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """CPU time of a process, of its living descendants, and of those that have ended and been waited for."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(_cpu_seconds(int(child)) for child in children)
+    return own + sum(cpu_seconds(int(child)) for child in children)
 
 
 def fork_floor(count: int = 300) -> float:

@@ -17,6 +17,7 @@ from acelib.reward_model import (
     is_held_out,
     load_reward_model,
     question_rows,
+    regression_loss,
     score,
     score_questions,
     train_reward_model,
@@ -34,6 +35,7 @@ class Settings:
     warmup_ratio: float = 0.1
     max_length: int = 64
     held_out: float = 0.25
+    loss: str = "bradley_terry"
 
 
 def some_pairs(questions=24):
@@ -65,6 +67,15 @@ def test_a_huge_difference_neither_overflows_nor_loses_its_gradient():
     loss.backward()
     assert loss.item() == pytest.approx(500.0)
     assert scores.grad.tolist() == pytest.approx([-0.5, 0.5])
+
+
+def test_regression_on_the_pass_rate_worked_by_hand():
+    scores = torch.tensor([0.0, math.log(3.0)], requires_grad=True)  # their sigmoids are 1/2 and 3/4
+    loss = regression_loss(scores, torch.tensor([1.0, 0.5]))
+    loss.backward()
+    assert loss.item() == pytest.approx((0.5**2 + 0.25**2) / 2)
+    # d/ds of (sigmoid - rate)^2 / 2 programs is (sigmoid - rate) sigmoid (1 - sigmoid)
+    assert scores.grad.tolist() == pytest.approx([-0.5 * 0.25, 0.25 * 0.1875])
 
 
 def config(folder, **changes):
@@ -123,6 +134,40 @@ def test_training_learns_saves_a_standard_folder_and_logs(tmp_path):
     model, tokenizer = load_reward_model(tmp_path / "rm")
     good, bad = score(model, tokenizer, ["question 1?"] * 2, [PROGRAMS[2], PROGRAMS[3]])
     assert good > bad
+
+
+def test_regression_learns_the_pass_rates_of_the_programs_in_pairs(tmp_path):
+    rates = dict(zip(PROGRAMS, (0.2, 0.5, 1.0, 0.1)))
+    pairs = [Pair(f"q{i}", f"question {i % 5}?", PROGRAMS[a], PROGRAMS[b], rates[PROGRAMS[a]], rates[PROGRAMS[b]])
+             for i in range(24) for a, b in [(2, 0), (2, 1), (1, 3)]]
+    base = save_tiny_policy(tmp_path / "base")
+    rows = question_rows(pairs[:3], load_reward_model(save_tiny_reward_model(tmp_path / "any"))[1], 64)
+    assert rows[0]["rates"] == [1.0, 0.2, 0.5, 0.1] and rows[0]["pairs"] == [[0, 1], [0, 2], [2, 3]]
+    log = train_reward_model(pairs, base, tmp_path / "rm", tmp_path / "scratch", n=4, seed=0,
+                             settings=Settings(loss="regression", epochs=8.0))
+    model, tokenizer = load_reward_model(tmp_path / "rm")
+    scores = torch.tensor(score(model, tokenizer, ["question 1?"] * 4, PROGRAMS))
+    torch.testing.assert_close(scores.sigmoid(), torch.tensor(list(rates.values())), rtol=0, atol=0.1)
+    last = [entry for entry in log if "eval_loss" in entry][-1]
+    assert last["eval_loss"] < 0.01 and last["eval_accuracy"] == 1.0
+
+
+def test_what_is_logged_of_held_out_questions_is_theirs_alone(tmp_path):
+    model, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"))
+    rows = question_rows(some_pairs(8), tokenizer, 64)
+    trainer = QuestionRewardTrainer(
+        model=model, args=config(tmp_path / "t", per_device_eval_batch_size=2, remove_unused_columns=False), n=4,
+        processing_class=tokenizer, train_dataset=Dataset.from_list(rows[:3]), eval_dataset=Dataset.from_list(rows[3:]),
+    )
+    trainer.model.train()
+    trainer.compute_loss(model, trainer.data_collator(rows[:3]))
+    found = trainer.evaluate()
+    with torch.no_grad():
+        whole = trainer.compute_loss(model.eval(), trainer.data_collator(rows[3:]))
+    logged = trainer.state.log_history[-1]
+    assert logged["eval_loss"] == pytest.approx(whole.item()) and found["eval_loss"] == pytest.approx(whole.item())
+    total = sum(len(row["pairs"]) for row in rows[3:])
+    assert logged["eval_pair_loss"] == pytest.approx(whole.item() * 5 * 12 / total)
 
 
 def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
@@ -226,3 +271,10 @@ def test_scores_and_losses_that_are_no_numbers_are_errors(tmp_path):
 def test_a_policy_is_not_mistaken_for_a_reward_model(tmp_path):
     with pytest.raises(RewardModelError, match="is no reward model"):
         load_reward_model(save_tiny_policy(tmp_path / "policy"))
+
+
+def test_a_batch_that_processes_cannot_share_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    base = save_tiny_policy(tmp_path / "base")
+    with pytest.raises(RewardModelError, match="4 questions cannot be shared by 3 processes"):
+        train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)

@@ -1,0 +1,50 @@
+"""Training on two real processes is training on one: same batches, same weights, same log."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_reward_model import Settings, some_pairs
+from tiny_models import save_tiny_policy
+from two_processes import launch
+
+from acelib import reward_model
+
+LOGGED = {"step", "learning_rate", "loss", "pair_loss", "accuracy", "grad_norm", "eval_loss", "eval_pair_loss",
+          "eval_accuracy"}
+TRAIN_REWARD_MODEL = """
+import sys
+from pathlib import Path
+
+from test_two_processes import train
+
+train(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+"""
+
+
+def train(base, folder, questions, at_once):
+    reward_model.QUESTIONS_AT_ONCE = at_once
+    settings = Settings(batch_size=8, epochs=2.0)
+    reward_model.train_reward_model(some_pairs(questions), base, folder / "rm", folder / "scratch", settings=settings,
+                                    n=4, seed=0, device="cpu")
+
+
+# 18 and 19 questions are left to train on: the last batch has 2 or 3 of 8, and one process none that count.
+@pytest.mark.parametrize("questions, at_once", [(28, 2), (29, 8)])
+def test_a_reward_model_trained_on_two_processes(tmp_path, monkeypatch, questions, at_once):
+    monkeypatch.setattr(reward_model, "QUESTIONS_AT_ONCE", at_once)
+    base, script = save_tiny_policy(tmp_path / "base"), tmp_path / "train.py"
+    script.write_text(TRAIN_REWARD_MODEL)
+    train(base, tmp_path / "one", questions, at_once)
+    launch(script, base, tmp_path / "two", questions, at_once)
+
+    one, two = (load_file(tmp_path / name / "rm" / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-5)
+    one, two = (json.loads((tmp_path / name / "rm" / "training_log.json").read_text()) for name in ("one", "two"))
+    assert {key for row in one for key in row} >= LOGGED
+    for mine, theirs in zip(one, two, strict=True):
+        mine, theirs = ({key: row[key] for key in LOGGED & row.keys()} for row in (mine, theirs))
+        assert theirs == pytest.approx(mine, rel=1e-5, abs=1e-6)
