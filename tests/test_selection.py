@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from acelib.pairs import pass_at_k
-from acelib.selection import SelectionError, bands, expected_best, selection_curve, selection_curves
+from acelib.selection import (
+    SelectionError,
+    bands,
+    consensus_curve,
+    expected_best,
+    expected_consensus,
+    selection_curve,
+    selection_curves,
+)
+from acelib.selectors import dual_agreement, majority_vote
 
 
 def by_enumeration(values, scores, n):
@@ -52,6 +61,46 @@ def test_curves_of_all_selectors():
     assert curves["average"].tolist() == [[0.25, 0.25], [0.5, 0.5]]
     np.testing.assert_allclose(curves["reward model"], [[0.25, 1], [0.5, 0]])
     np.testing.assert_allclose(curves["oracle"], [[0.25, 1], [0.5, 1]])
+
+
+def test_majority_vote_of_a_subset_by_hand():
+    # Two right ("a"), one wrong ("b"). One drawn: 2/3. Two drawn: aa 1, ab 1/2, ab 1/2, so 2/3. All three: a wins.
+    assert expected_consensus([1, 1, 0], "aab", [1, 1, 1], [1, 2, 3]) == pytest.approx([2 / 3, 2 / 3, 1])
+    # The scores of all three, kept for subsets, would let "a" win against "b" one to one.
+    assert expected_best([1, 1, 0], majority_vote("aab"), 2) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 7])
+def test_consensus_counts_every_subset_with_the_scores_it_has_there(n):
+    values = [1, 0, 0, 1, 0, 1, 0.5]
+    passed = [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 0, 0]]
+    outputs = ["a", None, "b", "a", None, "b", "c"]
+
+    def subsets_scored(score, data):
+        picks = []
+        for subset in map(list, combinations(range(7), n)):
+            picks.append(expected_best([values[i] for i in subset], score([data[i] for i in subset]), n))
+        return np.mean(picks)
+
+    dual = consensus_curve([values], [[tuple(row) for row in passed]], [[sum(row) for row in passed]], [n])
+    assert dual.shape == (1, 1)
+    assert dual.item() == pytest.approx(subsets_scored(dual_agreement, passed))
+    voted = expected_consensus(values, outputs, [output is not None for output in outputs], [n])
+    assert voted == pytest.approx([subsets_scored(majority_vote, outputs)])
+
+
+def test_consensus_of_sixty_four_samples_stays_exact():
+    ns, alike = [1, 16, 64], expected_consensus([1.0] * 32 + [0.0] * 32, [0] * 32 + [1] * 32, [1] * 64, [1, 16, 63])
+    assert alike == pytest.approx([0.5] * 3)
+    assert expected_consensus([0.0] * 63 + [1.0], [0] * 63 + [1], [1] * 63 + [100], ns) == pytest.approx(
+        [1 / 64, 1 / 4, 1])
+
+
+@pytest.mark.parametrize("votes, weights, ns", [("a", [1, 1], [1]), ("ab", [1], [1]), ("ab", [1, -1], [1]),
+                                                ("ab", [1, 1], [3]), ("ab", [1, 1], [0])])
+def test_impossible_consensus_is_an_error(votes, weights, ns):
+    with pytest.raises(SelectionError, match="Cannot pick by consensus"):
+        expected_consensus([0, 1], votes, weights, ns)
 
 
 def test_bands_hold_the_mean_and_shrink_with_questions():
