@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from acelib.extraction import extract_program
-from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
+from acelib.judge import Judge, Report
 from acelib.reward_model import score
+from acelib.sampling import submission
 from acelib.schema import Problem
 
 RewardFunction = Callable[..., list[float | None]]
@@ -30,9 +31,7 @@ def judge_replies(
     ]
     distinct = list(dict.fromkeys(programs))
     try:
-        reports = judge.run(
-            [Submission(program=text, tests=problems[one].tests, prelude=LLM_PRELUDE) for one, text in distinct]
-        )
+        reports = judge.run([submission(problems[one], text) for one, text in distinct])
     except OSError as error:  # no memory or processes left: the programs are not to blame
         warnings.warn(f"The judge failed ({error}); {len(replies)} replies stay unjudged.", stacklevel=2)
         return [None] * len(replies)
