@@ -1,4 +1,4 @@
-"""Command line: `python -m acelib course | scorecard | rank | lint | refresh`."""
+"""Command line: `python -m acelib course | scorecard | rank | seeds | adopt | lint | refresh`."""
 
 import argparse
 import signal
@@ -38,6 +38,14 @@ def _parser() -> argparse.ArgumentParser:
                       "acelib.selectors.read_recorded)")
     rank.add_argument("target", type=Path, help=".jsonl to write, with every selector's scores and pick")
     rank.add_argument("--workers", type=int, default=1, help="sandboxes at a time")
+    seeds = commands.add_parser("seeds", help="make seed programs from public sets or your own files")
+    seeds.add_argument("out", type=Path, help="folder to write: seeds.jsonl, its data card, what was dropped and why")
+    seeds.add_argument("--source", dest="sources", metavar="NAME_OR_PATH", nargs="+", help="hub names, or .jsonl or "
+                       ".parquet files with the same columns (default: the three sets of the paper)")  # fmt: skip
+    seeds.add_argument("--decontaminate", metavar="FILE", type=Path, nargs="+", default=[],
+                       help="benchmarks to keep out, .jsonl, .jsonl.gz or .parquet")  # fmt: skip
+    seeds.add_argument("--limit", metavar="N", type=int, help="seeds to keep of each source, its first ones")
+    seeds.add_argument("--push-to-hub", dest="repository", metavar="REPO", help="upload the result, as a private set")
     commands.add_parser("lint", help="check the rules for notebooks")
     refresh = commands.add_parser("refresh", help="copy the outputs of a run into the committed notebooks")
     refresh.add_argument("run_dir", type=Path, nargs="?", help="default: runs/pocket")
@@ -83,6 +91,18 @@ def _rank(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _seeds(asked: argparse.Namespace) -> int:
+    from acelib.seeds import PUBLIC, build_seeds, counts_table, push_seeds
+
+    counts = build_seeds(asked.out, asked.sources or PUBLIC, asked.decontaminate, asked.limit, print)
+    print(f"\n{counts_table(counts)}\n\nSeeds: {asked.out / 'seeds.jsonl'} (data.seeds in a profile)")
+    if not asked.decontaminate:
+        print("Not checked against any benchmark: give --decontaminate FILE ... before you train on these.")
+    if asked.repository:
+        print(f"Pushed to {push_seeds(asked.out, asked.repository)}")
+    return 0
+
+
 def _lint(asked: argparse.Namespace) -> int:
     from acelib.lint import lint
 
@@ -104,7 +124,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     contain()
     try:
-        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "lint": _lint, "refresh": _refresh}
+        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "seeds": _seeds, "lint": _lint,
+               "refresh": _refresh}  # fmt: skip
         return run[asked.command](asked)
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)
