@@ -1,6 +1,7 @@
 """Command line: `python -m acelib course | scorecard | rank | seeds | adopt | lint | refresh`."""
 
 import argparse
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -46,6 +47,14 @@ def _parser() -> argparse.ArgumentParser:
                        help="benchmarks to keep out, .jsonl, .jsonl.gz or .parquet")  # fmt: skip
     seeds.add_argument("--limit", metavar="N", type=int, help="seeds to keep of each source, its first ones")
     seeds.add_argument("--push-to-hub", dest="repository", metavar="REPO", help="upload the result, as a private set")
+    adopt = commands.add_parser("adopt", help="start from published questions and programs, at notebook 03")
+    adopt.add_argument("source", help="TIGER-Lab/AceCode-87K, or a .jsonl or .parquet file with its columns")
+    adopt.add_argument("--run-dir", type=Path, required=True, help="where to write, such as runs/mine")
+    adopt.add_argument("--profile", default="pocket", help="the profile you will run")
+    adopt.add_argument("--pairs", metavar="SOURCE", help="TIGER-Lab/AceCodePair-300K, or a file with its columns")
+    adopt.add_argument("--questions-only", action="store_true", help="let notebook 03 sample programs from your policy")
+    adopt.add_argument("--model", help="whose programs to take, where the set holds those of several models")
+    adopt.add_argument("--limit", metavar="N", type=int, help="rows to read")
     commands.add_parser("lint", help="check the rules for notebooks")
     refresh = commands.add_parser("refresh", help="copy the outputs of a run into the committed notebooks")
     refresh.add_argument("run_dir", type=Path, nargs="?", help="default: runs/pocket")
@@ -103,6 +112,22 @@ def _seeds(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _adopt(asked: argparse.Namespace) -> int:
+    from acelib.adopt import adopt
+    from acelib.artifacts import Run
+    from acelib.profiles import load_profile
+
+    given = {"--pairs": asked.pairs, "--model": asked.model, "--limit": asked.limit, "--profile": asked.profile}
+    words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    words += ["--questions-only"] * asked.questions_only
+    command = shlex.join(["python", "-m", "acelib", "adopt", asked.source, "--run-dir", str(asked.run_dir), *words])
+    counts = adopt(Run(asked.run_dir, load_profile(asked.profile)), asked.source, pairs=asked.pairs, model=asked.model,
+                   questions_only=asked.questions_only, limit=asked.limit, command=command)  # fmt: skip
+    print("\n".join(f"{count:9,} {what}" for what, count in counts.items()))
+    print(f"Go on with: make course PROFILE={asked.profile} RUN_DIR={asked.run_dir} FROM=03")
+    return 0
+
+
 def _lint(asked: argparse.Namespace) -> int:
     from acelib.lint import lint
 
@@ -124,8 +149,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     contain()
     try:
-        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "seeds": _seeds, "lint": _lint,
-               "refresh": _refresh}  # fmt: skip
+        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "seeds": _seeds, "adopt": _adopt,
+               "lint": _lint, "refresh": _refresh}  # fmt: skip
         return run[asked.command](asked)
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)
