@@ -31,9 +31,9 @@ def parse(code: str) -> ast.Module | None:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words without numbers, punctuation and import lines (which half of all programs share)."""
+    """Lower-case words of two letters or more, without import lines (which half of all programs share)."""
     text = re.sub(r"^[ \t]*(?:import|from)\b.*$", " ", text, flags=re.M)
-    return re.findall(r"[a-z]+", text.lower())
+    return re.findall(r"[a-z]{2,}", text.lower())
 
 
 def ngrams(items: list[str], n: int) -> set[str]:
@@ -47,8 +47,8 @@ def code_ngrams(code: str) -> set[str]:
 
 
 def signatures(tree: ast.Module) -> set[tuple[str, ...]]:
-    """Name and argument names of every function that takes arguments."""
-    functions = (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    """Name and argument names of every function that takes arguments; methods (every `__init__(self)`) do not count."""
+    functions = (node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
     return {(one.name, *(arg.arg for arg in one.args.args)) for one in functions if one.args.args}
 
 

@@ -21,7 +21,7 @@ def found(text, code="def other(x):\n    return x\n"):
 
 def test_words_leave_out_numbers_and_imports():
     text = "import numpy as np\nfrom math import pi\nFind `top_k([1, 2])` from the LIST"
-    assert words(text) == ["find", "top", "k", "from", "the", "list"]
+    assert words(text) == ["find", "top", "from", "the", "list"]
 
 
 def test_ngrams_of_short_texts_are_the_text():
@@ -34,9 +34,8 @@ def test_what_is_no_python_parses_to_none():
 
 
 def test_signatures_are_names_with_arguments():
-    assert signatures(ast.parse("def f(a, b=1): pass\ndef g(): pass\nclass C:\n    async def h(self, x): pass")) == {
-        ("f", "a", "b"), ("h", "self", "x"),
-    }  # fmt: skip
+    code = "def f(a, b=1): pass\ndef g(): pass\nasync def h(x): pass\nclass C:\n    def __init__(self, data): pass"
+    assert signatures(ast.parse(code)) == {("f", "a", "b"), ("h", "x")}
 
 
 def test_estimated_similarity_decides_like_the_exact_one():
@@ -78,7 +77,8 @@ def test_ten_words_of_a_question_are_found(text, question):
 
 def test_nine_words_numbers_and_everyday_code_are_not_enough():
     assert found("the largest difference between two neighbours in heights, zero") is None
-    assert found("[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]\nimport os\nimport re\nfrom typing import List") is None
+    assert found("[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  a a b b c c d d e e f f") is None
+    assert found("import os\nimport re\nfrom typing import List") is None
 
 
 def test_phrasing_that_most_questions_of_a_benchmark_share_is_no_evidence(tmp_path):
