@@ -64,7 +64,7 @@ class NearDuplicates:
 
     Programs whose estimated Jaccard similarity reaches `threshold` count as duplicates (0.7, as in The Stack,
     arXiv 2211.15533). With 24 bands of 5 rows a pair at 0.7 is compared with probability 0.99. Written out here because
-    `datasketch` would bring SciPy for these few lines. Memory: about 3 KB per program that is kept.
+    `datasketch` would bring SciPy for these few lines. Memory: about 6 KB per program that is kept.
     """
 
     def __init__(self, threshold: float = 0.7, bands: int = 24, rows: int = 5):
