@@ -1,6 +1,7 @@
-"""Command line: `python -m acelib course | scorecard | rank | grid | plan | lint | refresh`."""
+"""Command line: `python -m acelib course | scorecard | rank | grid | plan | seeds | adopt | lint | refresh`."""
 
 import argparse
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -46,6 +47,22 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--to", type=Path, help="folder for the tables (default: data/grid)")
     plan = commands.add_parser("plan", help="stages, hours, memory and dollars of a profile, computed")
     plan.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
+    seeds = commands.add_parser("seeds", help="make seed programs from public sets or your own files")
+    seeds.add_argument("out", type=Path, help="folder to write: seeds.jsonl, its data card, what was dropped and why")
+    seeds.add_argument("--source", dest="sources", metavar="NAME_OR_PATH", nargs="+", help="hub names, or .jsonl or "
+                       ".parquet files with the same columns (default: the three sets of the paper)")  # fmt: skip
+    seeds.add_argument("--decontaminate", metavar="FILE", type=Path, nargs="+", default=[],
+                       help="benchmarks to keep out, .jsonl, .jsonl.gz or .parquet")  # fmt: skip
+    seeds.add_argument("--limit", metavar="N", type=int, help="seeds to keep of each source, its first ones")
+    seeds.add_argument("--push-to-hub", dest="repository", metavar="REPO", help="upload the result, as a private set")
+    adopt = commands.add_parser("adopt", help="start from published questions and programs, at notebook 03")
+    adopt.add_argument("source", help="TIGER-Lab/AceCode-87K, or a .jsonl or .parquet file with its columns")
+    adopt.add_argument("--run-dir", type=Path, required=True, help="where to write, such as runs/mine")
+    adopt.add_argument("--profile", default="pocket", help="the profile you will run")
+    adopt.add_argument("--pairs", metavar="SOURCE", help="TIGER-Lab/AceCodePair-300K, or a file with its columns")
+    adopt.add_argument("--questions-only", action="store_true", help="let notebook 03 sample programs from your policy")
+    adopt.add_argument("--model", help="whose programs to take, where the set holds those of several models")
+    adopt.add_argument("--limit", metavar="N", type=int, help="rows to read")
     commands.add_parser("lint", help="check the rules for notebooks")
     refresh = commands.add_parser("refresh", help="copy the outputs of a run into the committed notebooks")
     refresh.add_argument("run_dir", type=Path, nargs="?", help="default: runs/pocket")
@@ -109,6 +126,34 @@ def _plan(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _seeds(asked: argparse.Namespace) -> int:
+    from acelib.seeds import PUBLIC, build_seeds, counts_table, push_seeds
+
+    counts = build_seeds(asked.out, asked.sources or PUBLIC, asked.decontaminate, asked.limit, print)
+    print(f"\n{counts_table(counts)}\n\nSeeds: {asked.out / 'seeds.jsonl'} (data.seeds in a profile)")
+    if not asked.decontaminate:
+        print("Not checked against any benchmark: give --decontaminate FILE ... before you train on these.")
+    if asked.repository:
+        print(f"Pushed to {push_seeds(asked.out, asked.repository)}")
+    return 0
+
+
+def _adopt(asked: argparse.Namespace) -> int:
+    from acelib.adopt import adopt
+    from acelib.artifacts import Run
+    from acelib.profiles import load_profile
+
+    given = {"--pairs": asked.pairs, "--model": asked.model, "--limit": asked.limit, "--profile": asked.profile}
+    words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    words += ["--questions-only"] * asked.questions_only
+    command = shlex.join(["python", "-m", "acelib", "adopt", asked.source, "--run-dir", str(asked.run_dir), *words])
+    counts = adopt(Run(asked.run_dir, load_profile(asked.profile)), asked.source, pairs=asked.pairs, model=asked.model,
+                   questions_only=asked.questions_only, limit=asked.limit, command=command)  # fmt: skip
+    print("\n".join(f"{count:9,} {what}" for what, count in counts.items()))
+    print(f"Go on with: make course PROFILE={asked.profile} RUN_DIR={asked.run_dir} FROM=03")
+    return 0
+
+
 def _lint(asked: argparse.Namespace) -> int:
     from acelib.lint import lint
 
@@ -130,8 +175,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     contain()
     try:
-        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "grid": _grid, "plan": _plan, "lint": _lint,
-               "refresh": _refresh}
+        run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "grid": _grid, "plan": _plan, "seeds": _seeds,
+               "adopt": _adopt, "lint": _lint, "refresh": _refresh}  # fmt: skip
         return run[asked.command](asked)
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)

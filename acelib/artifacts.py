@@ -115,7 +115,9 @@ def producers() -> dict[str, str]:
     return found
 
 
-def _remake(name: str) -> str:
+def _remake(name: str, manifest: dict[str, Any] | None = None) -> str:
+    if manifest and (adopted := manifest.get("adopted")):
+        return f"adopt it again with `{adopted['command']}`"
     number = producers().get(name)
     return f"run notebook {number} first: make course FROM={number}" if number else "run `make course` first"
 
@@ -174,17 +176,39 @@ class Run:
             other.insert(0, f"artefact format {manifest.get('format')} instead of {FORMAT}")
         if other:
             made_by = f"was made by another version ({', '.join(other)})"
-            raise ArtifactError(f"{name!r} in {self.dir} {made_by}; {_remake(name)}.")
+            raise ArtifactError(f"{name!r} in {self.dir} {made_by}; {_remake(name, manifest)}.")
         return path
 
     def read(self, name: str) -> list[dict]:
         """Rows of a table made by an earlier notebook. Raises ArtifactError, also when the file was changed since."""
-        path = self.path(name)
+        return read_rows(self._unchanged(name))
+
+    def _unchanged(self, name: str) -> Path:
+        path, manifest = self.path(name), self.manifest(name)
         if path.is_dir():
             raise ArtifactError(f"{name!r} is a folder; use run.path({name!r}).")
-        if path_digest(path) != self.manifest(name)["content"]:
-            raise ArtifactError(f"{path} was changed or damaged after it was written; delete it, then {_remake(name)}.")
-        return read_rows(path)
+        if path_digest(path) != manifest["content"]:
+            remedy = _remake(name, manifest)
+            raise ArtifactError(f"{path} was changed or damaged after it was written; delete it, then {remedy}.")
+        return path
+
+    def adopt(self, tables: dict[str, list[dict]], origin: dict[str, Any]) -> None:
+        """Store tables that were made elsewhere: notebooks take them as they are and do not make their own.
+
+        `origin` goes into the manifests: `source` names where they come from, `command` is what to repeat should one be
+        lost. What was adopted before goes. Raises ArtifactError when this run has made one of the tables itself.
+        """
+        known = {path.name.partition(".")[0] for path in (self.dir / "artifacts").glob("*.manifest.json")}
+        before = {name for name in known if "adopted" in (self.manifest(name) or {})}
+        if own := sorted((known & tables.keys()) - before):
+            made = f"holds {', '.join(own)}, which its notebooks have made"
+            raise ArtifactError(f"{self.dir} {made}; name another --run-dir.")
+        for name in before:
+            for suffix in (".manifest.json", ".parquet"):
+                (self.dir / "artifacts" / f"{name}{suffix}").unlink(missing_ok=True)
+        for name, rows in tables.items():
+            fields = {"key": digest([FORMAT, origin, name]), "adopted": origin}
+            self._store(name, ".parquet", functools.partial(write_rows, rows=rows), fields)
 
     @staticmethod
     def _note(name: str) -> None:
@@ -207,37 +231,49 @@ class Run:
         hashes = {one: self.manifest(one)["content"] for one in inputs}
         key = digest([FORMAT, versions(), self.profile.seed, hashes, fingerprint(build, params)])
         store = self.dir / "artifacts"
-        final, manifest_path = store / (name + suffix), store / f"{name}.manifest.json"
+        final = store / (name + suffix)
         old = self.manifest(name)
+        if old and "adopted" in old:
+            self._unchanged(name)
+            print(f"{name}: adopted from {old['adopted']['source']}, kept.")
+            return final
         if old and old.get("key") == key and final.exists() and path_digest(final) == old["content"]:
             print(f"{name}: nothing it depends on has changed, kept.")
             return final
         scratch = self._scratch(name, key)
-        temporary = store / f".{name}.tmp{suffix}"
-        store.mkdir(parents=True, exist_ok=True)
-        _remove(temporary)
-        start = time.monotonic()
         self._allowed = set(inputs)
         try:
+            fields = {"key": key, "inputs": hashes, "params": json.loads(json.dumps(params or {}, default=_show))}
+            final = self._store(name, suffix, lambda path: write(path, scratch), fields)
+        finally:
+            self._allowed = None
+        shutil.rmtree(scratch, ignore_errors=True)
+        return final
+
+    def _store(self, name: str, suffix: str, write: Callable[[Path], None], fields: dict[str, Any]) -> Path:
+        """Write, flush, rename; then the manifest, to which `fields` belong."""
+        store = self.dir / "artifacts"
+        final, temporary = store / (name + suffix), store / f".{name}.tmp{suffix}"
+        manifest_path = store / f"{name}.manifest.json"
+        start = time.monotonic()
+        try:
             with full_disk_explained(final):
-                write(temporary, scratch)
+                store.mkdir(parents=True, exist_ok=True)
+                _remove(temporary)
+                write(temporary)
                 _flush(temporary)
         except BaseException:
             _remove(temporary)
             raise
-        finally:
-            self._allowed = None
         manifest_path.unlink(missing_ok=True)  # until the new one is there, the artefact counts as missing
         if final.is_dir():
             _remove(final)
         os.replace(temporary, final)
         seconds = round(time.monotonic() - start, 2)
-        write_json(manifest_path, {
-            "name": name, "suffix": suffix, "format": FORMAT, "key": key, "content": path_digest(final),
-            "inputs": hashes, "params": json.loads(json.dumps(params or {}, default=_show)), "seed": self.profile.seed,
+        write_json(manifest_path, fields | {
+            "name": name, "suffix": suffix, "format": FORMAT, "content": path_digest(final), "seed": self.profile.seed,
             "versions": versions(), "seconds": seconds, "process_peak_rss_mb": peak_memory_mb(),
         })  # fmt: skip
-        shutil.rmtree(scratch, ignore_errors=True)
         print(f"{name}: made in {seconds:.1f} s.")
         return final
 

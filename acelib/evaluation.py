@@ -1,6 +1,5 @@
 """Held-out evaluation of models, paired comparisons, and the scorecard against the paper's claims."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,40 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from acelib.errors import CourseError
+from acelib.benchmarks import EvaluationError, read_benchmark
 from acelib.judge import Judge
 from acelib.profiles import Profile
 from acelib.sampling import Progress, judge_programs, sample_programs
 from acelib.schema import Problem, Row
 
 
-class EvaluationError(CourseError):
-    """A benchmark that cannot be read, or results that cannot be compared."""
-
-
 def load_benchmark(profile: Profile, limit: int | None = None) -> list[Problem]:
-    """The first `limit` (default `evaluation.questions`) held-out problems of the profile.
+    """The first `limit` (default `evaluation.questions`) held-out problems of the profile (see `read_benchmark`).
 
-    The file has one JSON object per line with `task_id`, `question`, `entry_point` and `tests`. Raises
-    EvaluationError when it is missing, has no problems or a line lacks one of these.
+    Raises EvaluationError.
     """
-    path = Path(profile.resolve(profile.data.benchmark))
-    if not path.is_file():
-        raise EvaluationError(f"There is no benchmark at {path}; correct data.benchmark in the profile.")
-    problems = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            tests = tuple(row["tests"])
-            problem = Problem(str(row["task_id"]), row["question"], row["entry_point"], tests, "benchmark")
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise EvaluationError(f"{path}, line {number} is no benchmark problem ({error}); it needs task_id, "
-                                  "question, entry_point and tests.") from error
-        if not tests:
-            raise EvaluationError(f"{path}, line {number} has no tests, so it can measure nothing; drop the line.")
-        problems.append(problem)
-    if not problems:
-        raise EvaluationError(f"{path} holds no problems; correct data.benchmark in the profile.")
+    problems = read_benchmark(profile.resolve(profile.data.benchmark))
     return problems[: limit or profile.evaluation.questions]
 
 

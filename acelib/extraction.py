@@ -31,8 +31,8 @@ def extract_program(reply: str, entry_point: str | None = None) -> str | None:
     if not isinstance(reply, str):
         raise CourseError(f"extract_program needs the reply as a string, not {type(reply).__name__}.")
     text = _THOUGHTS.sub("", reply.replace("\r\n", "\n"))
-    blocks = [m for m in _FENCE.finditer(text) if m.group(2) in _PYTHON]
-    programs = [p for m in blocks if (p := _longest_program(textwrap.dedent(m.group(3)))) is not None]
+    blocks = python_blocks(text)
+    programs = [p for block in blocks if (p := _longest_program(block)) is not None]
     if not programs and not blocks:
         programs = [p for start in _code_starts(text) if (p := _longest_program(text[start:])) is not None][:1]
     if entry_point is not None:
@@ -41,6 +41,11 @@ def extract_program(reply: str, entry_point: str | None = None) -> str | None:
             return wanted[-1]
     defining = [p for p in programs if _definitions(p)]
     return (defining or programs or [None])[0]
+
+
+def python_blocks(text: str) -> list[str]:
+    """Fenced blocks that are marked as Python or not marked at all, as they stand (whether or not they parse)."""
+    return [textwrap.dedent(m.group(3)) for m in _FENCE.finditer(text) if m.group(2) in _PYTHON]
 
 
 def _code_starts(text: str):

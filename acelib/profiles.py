@@ -38,7 +38,7 @@ def template(placeholder: str):
 @dataclass(frozen=True)
 class Data:
     seeds: str  # jsonl of {id, source, program}
-    benchmark: str  # jsonl of {task_id, question, entry_point, tests}
+    benchmark: str  # see acelib.benchmarks: the course's rows, HumanEval(+) or MBPP(+)
     laboratory: bool  # is the true meaning of a question known?
 
 

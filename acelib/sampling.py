@@ -124,20 +124,23 @@ def sample_programs(
     ]
 
 
+def submission(problem: Problem, program: str | None) -> Submission:
+    """A program and the tests of its problem, after the usual imports and what the question gives."""
+    return Submission(program, problem.tests, prelude=LLM_PRELUDE + problem.prelude, setup_after=problem.setup)
+
+
 def judge_programs(judge: Judge, problems: Iterable[Problem], programs: Sequence[Program]) -> list[Report]:
     """One report per program, in order; its verdicts are in the order of the problem's tests.
 
     Programs get the usual imports first (`LLM_PRELUDE`): models rely on imports that a prompt did not give.
     """
-    tests = {problem.id: problem.tests for problem in problems}
-    strangers = {program.problem_id for program in programs} - tests.keys()
+    known = {problem.id: problem for problem in problems}
+    strangers = {program.problem_id for program in programs} - known.keys()
     if strangers:
         raise SamplingError(
             f"Programs for unknown problems ({', '.join(sorted(strangers)[:3])}); pass those problems too."
         )
-    return judge.run(
-        [Submission(program.text, tests[program.problem_id], prelude=LLM_PRELUDE) for program in programs]
-    )
+    return judge.run([submission(known[program.problem_id], program.text) for program in programs])
 
 
 def samples_to_rows(

@@ -7,6 +7,7 @@ the asserts), `program` inside an inference (the code found in `completion`) and
 
 import ast
 import builtins
+import gzip
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,13 +26,19 @@ class SchemaError(CourseError):
 
 @dataclass(frozen=True)
 class Problem:
-    """A question, the name of the function it asks for, and the assert statements that check it."""
+    """A question, the name of the function it asks for, and the assert statements that check it.
+
+    `prelude` is code that the question gives and a program may leave out; `setup` makes objects the tests use. Public
+    benchmarks need them (the judge runs one before the program, the other after it); tables do not store them.
+    """
 
     id: str
     question: str
     entry_point: str
     tests: tuple[str, ...]
     source: str = ""
+    prelude: str = ""
+    setup: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,10 @@ def rows_to_pairs(rows: Iterable[Row]) -> list[Pair]:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """Rows of a .parquet or .jsonl file. Raises SchemaError when it is missing, unreadable or of another kind."""
+    """Rows of a .parquet, .jsonl or .jsonl.gz file.
+
+    Raises SchemaError when it is missing, unreadable or of another kind.
+    """
     path = Path(path)
     if not path.is_file():
         raise SchemaError(f"There is no table at {path}; check the path.")
@@ -151,11 +161,13 @@ def read_rows(path: str | Path) -> list[Row]:
             raise SchemaError(
                 f"{path} is not a readable Parquet file ({error}); delete it and make it again."
             ) from error
-    if path.suffix == ".jsonl":
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
         rows = []
-        for number, line in enumerate(
-            path.read_text(encoding="utf-8", errors="replace").split("\n"), start=1
-        ):
+        try:
+            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        except (OSError, EOFError) as error:
+            raise SchemaError(f"{path} is not a readable gzip file ({error}); fetch it again.") from error
+        for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), start=1):
             if not line.strip():
                 continue
             try:
@@ -165,7 +177,7 @@ def read_rows(path: str | Path) -> list[Row]:
                     f"{path}, line {number} is not JSON ({error.msg}); mend or drop the line."
                 ) from error
         return rows
-    raise SchemaError(f"{path.name} ends in neither .parquet nor .jsonl; convert it to one of the two.")
+    raise SchemaError(f"{path.name} ends in none of .parquet, .jsonl, .jsonl.gz; convert it to one of them.")
 
 
 def write_rows(path: str | Path, rows: Sequence[Row]) -> None:

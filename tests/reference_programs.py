@@ -1,42 +1,27 @@
 """HumanEval and MBPP as judge submissions, when the public data lies beside the repository."""
 
 import ast
-import gzip
-import json
 from pathlib import Path
 
+from acelib.benchmarks import read_benchmark, reference_programs
 from acelib.judge import Submission
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def humaneval() -> dict[str, Submission]:
-    with gzip.open(DATA / "humaneval.jsonl.gz", "rt") as f:
-        rows = [json.loads(line) for line in f]
-    return {
-        row["task_id"]: Submission(row["prompt"] + row["canonical_solution"], _split(row["test"], row["entry_point"]))
-        for row in rows
-    }
-
-
-def _split(test: str, entry_point: str) -> list[str]:
-    """The asserts of `check(candidate)`, one by one; the whole of it where it is more than asserts."""
-    check = next(n for n in ast.parse(test).body if isinstance(n, ast.FunctionDef))
-    body = [n for n in check.body if not isinstance(n, ast.Expr)]
-    if not all(isinstance(n, ast.Assert) for n in body):
-        return [f"{test}\ncheck({entry_point})\n"]
-    for node in ast.walk(check):
-        if isinstance(node, ast.Name) and node.id == "candidate":
-            node.id = entry_point
-    return [ast.unparse(n) for n in body if any(isinstance(c, ast.Call) for c in ast.walk(n))]
+    return _submissions(DATA / "humaneval.jsonl.gz")
 
 
 def mbpp() -> dict[str, Submission]:
-    with open(DATA / "mbpp.jsonl") as f:
-        rows = [json.loads(line) for line in f]
+    return _submissions(DATA / "mbpp.jsonl")
+
+
+def _submissions(path: Path) -> dict[str, Submission]:
+    problems, programs = read_benchmark(path), reference_programs(path)
     return {
-        f"MBPP/{row['task_id']}": Submission(row["code"], row["test_list"], setup_after=row["test_setup_code"])
-        for row in rows
+        problem.id: Submission(program, problem.tests, setup_after=problem.setup)
+        for problem, program in zip(problems, programs, strict=True)
     }
 
 

@@ -1,0 +1,76 @@
+"""Tables of others: a data set on the hub, or local files with the same columns, read row by row and never whole."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from acelib.errors import CourseError
+from acelib.fingerprint import path_digest
+from acelib.schema import Row
+
+KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+class SourceError(CourseError):
+    """A data set that cannot be found, reached or read, or that has other columns than are asked for."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set at one fixed state: `version` is the hub's commit, or the SHA-256 of the local files."""
+
+    name: str
+    version: str
+    files: tuple[str, ...] = ()
+
+    def rows(self, skip: int = 0) -> Iterator[Row]:
+        """The rows from number `skip` on. Raises SourceError, also in the middle."""
+        from datasets import load_dataset
+
+        number = skip
+        try:
+            if self.files:
+                kind = KINDS[Path(self.files[0]).suffix]
+                table = load_dataset(kind, data_files=list(self.files), split="train", streaming=True)
+            else:
+                table = load_dataset(self.name, revision=self.version, split="train", streaming=True)
+            for row in table.skip(skip):
+                yield row
+                number += 1
+        except Exception as error:  # Arrow's, the hub's and the network's errors have no common ancestor
+            raise SourceError(f"{self.name} cannot be read after row {number:,} ({_first_line(error)}); mend the "
+                              "file, or check the network, and repeat the command.") from error
+
+
+def open_source(name: str) -> Source:
+    """A data set by its hub name, or a .jsonl, .json or .parquet file, or a folder of such files of one kind.
+
+    Raises SourceError when there is none, or when the hub cannot be reached or asks for a login.
+    """
+    path = Path(name)
+    if path.exists():
+        found = sorted(one for one in path.rglob("*") if one.suffix in KINDS) if path.is_dir() else [path]
+        if not found or {one.suffix for one in found} - KINDS.keys() or len({one.suffix for one in found}) > 1:
+            raise SourceError(f"{name} holds no table, or several kinds; give one .jsonl or .parquet file, or a folder "
+                              "of files of one kind.")
+        return Source(name, path_digest(path), tuple(map(str, found)))
+    if path.suffix in KINDS or path.is_absolute() or name.count("/") != 1:
+        raise SourceError(f"There is no file {name}; check the path, or give a hub name such as owner/name.")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        return Source(name, HfApi().dataset_info(name).sha)
+    except GatedRepoError as error:
+        raise SourceError(f"The data set {name} is gated; accept its terms on its hub page and run "
+                          "`hf auth login`.") from error
+    except RepositoryNotFoundError as error:
+        raise SourceError(f"There is no data set {name} on the hub, or it is private; check the name, or run "
+                          "`hf auth login`.") from error
+    except Exception as error:
+        raise SourceError(f"The hub cannot be reached for {name} ({_first_line(error)}); check the network and "
+                          "HF_HUB_OFFLINE, or give a local .jsonl or .parquet file with the same columns.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

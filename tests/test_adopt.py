@@ -1,0 +1,151 @@
+"""Published rows become a run that notebooks 03 to 07 can start from."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from acelib.__main__ import main
+from acelib.adopt import AdoptError, adopt
+from acelib.artifacts import ArtifactError, Run
+from acelib.errors import CourseError
+from acelib.judge import Judge
+from acelib.pairs import build_pairs
+from acelib.profiles import load_profile
+from acelib.sampling import judge_programs, rows_to_programs
+from acelib.schema import read_rows, rows_to_pairs, rows_to_problems, write_rows
+
+FIXTURES = Path(__file__).parent / "fixtures"
+QUESTIONS, PAIRS = str(FIXTURES / "acecode.jsonl"), str(FIXTURES / "acecodepair.jsonl")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "run", load_profile("pocket", {"sampling.n": 3}))
+
+
+def write(path, change=lambda row: row):
+    write_rows(path, [change(row) for row in read_rows(QUESTIONS)])
+    return str(path)
+
+
+def test_questions_programs_and_what_the_later_notebooks_read(run):
+    counts = adopt(run, QUESTIONS)
+    assert counts["questions"] == 3 and counts["programs"] == 9 and counts["rows"] == 5
+    filtered = rows_to_problems(run.read("filtered"))
+    assert [problem.id for problem in filtered] == ["evol_1", "oss_2", "fns_3"]
+    assert [problem.entry_point for problem in filtered] == ["double", "backwards", "at_most"]
+    assert filtered == rows_to_problems(run.read("imagined"))
+    samples = run.read("samples")
+    assert samples == run.read("samples_unfiltered")
+    # Over the row's own tests; the source divides by all tests that were ever imagined (paper against code).
+    assert [item["pass_rate"] for item in samples[0]["inferences"]] == [1.0, 0.4, 0.2]
+    assert read_rows(QUESTIONS)[0]["inferences"][0]["pass_rate"] == 0.25
+    pairs = build_pairs(samples, lambda question: question, min_gap=0.4, min_chosen=0.8, min_rejected=0.0, strict=True,
+                        max_pairs_per_question=8, seed=0)  # fmt: skip
+    assert {pair.problem_id for pair in pairs} == {"evol_1", "oss_2", "fns_3"}
+    audit = run.read("filter_audit")
+    assert len(audit) == 5 + 6 + 7 and all(row["kept"] and row["valid"] is None for row in audit)
+
+
+def test_the_stored_results_are_those_of_the_judge(run):
+    adopt(run, QUESTIONS)
+    samples = run.read("samples")
+    with Judge(workers=1) as judge:
+        reports = judge_programs(judge, rows_to_problems(samples), rows_to_programs(samples))
+    stored = [item["pass_rate"] for row in samples for item in row["inferences"]]
+    assert [report.pass_rate for report in reports] == stored
+
+
+def test_the_manifest_says_where_it_came_from_and_the_notebooks_keep_it(run, capsys):
+    adopt(run, QUESTIONS, command="python -m acelib adopt ...")
+    origin = run.manifest("samples")["adopted"]
+    assert origin["source"] == QUESTIONS and len(origin["version"]) == 64 and "`imagined` equals" in origin["note"]
+    assert origin["counts"]["questions with fewer than 5 tests, left out"] == 1
+    rows = run.table("samples", lambda scratch: pytest.fail("was built"), inputs=("filtered",), params={"k": 1})
+    assert [row["id"] for row in rows] == ["evol_1", "oss_2", "fns_3"]
+    assert "samples: adopted from" in capsys.readouterr().out
+    path = run.path("samples")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(ArtifactError, match="changed or damaged .*adopt it again with `python -m acelib adopt ...`"):
+        run.table("samples", lambda scratch: [{"x": 1}])
+
+
+def test_questions_only_and_a_second_adoption_leave_no_rest_of_the_first(run):
+    adopt(run, QUESTIONS, pairs=PAIRS)
+    assert adopt(run, QUESTIONS, questions_only=True, limit=2)["questions"] == 2
+    assert len(run.read("filtered")) == 2
+    for name in ("samples", "samples_unfiltered", "pairs"):
+        with pytest.raises(ArtifactError, match=f"There is no '{name}'"):
+            run.read(name)
+    run.table("samples", lambda scratch: [{"x": 1}], inputs=("filtered",))
+    with pytest.raises(ArtifactError, match="holds samples, which its notebooks have made; name another --run-dir"):
+        adopt(run, QUESTIONS)
+    assert len(run.read("filtered")) == 2
+
+
+def test_published_pairs(run):
+    assert adopt(run, QUESTIONS, pairs=PAIRS)["pairs"] == 2
+    pairs = rows_to_pairs(run.read("pairs"))
+    assert pairs[0].problem_id == "evol_1" and "return 2 * x" in pairs[0].chosen
+    assert [row["rejected"] for row in run.read("pairs_unfiltered")] == [pair.rejected for pair in pairs]
+
+
+def test_parquet_gives_the_same_tables(run, tmp_path):
+    adopt(run, QUESTIONS)
+    other = Run(tmp_path / "other", run.profile)
+    adopt(other, write(tmp_path / "set.parquet"))
+    for name in ("imagined", "filtered", "samples", "filter_audit"):
+        assert other.read(name) == run.read(name)
+
+
+def without(*columns):
+    return lambda row: {key: value for key, value in row.items() if key not in columns}
+
+
+def inferences(change):
+    return lambda row: row | {"inferences": [change(item) for item in row["inferences"]]}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (without("id"), "Row 0 has no id; expected the columns of AceCode-87K"),
+        (without("question", "test_cases"), "Row 0 has no question, test_cases; .* found id, source, inferences"),
+        (without("inferences"), "Row 0 has no inferences; add it, or pass --questions-only"),
+        (inferences(without("completion")), "Row 0, inference 0 has no completion; add it"),
+        (inferences(without("model_name", "test_results")), "inference 0 has no model_name, test_results; add it"),
+        (inferences(lambda item: item | {"test_results": [True] * 20}), "has 20 test_results for 5 test_cases; mend"),
+        (lambda row: row | {"id": "same"}, "has several rows with the id 'same'"),
+        (inferences(lambda item: item | {"model_name": item["completion"][-12:-4]}), "pick one with --model"),
+        (lambda row: row | {"inferences": row["inferences"][:2]}, r"No question .*fewer than 3 programs, left out"),
+    ],
+)
+def test_every_missing_column_and_misfit_is_explained_and_nothing_is_written(run, tmp_path, change, message):
+    with pytest.raises(CourseError, match=message):
+        adopt(run, write(tmp_path / "set.jsonl", change))
+    assert not (run.dir / "artifacts").exists()
+
+
+def test_one_of_several_models_is_picked(run, tmp_path):
+    def twins(row):
+        return row | {"inferences": row["inferences"] + [one | {"model_name": "other"} for one in row["inferences"]]}
+
+    source = write(tmp_path / "set.jsonl", twins)
+    with pytest.raises(AdoptError, match=r"other \(13\)"):
+        adopt(run, source)
+    adopt(run, source, model="other")
+    assert {item["model_name"] for row in run.read("samples") for item in row["inferences"]} == {"other"}
+
+
+def test_command_line(tmp_path, capsys):
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("extends: pocket\nname: mine\nsampling: {n: 3}\n")
+    run_dir = tmp_path / "run"
+    assert main(["adopt", QUESTIONS, "--run-dir", str(run_dir), "--profile", str(profile), "--pairs", PAIRS]) == 0
+    said = capsys.readouterr().out
+    assert "3 questions" in said and f"RUN_DIR={run_dir} FROM=03" in said
+    manifest = json.loads((run_dir / "artifacts" / "filtered.manifest.json").read_text())
+    assert manifest["adopted"]["command"].startswith(f"python -m acelib adopt {QUESTIONS} --run-dir {run_dir} --pairs")
+    assert main(["adopt", "none.jsonl", "--run-dir", str(run_dir)]) == 1
+    assert "There is no file none.jsonl" in capsys.readouterr().err
