@@ -78,7 +78,7 @@ def serving(behaviour, port=0):
             if self.path != "/v1/chat/completions":
                 return self.send(404, {"error": {"message": "no such path"}})
             if fault == "hang":
-                seen.release.wait(30)
+                seen.release.wait(300)
                 fault = "close"
             if fault == "close" or (seen.stop_after is not None and number >= seen.stop_after):
                 self.close_connection = True

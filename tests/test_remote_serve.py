@@ -9,9 +9,6 @@ import urllib.request
 
 import pytest
 
-for package in ("openai", "fastapi", "uvicorn"):
-    pytest.importorskip(package)
-
 from acelib.models import load_policy, load_tokenizer
 from acelib.profiles import load_profile
 from acelib.synthesis import imagine, load_seeds, problems_from_replies
@@ -19,6 +16,8 @@ from acelib.synthesis import imagine, load_seeds, problems_from_replies
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
+    for package in ("fastapi", "uvicorn"):
+        pytest.importorskip(package)
     profile = load_profile("pocket")
     model = profile.resolve(profile.models.teacher)
     with socket.socket() as probe:
@@ -47,7 +46,7 @@ def address(tmp_path_factory):
 
 def test_the_same_questions_over_http_as_from_the_folder(address, tmp_path):
     profile = load_profile("pocket", {"remote.concurrency": 2})
-    seeds = load_seeds(profile.resolve(profile.data.seeds))[:3]
+    seeds = load_seeds(profile.resolve(profile.data.seeds))[:2]
     found = []
     for name in (profile.resolve(profile.models.teacher), address):
         replies = imagine(
@@ -56,10 +55,10 @@ def test_the_same_questions_over_http_as_from_the_folder(address, tmp_path):
             seeds,
             prompt=profile.prompts.teacher,
             temperature=0.0,
-            max_new_tokens=600,
-            batch_size=3,
+            max_new_tokens=500,
+            batch_size=2,
             seed=0,
             log=tmp_path / "replies.jsonl",
         )
         found.append(problems_from_replies(replies))
-    assert found[0] == found[1] and len(found[0][0]) >= 2
+    assert found[0] == found[1] and len(found[0][0]) == 2
