@@ -85,11 +85,11 @@ class Client:
             except (openai.APIError, ValueError) as caught:
                 error = caught
             else:
-                usage = completion.usage
-                cost = self.price(usage.prompt_tokens, usage.completion_tokens) if usage else worst
+                tokens = [(reply["usage"] or {}).get(f"{side}_tokens") for side in ("prompt", "completion")]
+                cost = worst if None in tokens else self.price(*tokens)
                 self.ledger.append(key=key, id=name, model=self.server.model, **reply, dollars=cost)
                 self.replies[key] = reply["reply"]
-                self.answered, self.reached, self.concessions = self.answered + 1, True, concessions
+                self.answered, self.reached, self.concessions = self.answered + 1, True, self.concessions | concessions
                 return
             finally:
                 self.flying, self.reserved = self.flying - 1, self.reserved - worst
@@ -131,7 +131,7 @@ class Client:
             wait = self.not_before - time.monotonic()
             if wait > 0:
                 await self.pause(wait)
-            elif self.ledger.dollars + self.reserved + worst <= self.limits.max_dollars + 1e-9:
+            elif not worst or self.ledger.dollars + self.reserved + worst <= self.limits.max_dollars + 1e-9:
                 self.flying, self.reserved = self.flying + 1, self.reserved + worst
                 return True
             elif self.flying:  # may turn out cheaper than the most that it can cost
