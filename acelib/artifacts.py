@@ -26,7 +26,7 @@ from typing import Any
 
 from acelib.errors import CourseError
 from acelib.fingerprint import digest, fingerprint, path_digest
-from acelib.profiles import ROOT, Profile, load_profile
+from acelib.profiles import ROOT, Profile, Remote, load_profile
 from acelib.schema import read_rows, write_rows
 
 FORMAT = 1  # raise it when an older artefact can no longer be read
@@ -123,13 +123,18 @@ def _remake(name: str, manifest: dict[str, Any] | None = None) -> str:
 
 
 class Run:
-    """One run directory: `artifacts/`, `figures/`, `metrics/`, `notebooks/`, `scratch/`."""
+    """One run directory: `artifacts/`, `figures/`, `metrics/`, `notebooks/`, `scratch/`, and `paid.jsonl`."""
 
     def __init__(self, run_dir: str | Path, profile: Profile):
         self.dir = Path(run_dir).resolve()
         self.profile = profile
         self._allowed: set[str] | None = None
         self._last_progress = 0.0
+
+    @property
+    def remote(self) -> tuple[Remote, Path]:
+        """What `load_policy` needs for a model behind a server: its limits, and a log that outlives all artefacts."""
+        return self.profile.remote, self.dir / "paid.jsonl"
 
     def table(
         self,

@@ -23,7 +23,7 @@ TOOLS = {
     "profiles", "report", "watch",
 }  # fmt: skip
 # Changing these changes how fast a result comes, not what it is.
-SPEED_ONLY = {("name",), ("threads",), ("judge", "workers")}
+SPEED_ONLY = {("name",), ("threads",), ("judge", "workers"), ("remote",)}
 # Of these a builder depends only on the entries it names: another policy does not change what the teacher says.
 BY_ENTRY = {"data", "models", "prompts"}
 

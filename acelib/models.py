@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from acelib.decoding import SampledTokens, decode
 from acelib.decoding import left_pad as left_pad
 from acelib.errors import CourseError
+from acelib.profiles import Remote
+from acelib.remote import Server, connect, is_address
 
 Conversation = list[dict[str, str]]
 
@@ -62,12 +64,14 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
-    """A tokenizer with a chat template and a padding token, padding on the left.
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
+    """A tokenizer with a chat template and a padding token, padding on the left; None for a server, which has its own.
 
     Raises ModelError when the folder has no tokenizer or the tokenizer has no chat template: training would go on
     without one, and would silently learn nothing.
     """
+    if is_address(name_or_path):
+        return None
     location = _check_location(name_or_path)
     no_tokenizer = ModelError(
         f"{location} has no tokenizer that can be loaded; save it beside the weights with "
@@ -89,8 +93,24 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_policy(name_or_path: str | Path, dtype: str = "float32", device: str = "auto") -> PreTrainedModel:
-    """A causal language model in eval mode. Raises ModelError when the folder holds none."""
+def load_policy(
+    name_or_path: str | Path,
+    dtype: str = "float32",
+    device: str = "auto",
+    remote: tuple[Remote, Path] | None = None,
+) -> PreTrainedModel | Server:
+    """A causal language model in eval mode. Raises ModelError when the folder holds none.
+
+    An address such as `http://host:8000/v1#model` gives a server to sample from, with limits and log from `remote`
+    (a run's `run.remote`); without `remote` it is refused, for a stage that needs the weights.
+    """
+    if is_address(name_or_path):
+        if remote is None:
+            raise ModelError(
+                f"{name_or_path} is a server, and this stage needs the weights; name a model folder or a hub model "
+                "under `models` in the profile."
+            )
+        return connect(str(name_or_path), *remote)
     location = _check_location(name_or_path)
     try:
         model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype))

@@ -59,6 +59,16 @@ class Models:
 
 
 @dataclass(frozen=True)
+class Remote:  # for a teacher or proxy behind a server
+    concurrency: int = within(1, 1000)
+    timeout_seconds: float = within(0, 86_400, above=True)
+    max_retries: int = within(0, 1000)
+    max_dollars: float = within(0, 10**6)
+    dollars_per_million_input: float = within(0, 10**5)
+    dollars_per_million_output: float = within(0, 10**5)
+
+
+@dataclass(frozen=True)
 class Prompts:
     teacher: str = template("{program}")
     solve: str = template("{question}")
@@ -176,6 +186,7 @@ class Profile:
     threads: int = within(1, 1024)  # torch threads at most; fewer where the machine has fewer cores
     data: Data
     models: Models
+    remote: Remote
     prompts: Prompts
     synthesis: Synthesis
     filtering: Filtering

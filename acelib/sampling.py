@@ -9,6 +9,7 @@ from acelib.errors import CourseError
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
 from acelib.models import generate, solve_messages
+from acelib.remote import Server, remote_replies
 from acelib.schema import Problem, Program, Row, problems_to_rows
 
 Progress = Callable[[int, int], None]
@@ -30,6 +31,7 @@ def sample_replies(
     batch_size: int,
     seed: int,
     log: Path,
+    json_schema: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, list[str]]:
     """`n` raw replies for each conversation, keyed as given.
@@ -37,7 +39,21 @@ def sample_replies(
     Each batch is appended to `log` (JSON lines) as it comes, before anybody parses it. Called again with the same log,
     only the batches that are not complete there are generated, and the replies are those of an uninterrupted run: what
     is sampled depends on the seed and the conversation alone (so two equal conversations get equal replies).
+
+    A server (see `acelib.remote`) has limits and a log of its own; it alone is asked for JSON after `json_schema`.
     """
+    if isinstance(model, Server):
+        return remote_replies(
+            model,
+            conversations,
+            n=n,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            json_schema=json_schema,
+            progress=progress,
+        )
     done = read_log(log, n)
     keys = list(conversations)
     size = max(1, batch_size // n)

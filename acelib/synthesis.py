@@ -14,6 +14,12 @@ from acelib.schema import Problem, Row, called_functions, entry_point_of, read_r
 
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 MAX_CUTS = 4
+REPLY_SCHEMA = {
+    "type": "object",
+    "properties": {"question": {"type": "string"}, "tests": {"type": "array", "items": {"type": "string"}}},
+    "required": ["question", "tests"],
+    "additionalProperties": False,
+}
 
 
 class TeacherReplyError(CourseError):
@@ -152,6 +158,7 @@ def imagine(
         batch_size=batch_size,
         seed=seed,
         log=log,
+        json_schema=REPLY_SCHEMA,
         progress=progress,
     )
     return [{"id": row["id"], "source": row["source"], "reply": replies[row["id"]][0]} for row in seeds]

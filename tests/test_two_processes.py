@@ -68,8 +68,9 @@ def picky(completions, problem_id, **_):
 
 def train_policy(base, folder, algorithm):
     # Five questions in rollouts of four: some rollouts hold a question twice, once in each process.
-    train_on_rewards(base, PROBLEMS, picky if algorithm == "dapo" else wordy, folder / "policy", folder / "scratch", **options(
-        algorithm=algorithm, rollout_questions=4, micro_batch=4, steps=3))
+    reward = picky if algorithm == "dapo" else wordy
+    train_on_rewards(base, PROBLEMS, reward, folder / "policy", folder / "scratch",
+                     **options(algorithm=algorithm, rollout_questions=4, micro_batch=4, steps=3))
 
 
 # Replies of 8 tokens: in longer ones a sample near the edge between two tokens may fall to either side by rounding.

@@ -1,0 +1,327 @@
+"""A teacher behind a server: paid for once, within the cap, and every failure one sentence with its remedy."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
+from email.utils import formatdate
+
+import pytest
+from fake_server import Behaviour, answer, serving
+
+from acelib import sampling
+from acelib.artifacts import Run
+from acelib.models import ModelError, load_policy, load_tokenizer
+from acelib.profiles import ROOT, Remote, load_profile
+from acelib.remote import RemoteError, connect, remote_replies
+from acelib.remote_client import _told_to_wait
+from acelib.synthesis import REPLY_SCHEMA, imagine, problems_from_replies
+
+FREE = dict(concurrency=4, timeout_seconds=60.0, max_retries=7, max_dollars=0.0, dollars_per_million_input=0.0,
+            dollars_per_million_output=0.0)  # fmt: skip
+SAMPLING = dict(n=1, temperature=0.7, max_new_tokens=100, seed=3)
+KEY = "sk-secret-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def questions(count):
+    return {f"q{i}": [{"role": "user", "content": f"question {i}"}] for i in range(count)}
+
+
+def ask(url, log, asked, **changes):
+    """The replies; `changes` go to the limits or to the sampling, wherever they belong."""
+    limits = {name: changes.pop(name) for name in FREE if name in changes}
+    return remote_replies(connect(f"{url}#m", Remote(**FREE | limits), log), asked, **SAMPLING | changes)
+
+
+def expected(count):
+    return {f"q{i}": [f"reply to question {i}"] for i in range(count)}
+
+
+def records(log):
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def test_replies_come_in_order_side_by_side_and_once(tmp_path):
+    seen, log, steps = Behaviour(delay=0.02), tmp_path / "paid.jsonl", []
+    with serving(seen) as url:
+        replies = ask(url, log, questions(30), progress=lambda *step: steps.append(step))
+        assert list(replies.items()) == list(expected(30).items())
+        assert 2 <= seen.most <= 4
+        assert steps[-1] == (30, 30) and [done for done, _ in steps] == sorted(done for done, _ in steps)
+        assert ask(url, log, questions(30)) == replies and len(seen.requests) == 30
+    assert set(seen.paid.values()) == {1} and seen.keys == {f"Bearer {KEY}"}
+    line = records(log)[0]
+    assert line["usage"]["completion_tokens"] == 50 and line["finish_reason"] == "stop" and line["model"] == "m"
+    assert ask("http://another.host.invalid/v1", log, questions(30)) == replies  # a server may move
+
+
+def test_every_sample_is_its_own_request_and_greedy_ones_are_one(tmp_path):
+    seen = Behaviour()
+    with serving(seen) as url:
+        assert len(ask(url, tmp_path / "log", questions(2), n=3)["q1"]) == 3
+        assert sorted(body["seed"] for body in seen.requests) == [3, 3, 4, 4, 5, 5]
+        ask(url, tmp_path / "log", questions(2), n=3, temperature=0.0)
+        assert len(seen.requests) == 8 and "seed" not in seen.requests[-1]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_failures_on_the_way_do_not_change_what_comes_out(tmp_path, concurrency):
+    busy = (429, {"Retry-After": "0.4"}, "slow down")
+    faults = [(503, {}, "starting"), busy, "close", "cut", busy, "junk", (500, {}, "")]
+    faults = dict(zip(range(0, 14, 2), faults, strict=True))  # every other request
+    seen, log = Behaviour(faults), tmp_path / "log"
+    with serving(seen) as url:
+        assert ask(url, log, questions(8), concurrency=concurrency) == expected(8)
+    assert seen.paid == Counter({f"question {i}": 1 for i in range(8)})
+    assert len(seen.requests) == 8 + len(faults)
+    lost = sorted(line["error"] for line in records(log) if "error" in line)
+    assert lost == ["APIConnectionError", "APIConnectionError", "ValueError"]  # these may have been paid for
+    if concurrency == 1:
+        assert seen.early == 0, "a request came before the time that Retry-After named"
+
+
+def test_a_server_that_hangs_is_asked_again(tmp_path):
+    seen, log = Behaviour({0: "hang", 1: "hang"}), tmp_path / "log"
+    with serving(seen) as url:
+        assert ask(url, log, questions(2), timeout_seconds=1.0, max_retries=8) == expected(2)
+    assert [line["error"] for line in records(log)[:2]] == ["APITimeoutError"] * 2
+
+
+class Unfair(Behaviour):
+    """Refuses question 0 five times, and each time only after two other questions were answered."""
+
+    def fault(self, number, body):
+        if body["messages"][0]["content"] != "question 0" or self.refused == 5:
+            return None
+        self.refused += 1
+        while sum(self.paid.values()) < 2 * self.refused:
+            time.sleep(0.005)
+        return 429, {"Retry-After": "0.01"}, "busy"
+
+
+def test_a_request_is_not_given_up_while_others_get_through(tmp_path):
+    seen = Unfair()
+    seen.refused = 0
+    with serving(seen) as url:
+        assert ask(url, tmp_path / "log", questions(14), concurrency=2, max_retries=1) == expected(14)
+    assert seen.refused == 5
+
+
+def test_how_long_a_server_wants_us_to_wait():
+    assert _told_to_wait({"retry-after": "7"}) == 7 and _told_to_wait({"retry-after-ms": "250"}) == 0.25
+    assert 50 < _told_to_wait({"retry-after": formatdate(time.time() + 60, usegmt=True)}) <= 60
+    assert _told_to_wait({"retry-after": "soon"}) is None and _told_to_wait({}) is None
+    assert _told_to_wait({"retry-after": formatdate(0, usegmt=True)}) == 0
+
+
+def test_truncated_and_refused_replies_are_kept_as_they_are(tmp_path):
+    cut = '{"question": "Write `f(x)`.", "tests": ["assert f(1) == 2", "assert f(2'
+    faults = {0: answer(cut, "length"), 1: answer(None, refusal="I cannot help."), 2: answer("", "content_filter")}
+    seeds = [{"id": str(i), "source": "s", "program": f"p{i}"} for i in range(3)]
+    options = dict(prompt="{program}", temperature=0.7, max_new_tokens=9, batch_size=2, seed=0, log=tmp_path / "unused")
+    seen = Behaviour(faults)
+    with serving(seen) as url:
+        server = connect(f"{url}#m", Remote(**FREE | {"concurrency": 1}), tmp_path / "log")
+        replies = imagine(server, None, seeds, **options)
+        assert imagine(server, None, seeds, **options) == replies and len(seen.requests) == 3
+    problems, counts = problems_from_replies(replies)
+    assert problems[0].tests == ("assert f(1) == 2",) and counts["replies: truncated, salvaged"] == 1
+    assert counts["replies: it is not JSON"] == counts["replies: it is empty"] == 1
+    assert [line["finish_reason"] for line in records(tmp_path / "log")] == ["length", "stop", "content_filter"]
+    assert seen.requests[0]["response_format"]["json_schema"]["schema"] == REPLY_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("refuse", "refused", "format_in_the_end"),
+    [
+        (lambda body: "no" if body.get("response_format", {}).get("type") == "json_schema" else "", 1, "json_object"),
+        (lambda body: "what is response_format?" if "response_format" in body else "", 2, None),
+        (lambda body: "use 'max_completion_tokens'" if "max_tokens" in body else "", 1, "json_schema"),
+        (lambda body: "unknown field: seed" if "seed" in body else "", 1, "json_schema"),
+    ],
+    ids=["no schema", "no JSON mode", "another name for max_tokens", "no seed"],
+)
+def test_what_a_server_lacks_is_found_out_once(tmp_path, refuse, refused, format_in_the_end):
+    seen = Behaviour(refuse=refuse)
+    with serving(seen) as url:
+        assert ask(url, tmp_path / "log", questions(6), json_schema=REPLY_SCHEMA, concurrency=1) == expected(6)
+    assert len(seen.requests) == 6 + refused
+    last = seen.requests[-1]
+    assert last.get("response_format", {}).get("type") == format_in_the_end
+    assert last.get("max_tokens") == 100 or last["max_completion_tokens"] == 100
+
+
+SCRIPT = """
+import json, pathlib, sys
+from acelib.profiles import Remote
+from acelib.remote import connect, remote_replies
+address, log, limits, options = sys.argv[1], pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
+remote_replies(connect(address, Remote(**limits), log), **options)
+"""
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "stop"), [(1, signal.SIGKILL), (3, signal.SIGKILL), (3, signal.SIGINT)], ids=["1", "3", "Ctrl-C"]
+)
+def test_a_stopped_process_goes_on_without_paying_twice(tmp_path, concurrency, stop):
+    seen, log = Behaviour({6: "hang", 7: "hang", 8: "hang"}), tmp_path / "log"
+    with serving(seen) as url:
+        child = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, f"{url}#m", str(log), json.dumps(FREE | {"concurrency": concurrency}),
+             json.dumps(dict(SAMPLING, conversations=questions(12)))],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 120
+        while len(seen.requests) < 6 + concurrency and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(RemoteError, match="Another process writes to"):
+            ask(url, log, questions(12))
+        child.send_signal(stop)
+        assert child.wait(timeout=120) == -stop
+        assert len(records(log)) == 6  # what was answered is there, although nobody was told to stop
+        log.write_bytes(log.read_bytes() + b'{"key": "torn')
+        seen.faults.clear()
+        assert ask(url, log, questions(12)) == expected(12)
+    assert seen.paid == Counter({f"question {i}": 1 for i in range(12)})
+    assert len(records(log)) == 12
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_the_cap_stops_before_the_request_that_could_exceed_it(tmp_path, concurrency):
+    # One reply costs 100 x $10 + 50 x $1,000 per million, $0.051; at most it can cost about $0.1 + $0.0045.
+    prices = dict(dollars_per_million_input=10.0, dollars_per_million_output=1000.0, concurrency=concurrency)
+    seen, log = Behaviour(delay=0.01), tmp_path / "log"
+    with serving(seen) as url:
+        with pytest.raises(RemoteError, match=r"could cost \$0\.10.*max_dollars = 0\.5 .* raise it .* \d of 20 repl"):
+            ask(url, log, questions(20), max_dollars=0.5, **prices)
+        spent = sum(line["dollars"] for line in records(log))
+        assert 0.5 - 0.106 < spent <= 0.5 and len(seen.requests) == len(records(log)) == round(spent / 0.051)
+        with pytest.raises(RemoteError, match="are spent"):
+            ask(url, log, questions(20), max_dollars=0.5, **prices)
+        assert len(seen.requests) == len(records(log))
+        assert ask(url, log, questions(20), max_dollars=2.0, **prices) == expected(20)
+    assert set(seen.paid.values()) == {1}
+
+
+def test_replies_without_usage_and_lost_ones_count_at_their_highest_price(tmp_path):
+    seen, log = Behaviour({0: answer("a", usage=None), 1: "close"}), tmp_path / "log"
+    with serving(seen) as url:
+        ask(url, log, questions(2), concurrency=1, max_dollars=1, dollars_per_million_output=1000.0)
+    assert [line["dollars"] for line in records(log)] == pytest.approx([0.1, 0.1, 0.05])
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ((401, {}, f"Incorrect API key provided: {KEY}"), "refuses the key .401.; put a valid one into .*_API_KEY"),
+        ((404, {}, "The model does not exist"), "has no model 'm' .404.; the address .* http://host/v1#model"),
+        ((429, {}, {"message": "Pay.", "code": "insufficient_quota"}), "no credit left; top it up .*0 of 3 replies"),
+        ((400, {}, f"prompt too long, {KEY}"), r"refuses 'q0' .*prompt too long, \*\*\*.*; mend"),
+        ((500, {}, "out of memory"), "failed 2 times in a row, last with 500; .* repeat the command"),
+        ("close", "failed 2 times in a row, last with APIConnectionError; .* goes on from there: 0 of 3"),
+        ("junk", "failed 2 times in a row, last with ValueError"),
+        ((429, {"Retry-After": "7200"}, "tomorrow"), "last with 429 and asks to wait 7,200 s"),
+    ],
+    ids=["401", "404", "no credit", "400", "500", "closes", "no reply in the answer", "closed for hours"],
+)
+def test_what_cannot_be_mended_is_one_sentence_without_the_key(tmp_path, fault, said):
+    seen, log = Behaviour(dict.fromkeys(range(9), fault)), tmp_path / "log"
+    with serving(seen) as url, pytest.raises(RemoteError, match=said) as caught:
+        ask(url, log, questions(3), concurrency=1, max_retries=1)
+    shown = "".join(traceback.format_exception(caught.value)) + log.read_text()
+    assert KEY not in shown and str(caught.value).count(". ") == 0
+    assert "During handling" not in shown
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    with pytest.raises(RemoteError, match="cannot be reached; start it, or correct its address") as caught:
+        ask("http://127.0.0.1:9/v1", tmp_path / "log", questions(3))
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_server_that_dies_is_waited_for_and_one_that_comes_back_goes_on(tmp_path):
+    seen, log = Behaviour(stop_after=5), tmp_path / "log"
+    said = "failed 2 times in a row.* 5 of 9 replies are kept in"
+    with serving(seen) as url, pytest.raises(RemoteError, match=said):
+        ask(url, log, questions(9), max_retries=1)
+    with serving(again := Behaviour()) as url:
+        assert ask(url, log, questions(9)) == expected(9)
+    assert seen.paid + again.paid == Counter({f"question {i}": 1 for i in range(9)})
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://host:8000/v1", "names no model; write http://host:8000/v1#model"),
+        ("http:///v1#m", "names no model"),
+        ("https://user:pass@host/v1#m", "OPENAI_API_KEY"),
+        ("https://host/v1?api_key=pass#m", "OPENAI_API_KEY"),
+    ],
+)
+def test_addresses_say_which_model_and_nothing_secret(tmp_path, address, said):
+    with pytest.raises(RemoteError, match=said) as caught:
+        connect(address, Remote(**FREE), tmp_path / "log")
+    assert "pass" not in str(caught.value)
+
+
+def test_a_damaged_log_is_named(tmp_path):
+    (tmp_path / "log").write_text("not a record\n")
+    with pytest.raises(RemoteError, match="has a line that is no record, .*not a record.*; remove it"):
+        ask("http://127.0.0.1:9/v1", tmp_path / "log", questions(1))
+
+
+def test_a_profile_decides_and_the_notebooks_code_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "generate", lambda *_, **__: pytest.fail("the local engine was asked"))
+    seen = Behaviour()
+    seen.reply = lambda body: json.dumps({"question": body["messages"][0]["content"], "tests": ["assert f(1) == 2"]})
+
+    def replies(url, prompt="{program}", **limits):
+        overrides = {"models.teacher": f"{url}#org/m", "prompts.teacher": prompt}
+        overrides |= {f"remote.{name}": value for name, value in (FREE | limits).items()}
+        run = Run(tmp_path, load_profile("pocket", overrides))
+
+        def ask_teacher(scratch):  # as in notebook 1
+            models, synthesis = run.profile.models, run.profile.synthesis
+            name = run.profile.resolve(models.teacher)
+            return imagine(
+                load_policy(name, models.dtype, models.device, run.remote),
+                load_tokenizer(name),
+                [{"id": "a", "source": "s", "program": "x"}],
+                prompt=run.profile.prompts.teacher,
+                temperature=synthesis.temperature,
+                max_new_tokens=synthesis.max_new_tokens,
+                batch_size=synthesis.batch_size,
+                seed=run.profile.seed,
+                log=scratch / "replies.jsonl",
+            )
+
+        return run.table("replies", ask_teacher)
+
+    with serving(seen) as url:
+        first = replies(url)
+        assert problems_from_replies(first)[0][0].question == "x" and seen.requests[0]["model"] == "org/m"
+        assert replies(url, concurrency=2, max_dollars=9) == first and len(seen.requests) == 1
+        assert replies(url, prompt="new {program}") != first and len(seen.requests) == 2
+        assert replies(url) == first and len(seen.requests) == 2, "the log outlives the artefact"
+    with pytest.raises(ModelError, match="this stage needs the weights; name a model folder"):
+        load_policy(f"{url}#m")
+
+
+def test_it_works_inside_a_running_event_loop_as_notebooks_have_one(tmp_path):
+    async def cell(url):
+        return ask(url, tmp_path / "log", questions(3))
+
+    with serving(Behaviour()) as url:
+        assert asyncio.run(cell(url)) == expected(3)
