@@ -1,6 +1,7 @@
 """The judge beside EvalPlus's checker: same programs, same tests, same machine, two workers each, passes interleaved.
 
     python bench/judge.py                  the table
+    python bench/judge.py --busy 2         the same on a busy machine: two processes that only loop run beside it
     python bench/judge.py --scale 20000    cost and memory of the judge as the number of submissions grows
 
 EvalPlus is installed from the package index into its own environment (.cache/bench-evalplus). The honest programs are
@@ -169,10 +170,32 @@ def install_evalplus() -> Path | None:
     return python
 
 
-def compare(passes: int) -> None:
+@contextmanager
+def hogs(count: int):
+    """Processes that do nothing but compute, while the block runs."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def compare(passes: int, busy: int) -> None:
     pythons = {"judge": Path(sys.executable)}
     if (python := install_evalplus()) is not None:
         pythons["evalplus"] = python
+    with hogs(busy):
+        results = measure_all(pythons, passes)
+    asserts = statistics.fmean(len(task["tests"]) for task in tasks())
+    print(f"\n{PROGRAMS} programs x {asserts:.1f} asserts, {WORKERS} workers, ", end="")
+    print(f"medians of {passes} interleaved passes" + f", beside {busy} processes that only loop" * bool(busy))
+    show(results, pythons)
+
+
+def measure_all(pythons: dict, passes: int) -> dict:
+    """{(executor, bad): [row of each pass]}"""
     results = {(name, bad): [] for name in pythons for bad in (False, True)}
     scratch = ROOT / ".cache" / "bench-workload.txt"
     for number in range(passes):
@@ -189,8 +212,10 @@ def compare(passes: int) -> None:
                 speed, cost = len(made) / row["wall"], row["cpu"] / len(made) * 1000
                 kind = "5% bad" if bad else "honest"
                 print(f"pass {number + 1} {name:9} {kind}: {good} passed, {speed:.1f} programs/s, {cost:.2f} ms CPU")
-    asserts = statistics.fmean(len(task["tests"]) for task in tasks())
-    print(f"\n{PROGRAMS} programs x {asserts:.1f} asserts, {WORKERS} workers, medians of {passes} interleaved passes")
+    return results
+
+
+def show(results: dict, pythons: dict) -> None:
     print("\n| executor | programs/s, honest | CPU ms/program | programs/s with 5% bad ones |")
     print("|---|---|---|---|")
     table = {}
@@ -233,6 +258,7 @@ def scale(largest: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="run N processes that only loop beside it")
     parser.add_argument("--scale", type=int, help="largest number of submissions")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -241,4 +267,4 @@ if __name__ == "__main__":
     elif arguments.scale:
         scale(arguments.scale)
     else:
-        compare(arguments.passes)
+        compare(arguments.passes, arguments.busy)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .api import JudgeError, Report
+from .inside import orders
 from .trial import RESULTS_BYTES, Job, Outcome, Trial
 
 DEPTH = 2  # jobs queued at a zygote: the next one starts while the last one's result is still being compared
@@ -38,6 +39,7 @@ class Worker:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         setup = {"level": level, "packages": packages, "supervisor": os.getpid()}
         environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
+        environment["LD_BIND_NOW"] = "1"  # or every child looks up the C functions it calls anew
         environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
         with theirs:
             self.process = subprocess.Popen(
@@ -83,10 +85,8 @@ class Worker:
             for part in job.parts:
                 files.append(os.memfd_create("job", os.MFD_CLOEXEC))
                 os.write(files[-1], part)
-                os.lseek(files[-1], 0, os.SEEK_SET)
-            order = json.dumps({"limits": job.limits, "role": job.role, "warm": job.warm}).encode()
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
-            self.control.sendmsg([order], rights)
+            self.control.sendmsg([orders.pack_order(job.limits, job.warm)], rights)
         except BaseException:
             for fd in files:
                 os.close(fd)
@@ -99,10 +99,10 @@ class Worker:
 
     def receive(self) -> tuple[Numbered, Job, Outcome, bool]:
         """The oldest job's outcome, and whether the zygote may go on. Raises ConnectionError when it is gone."""
-        message = self.control.recv(65536)
+        message = self.control.recv(orders.MESSAGE_BYTES)
         if not message:
             raise ConnectionError("the zygote is gone")
-        reply = json.loads(message)
+        killed, code, cpu, over, clean = orders.unpack_reply(message)
         trial, job, fd = self.queue.popleft()
         try:
             data = _read_results(fd, len(job.parts[-1]))
@@ -110,7 +110,7 @@ class Worker:
             os.close(fd)
         if self.queue:
             self.deadline = time.monotonic() + self.queue[0][1].limits["wall"] + GRACE_SECONDS
-        return trial, job, Outcome(reply["killed"], reply["code"], reply["cpu"], data, reply["over"]), reply["clean"]
+        return trial, job, Outcome(killed, code, cpu, data, over), clean
 
     def kill(self) -> list[Numbered]:
         """End the zygote and everything under it; return the trials it had not finished."""

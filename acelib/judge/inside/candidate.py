@@ -7,7 +7,6 @@ is harmless, because the process has never seen an expected value; a lie has to 
 import builtins
 import operator
 import os
-import random
 import sys
 import types
 
@@ -24,7 +23,7 @@ def run_job(fd: int, referee: int | None = None) -> None:
 
     Appends one line for the program and one per call to `fd`; with a `referee` socket it serves that one instead.
     """
-    job = wire.loads(os.read(fd, os.fstat(fd).st_size))
+    job = wire.loads(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))
     namespace, failure = load_program(job)
     if referee is not None:
         channel = Channel(referee)
@@ -44,10 +43,6 @@ def load_program(job):
     """Execute prelude, program and set-up in one fresh module. Returns (namespace, None) or (None, failure node)."""
     module = types.ModuleType("program")
     sys.modules["program"] = sys.modules["__main__"] = module
-    sys.argv = ["program"]
-    random.seed(0)
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed(0)
     namespace = module.__dict__
     for part in ("prelude", "program", "setup_after"):
         if not job[part]:

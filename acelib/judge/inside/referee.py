@@ -24,7 +24,7 @@ class Gone(BaseException):
 def run_job(fd: int, candidate: int) -> None:
     """Read tests from the memory file `fd`, run each against the program behind `candidate`, append one line each."""
     sys.modules["pytest"] = Pytest
-    tests = wire.loads(os.read(fd, os.fstat(fd).st_size))["tests"]
+    tests = wire.loads(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))["tests"]
     program = Program(Channel(candidate))
     try:
         status = program.channel.receive()

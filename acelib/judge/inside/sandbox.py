@@ -96,18 +96,16 @@ class Sandbox:
             (resource.RLIMIT_NOFILE, 64),
         ):
             resource.setrlimit(which, (value, value))
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if self.level != "namespaces+seccomp":  # where the end of the zygote is the end of its process tree
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         self._wall_in()
 
     def sweep(self) -> bool:
         """Leave nothing behind for the next program. False asks for a new zygote."""
         if self.level == "namespaces+seccomp":
-            if os.getpid() == 1:  # in its own pid namespace, -1 means every process but this one
-                try:
-                    os.kill(-1, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            _reap()
+            # In its own pid namespace, -1 means every process but this one; 0 means that there was one, dead or alive.
+            if os.getpid() == 1 and _libc.kill(-1, signal.SIGKILL) == 0:
+                _reap()
             return os.listdir("/tmp") == self._tmp
         if self.level == "rlimits":
             while children := _children():

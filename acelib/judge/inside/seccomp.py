@@ -51,11 +51,13 @@ _MACHINES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCH = 0, 4
+_X32 = 0x40000000  # numbers of the x32 calling convention start here
 _CLONE_THREAD, _AF_UNIX = 0x10000, 1
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # terminal queries, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _FCNTLS = (0, 1, 2, 3, 4, 1030)  # duplicate; get and set descriptor and status flags
 _PRCTLS = (15, 16)  # thread names
+_RETURN_ALLOW = (_RETURN, 0, 0, _ALLOW)
 _CHANGING = ("mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "creat", "utimensat")
 
 
@@ -67,22 +69,39 @@ class Filter:
         if machine not in _MACHINES:
             raise OSError(errno.ENOSYS, f"no syscall table for {machine}")
         arch, numbers = _MACHINES[machine]
+        verdicts = dict.fromkeys(numbers.values(), [_RETURN_ALLOW])
+        if files != "write":
+            verdicts |= {numbers[name]: [_refuse(errno.EPERM)] for name in _CHANGING if name in numbers}
+        verdicts |= {numbers[name]: body for name, body in _special_cases(files).items() if name in numbers}
         code = [(_LOAD, 0, 0, _ARCH), (_JEQ, 1, 0, arch), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, _NUMBER)]
-        code += [(_JGE, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]  # the x32 calling convention
-        for name, body in (special := _special_cases(files)).items():
-            if name in numbers:
-                code += [(_JEQ, 0, len(body), numbers[name]), *body]
-        left_out = special.keys() | (() if files == "write" else _CHANGING)
-        plain = [number for name, number in numbers.items() if name not in left_out]
-        code += [(_JEQ, len(plain) - i, 0, number) for i, number in enumerate(plain)]  # to the last line of all
-        code += [(_RETURN, 0, 0, _ERRNO | errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
+        code += _search(_ranges(verdicts))
         packed = b"".join(struct.pack("HBBI", *instruction) for instruction in code)
         self._code = ctypes.create_string_buffer(packed, len(packed))
         self._program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code), ctypes.addressof(self._code)))
+        self._arguments = (22, 2, ctypes.c_void_p(ctypes.addressof(self._program)), 0, 0)
 
     def install(self, libc) -> int:
         """Put the filter on the calling process, for good. Returns 0 or -1 (errno set)."""
-        return libc.prctl(22, 2, ctypes.c_void_p(ctypes.addressof(self._program)), 0, 0)
+        return libc.prctl(*self._arguments)
+
+
+def _ranges(verdicts: dict):
+    """[(first system call, code)]: what holds from that number on, up to the next one in the list."""
+    refuse = [_refuse(errno.EPERM)]
+    found = [(0, refuse)]
+    for number in range(max(verdicts) + 2):
+        if (code := verdicts.get(number, refuse)) != found[-1][1]:
+            found.append((number, code))
+    return [*found, (_X32, [(_RETURN, 0, 0, _KILL)])]
+
+
+def _search(ranges):
+    """A binary search: each child installs the filter, and the kernel then tries it with every number there is."""
+    if len(ranges) == 1:
+        return ranges[0][1]
+    half = len(ranges) // 2
+    below = _search(ranges[:half])
+    return [(_JGE, len(below), 0, ranges[half][0]), *below, *_search(ranges[half:])]
 
 
 def _argument(index: int, high: bool = False):
@@ -97,28 +116,28 @@ def _one_of(index: int, values):
     code = [_argument(index)]
     for i, value in enumerate(values):
         code.append((_JEQ, len(values) - i, 0, value))
-    return [*code, _refuse(errno.EPERM), (_RETURN, 0, 0, _ALLOW)]
+    return [*code, _refuse(errno.EPERM), _RETURN_ALLOW]
 
 
 def _special_cases(files: str) -> dict:
-    allow = (_RETURN, 0, 0, _ALLOW)
     no_wait = [_refuse(0)]
     cases = {
         "nanosleep": no_wait,
         "clock_nanosleep": no_wait,
-        "clone": [_argument(0), (_JSET, 0, 1, _CLONE_THREAD), allow, _refuse(errno.EPERM)],
+        "clone": [_argument(0), (_JSET, 0, 1, _CLONE_THREAD), _RETURN_ALLOW, _refuse(errno.EPERM)],
         "clone3": [_refuse(errno.ENOSYS)],  # glibc then uses clone, whose flags can be looked at
         "socketpair": _one_of(0, (_AF_UNIX,)),
         "ioctl": _one_of(1, _IOCTLS),
         "fcntl": _one_of(1, _FCNTLS),
         "prctl": _one_of(0, _PRCTLS),
         "prlimit64": [  # reading only
-            _argument(2), (_JEQ, 0, 3, 0), _argument(2, high=True), (_JEQ, 0, 1, 0), allow, _refuse(errno.EPERM),
+            _argument(2), (_JEQ, 0, 3, 0), _argument(2, high=True), (_JEQ, 0, 1, 0), _RETURN_ALLOW,
+            _refuse(errno.EPERM),
         ],
     }  # fmt: skip
     if files == "read":
         for name, index in (("open", 1), ("openat", 2)):
-            cases[name] = [_argument(index), (_JSET, 0, 1, _WRITING), _refuse(errno.EACCES), allow]
+            cases[name] = [_argument(index), (_JSET, 0, 1, _WRITING), _refuse(errno.EACCES), _RETURN_ALLOW]
     elif files == "none":
         cases["open"] = cases["openat"] = [_refuse(errno.EACCES)]
     return cases

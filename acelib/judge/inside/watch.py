@@ -17,31 +17,28 @@ class Watcher:
     """Watches the children of this process. Must be made before the file system is walled off: it needs /proc."""
 
     def __init__(self, control):
-        self._control = control
+        self._poller = select.poll()
+        self._poller.register(control, select.POLLHUP)
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def wait(self, pids, fd: int, limits: dict) -> dict:
         """Wait for the last of `pids`, then end them all. `fd` is the result file: its position tells which test runs.
 
-        Returns {"killed": limit that was passed or None, "code": exit code of the last, "cpu": seconds of all,
-        "over": how many of them a test used beyond its limit before it was looked at}.
+        Returns (limit that was passed or None, exit code of the last, CPU seconds of all, how many of them a test used
+        beyond its limit before it was looked at).
         """
+        start = time.monotonic()
+        meter = killed = None
         pidfd = os.pidfd_open(pids[-1])
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        poller.register(self._control, select.POLLHUP)
-        meter = _Meter(self._queue_seconds, pids, limits)
-        killed = None
-        try:
-            while killed is None:
-                events = poller.poll(min(TICK, limits["cpu"] / 4) * 1000)
-                if any(which == self._control.fileno() for which, _ in events):
-                    os._exit(0)  # the supervisor is gone; in a pid namespace this ends every process in it
-                if events:
-                    break
-                killed = meter.look(os.lseek(fd, 0, os.SEEK_CUR))
-        finally:
-            os.close(pidfd)
+        self._poller.register(pidfd, select.POLLIN)
+        tick = 1000 * min(TICK, limits["cpu"] / 4)
+        while killed is None and not (events := self._poller.poll(tick)):
+            meter = meter or _Meter(self._queue_seconds, pids, limits, start)
+            killed = meter.look(os.lseek(fd, 0, os.SEEK_CUR))
+        self._poller.unregister(pidfd)
+        os.close(pidfd)
+        if killed is None and [which for which, _ in events] != [pidfd]:
+            os._exit(0)  # the supervisor is gone; in a pid namespace this ends every process in it
         used = code = 0
         for pid in pids:
             if killed or pid != pids[-1]:
@@ -49,8 +46,7 @@ class Watcher:
             _, status, usage = os.wait4(pid, 0)
             used += usage.ru_utime + usage.ru_stime
             code = os.waitstatus_to_exitcode(status)
-        over = meter.over(used) if killed == "cpu" else 0
-        return {"killed": killed, "code": code, "cpu": used, "over": over}
+        return killed, code, used, meter.over(used) if killed == "cpu" else 0.0
 
     def _queue_seconds(self) -> float | None:
         """Seconds that all threads of all children have waited for a processor; None if the kernel does not say."""
@@ -76,9 +72,9 @@ class Watcher:
 class _Meter:
     """What a group of processes has used so far, in all and within the test that runs."""
 
-    def __init__(self, queue_seconds, pids, limits):
+    def __init__(self, queue_seconds, pids, limits, start):
         self._queue_seconds, self._pids, self._limits = queue_seconds, pids, limits
-        self._start = time.monotonic()
+        self._start = start
         self._position = self._cpu = self._test_cpu = self._asleep = self._test_asleep = self._still = 0
 
     def look(self, position: int) -> str | None:

@@ -13,6 +13,7 @@ import json
 import sys
 from decimal import Decimal
 from fractions import Fraction
+from json.encoder import c_make_encoder, encode_basestring_ascii
 
 BIG = 1 << 63
 MAX_DEPTH = 150
@@ -188,18 +189,23 @@ _SCALARS = {
     "F": _fraction,
 }
 
-_dump = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_load = json.JSONDecoder().decode
+# What json.dumps and json.loads end in, without the layers of Python above: each child pays for every page it touches.
+_chunks = c_make_encoder(None, None, encode_basestring_ascii, None, ":", ",", False, False, True)
+_scan = json.JSONDecoder().scan_once
 
 
 def dumps(node) -> bytes:
     """JSON bytes of an encoded node, on one line, pure ASCII (a lone surrogate survives as an escape)."""
-    return _dump(node).encode("ascii")
+    return "".join(_chunks(node, 0)).encode("ascii")
 
 
 def loads(data: bytes):
     """Parse bytes from a process that may be hostile. Raises WireError, never anything else."""
     try:
-        return _load(data.decode("ascii"))
-    except (ValueError, RecursionError, MemoryError) as error:
+        text = data.decode("ascii")
+        node, end = _scan(text, 0)
+    except (ValueError, RecursionError, MemoryError, StopIteration) as error:
         raise WireError(f"not JSON: {type(error).__name__}") from None
+    if end != len(text):
+        raise WireError("not JSON: more than one value")
+    return node

@@ -9,11 +9,14 @@ import ctypes
 import gc
 import json
 import os
+import random
 import resource
 import socket
 import sys
 
 import candidate
+import orders
+import pages
 import referee
 import sandbox
 from packages import PackageFinder
@@ -27,14 +30,15 @@ PREWARM = (
     "typing",
 )  # fmt: skip
 OWN_MODULES = (
-    "candidate", "channel", "names", "namespaces", "packages", "referee", "sandbox", "seccomp", "watch", "wire",
+    "candidate", "channel", "names", "namespaces", "orders", "packages", "pages", "referee", "sandbox", "seccomp",
+    "watch", "wire",
 )  # fmt: skip
 
 
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     setup = json.loads(sys.argv[2])
-    sys.argv = ["zygote"]
+    sys.argv = ["program"]
     sys.path[:] = [p for p in sys.path if p != os.path.dirname(os.path.abspath(__file__))]
     sys.meta_path.append(PackageFinder(setup["packages"]))
     for name in PREWARM:
@@ -45,11 +49,14 @@ def main() -> None:
     except sandbox.Unavailable as error:
         control.send(json.dumps({"unavailable": str(error)}).encode())
         return
+    pages.rehearse()
     for name in OWN_MODULES:
         sys.modules.pop(name, None)
     control.send(json.dumps({"ready": setup["level"]}).encode())
     os.dup2(1, 2)  # from here on nobody reads error messages
+    _seed()
     gc.collect()
+    pages.fill_gaps()
     gc.freeze()
     serve(control, box, watcher)
 
@@ -57,18 +64,18 @@ def main() -> None:
 def serve(control: socket.socket, box, watcher) -> None:
     """One order after the other, until the supervisor hangs up."""
     while True:
-        message, fds, _, _ = socket.recv_fds(control, 65536, 8)
+        message, rights, _, _ = control.recvmsg(orders.MESSAGE_BYTES, orders.RIGHTS_BYTES)
         if not message:
             return
-        order = json.loads(message)
-        for name in order["warm"]:
+        fds = orders.unpack_rights(rights)
+        limits, warm = orders.unpack_order(message)
+        for name in warm:
             if name not in sys.modules:
                 _warm(name)
-        reply = _run_order(box, watcher, order["limits"], fds)
+        outcome = _run_order(box, watcher, limits, fds)
         for fd in fds:
             os.close(fd)
-        reply["clean"] = box.sweep()
-        control.send(json.dumps(reply).encode())
+        control.send(orders.pack_reply(*outcome, box.sweep()))
 
 
 def _warm(name: str) -> None:
@@ -77,7 +84,15 @@ def _warm(name: str) -> None:
         __import__(name)
     except Exception:
         sys.modules.setdefault(name, None)  # not here: do not try again, and let the program see an ImportError
+    _seed()
     gc.freeze()
+
+
+def _seed() -> None:
+    """Every child starts from this state: nobody here draws from it."""
+    random.seed(0)
+    if numpy_random := sys.modules.get("numpy.random"):
+        numpy_random.seed(0)
 
 
 def _run_order(box, watcher, limits, fds):
