@@ -42,6 +42,7 @@ STEPS, LONG = 24, 80  # rollouts of a training; the long ones show over-optimisa
 REWARDS = ("rule", "pass_rate", "rule_format", "reward_model", "gated_reward_model")
 CROSSED = ("rule", "pass_rate", "reward_model")  # with every algorithm; the others with the paper's
 CHOICES = ("hard quarter", "mixed", "random")
+DAPO_STEPS = {"rule": 12, "pass_rate": 17, "reward_model": 24}  # resampling spends the rest of the same budget
 MAX_KL = 1.5
 SEEDS = (0, 1, 2)
 
@@ -71,12 +72,11 @@ class Scorer:
 
 
 def policies() -> list[Policy]:
-    """All RL trainings; the untrained policy is the one with 0 steps. DAPO spends about two rollouts on one, so it
-    makes half the steps on the same budget."""
+    """All RL trainings; the untrained policy is the one with 0 steps."""
     cells = [Policy("rule", steps=0)]
     for seed in SEEDS:
         cells += [
-            Policy(reward, algorithm, steps=STEPS // 2 if algorithm == "dapo" else STEPS, seed=seed)
+            Policy(reward, algorithm, steps=DAPO_STEPS[reward] if algorithm == "dapo" else STEPS, seed=seed)
             for reward in REWARDS for algorithm in (ALGORITHMS if reward in CROSSED else ["reinforce++"])
         ]
         cells += [Policy("rule", questions=choice, seed=seed) for choice in CHOICES[1:]]
