@@ -7,9 +7,10 @@
 EvalPlus is installed from the package index into its own environment (.cache/bench-evalplus). The honest programs are
 HumanEval's references when `../shared/data` is there, else functions made here; those with fewer than a dozen tests of
 the form f(literals) == literal have theirs repeated, as a data set with many imagined tests would. CPU time counts all
-processes of an executor. The fork floor is what an empty child of a lean Python costs: no executor that gives each
-program a process of its own can be cheaper. Attacks run on the judge only: on an executor without a wall they would do
-their harm.
+processes of an executor. The fork floor is what an empty child of a lean Python costs; the program floor is what a
+child costs that compiles and runs a reference program with its tests and has no protection at all: an executor that
+gives each program a process of its own can hardly be cheaper. Attacks run on the judge only: on an executor without a
+wall they would do their harm.
 """
 
 import argparse
@@ -155,6 +156,40 @@ def fork_floor(count: int = 300) -> float:
     return (full - none) / count * 1000
 
 
+def program_floor() -> float:
+    """Milliseconds of CPU for a child of a lean Python that runs one of our reference programs and its asserts."""
+    script = (
+        "import copy, collections, functools, hashlib, heapq, itertools, json, math, os, random, re, resource, string\n"
+        "import sys, typing\n"
+        "sources = json.load(sys.stdin)\n"
+        "def spent():\n"
+        "    return sum(sum(resource.getrusage(w)[:2]) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))\n"
+        "start = spent()\n"
+        "for source in sources:\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        exec(compile(source, 'program', 'exec'), {})\n"
+        "        os._exit(0)\n"
+        "    if os.waitpid(pid, 0)[1]: sys.exit('a reference program failed')\n"
+        "print(spent() - start)\n"
+    )
+    sources = json.dumps(["\n".join([task["program"], *task["tests"]]) for task in tasks()])
+    lean = [sys.executable, "-S", "-c", script]
+    out = subprocess.run(lean, input=sources, capture_output=True, text=True, check=True)
+    return float(out.stdout) / PROGRAMS * 1000
+
+
+def attacks() -> str:
+    """What the attack corpus did to the judge, in words."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_judge_attacks.py"]
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        return f"attacks: FAILED after {seconds:.0f} s, see `{' '.join(command[1:])}`"
+    return f"attacks: no false pass and no harm at any level this machine has ({seconds:.0f} s)"
+
+
 def install_evalplus() -> Path | None:
     python = ENVIRONMENT / "bin" / "python"
     if not (ENVIRONMENT / "done").exists():
@@ -230,7 +265,8 @@ def show(results: dict, pythons: dict) -> None:
     if len(table) == 2:
         (a, b, c), (x, y, z) = table["judge"], table["evalplus"]
         print(f"\njudge / EvalPlus: {a / x:.1f}x programs/s, {b / y:.0%} of its CPU, {c / z:.1f}x with 5% bad programs")
-    print(f"fork floor: {fork_floor():.2f} ms CPU")
+    print(f"fork floor: {fork_floor():.2f} ms CPU; program floor: {program_floor():.2f} ms CPU")
+    print(attacks())
 
 
 def scale(largest: int) -> None:
