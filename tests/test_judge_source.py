@@ -52,7 +52,7 @@ def test_the_syntax_tree_holds_no_executing_call():
 def test_the_text_holds_no_exec():
     pattern = re.compile(r"(?<![\w.'\"`])(exec|eval)\(\s*[\w\[]")
     strings = {Path(__file__).name, NAIVE, "test_judge_attacks.py"}
-    floor = ROOT / "bench" / "judge.py"  # a script that runs published reference programs, no model's, to see their cost
+    floor = ROOT / "bench" / "judge.py"  # runs published reference programs, no model's
     found = [
         (path.relative_to(ROOT), line.strip())
         for path, text in sources()
