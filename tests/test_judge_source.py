@@ -52,13 +52,14 @@ def test_the_syntax_tree_holds_no_executing_call():
 def test_the_text_holds_no_exec():
     pattern = re.compile(r"(?<![\w.'\"`])(exec|eval)\(\s*[\w\[]")
     strings = {Path(__file__).name, NAIVE, "test_judge_attacks.py"}
-    floor = ROOT / "bench" / "judge.py"  # runs published reference programs, no model's
+    # The bench's program floor: published reference programs, no model's, in a process of their own.
+    floor = (ROOT / "bench" / "judge.py", '"        exec(compile(source, \'program\', \'exec\'), {})\\n"')
     found = [
         (path.relative_to(ROOT), line.strip())
         for path, text in sources()
-        if path.name not in strings | SANDBOXED and path != floor
+        if path.name not in strings | SANDBOXED
         for line in text.splitlines()
-        if pattern.search(line)
+        if pattern.search(line) and (path, line.strip()) != floor
     ]
     assert found == []
 
