@@ -40,6 +40,8 @@ class Data:
     seeds: str  # jsonl of {id, source, program}
     benchmark: str  # see acelib.benchmarks: the course's rows, HumanEval(+) or MBPP(+)
     laboratory: bool  # is the true meaning of a question known?
+    adopt: str  # hub name or file with AceCode-87K's columns to start from, at notebook 03; "none" makes its own
+    adopt_rows: int = within(0, 10**7)  # 0: all
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,19 @@ class Models:
     policy: str
     dtype: str = one_of("float32", "bfloat16")
     device: str = one_of("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Engine:  # what trains and what samples, and on how many machines
+    launch: str  # "none" trains in the notebook's process; else an accelerate configuration such as those in configs/
+    lora_rank: int = within(0, 1024)  # 0: full fine-tuning
+    generation: str = one_of("transformers", "vllm")
+    vllm_mode: str = one_of("colocate", "server")  # in RL
+    vllm_server: str
+    vllm_memory: float = within(0, 0.95, above=True)
+    vllm_parallel: int = within(1, 64)
+    cluster: str  # "none", or the address of a Ray cluster ("auto": the one this machine belongs to)
+    shard_questions: int = within(1, 100_000)
 
 
 @dataclass(frozen=True)
@@ -186,6 +201,7 @@ class Profile:
     threads: int = within(1, 1024)  # torch threads at most; fewer where the machine has fewer cores
     data: Data
     models: Models
+    engine: Engine
     remote: Remote
     prompts: Prompts
     synthesis: Synthesis
@@ -206,7 +222,7 @@ class Profile:
     def resolve(self, path: str) -> str:
         """Absolute path of something in the repository or on disk; a hub name (`owner/name`) stays as it is."""
         local = ROOT / path
-        inside = Path(path).parts[0] in (".", "..", "data", "runs", "profiles") if path else False
+        inside = Path(path).parts[0] in (".", "..", "data", "runs", "profiles", "configs") if path else False
         return str(local) if inside or local.exists() else path
 
     def judge_limits(self):
