@@ -23,7 +23,9 @@ TOOLS = {
     "profiles", "report", "watch",
 }  # fmt: skip
 # Changing these changes how fast a result comes, not what it is.
-SPEED_ONLY = {("name",), ("threads",), ("judge", "workers"), ("remote",)}
+SPEED_ONLY = {("name",), ("threads",), ("judge", "workers"), ("remote",), ("plan",)} | {
+    ("engine", key) for key in ("launch", "vllm_mode", "vllm_server", "vllm_memory", "vllm_parallel", "cluster")
+}
 # Of these a builder depends only on the entries it names: another policy does not change what the teacher says.
 BY_ENTRY = {"data", "models", "prompts"}
 
@@ -169,7 +171,7 @@ class _Walk:
         elif isinstance(value, (ModuleType, type)) or callable(value) and hasattr(value, "__code__"):
             if str(home).split(".")[0] == "acelib":
                 self.modules.add(str(home))
-            elif callable(value) and "site-packages" not in getattr(value, "__code__", _codes).co_filename:
+            elif callable(value) and "site-packages" not in getattr(value, "__code__", _codes.__code__).co_filename:
                 self.function(value)
         elif isinstance(value, functools.partial):
             self.function(value)

@@ -130,6 +130,8 @@ class RewardModel:
     learning_rate: float = within(0, 0.1, above=True)
     epochs: float = within(0, 100, above=True)
     batch_size: int = within(1, 4096)
+    micro_batch: int = within(1, 4096)
+    score_batch: int = within(1, 65_536)
     warmup_ratio: float = within(0, 0.99)
     max_length: int = within(16, 131_072)
     held_out: float = within(0, 0.9, above=True)

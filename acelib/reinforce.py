@@ -20,6 +20,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from acelib.advantages import ALGORITHMS
+from acelib.engine import LOCAL, adapters, check_together, save_trained, vllm_arguments
 from acelib.errors import CourseError
 from acelib.logprobs import response_logps
 from acelib.models import (
@@ -32,7 +33,7 @@ from acelib.models import (
     solve_messages,
     stop_tokens,
 )
-from acelib.profiles import Reinforce
+from acelib.profiles import Engine, Reinforce
 from acelib.reinforce_log import PHASES, Measure, Watch, log_rows
 from acelib.rewards import RewardFunction, checked
 from acelib.rollouts import join, mixed, partition, question_order, sample_rollout
@@ -54,7 +55,8 @@ class ReinforceTrainer(GRPOTrainer):
     `settings.updates_per_rollout` of them use up a rollout.
     """
 
-    def __init__(self, model, tokenizer, dataset, reward, settings: Reinforce, args: GRPOConfig, watch=(), **kwargs):
+    def __init__(self, model, tokenizer, dataset, reward, settings: Reinforce, args: GRPOConfig, watch=(),
+                 engine: Engine = LOCAL, **kwargs):
         self.settings = settings
         self.algorithm = ALGORITHMS[settings.algorithm]
         self.seconds: dict[str, float] = {}
@@ -64,12 +66,16 @@ class ReinforceTrainer(GRPOTrainer):
         super().__init__(
             model=model, processing_class=tokenizer, train_dataset=dataset, args=args,
             reward_funcs=[checked(f, settings.reward_seconds) for f in (reward, *watch)], rollout_func=sample_rollout,
-            **kwargs,
+            peft_config=adapters(engine, "CAUSAL_LM"), **kwargs,
         )
+        check_together(engine, self.accelerator, samples=True)
         self.reward_weights = torch.tensor([1.0] + [0.0] * len(watch))
         self.stop = stop_tokens(self.model, tokenizer)
+        # The sampler then runs these very weights, so its log-probs are those of the old policy up to rounding.
+        self.samples_exactly = not (args.use_vllm or args.bf16 or engine.lora_rank)
         self._shares_prompts = (
-            not args.gradient_checkpointing
+            self.samples_exactly
+            and not args.gradient_checkpointing
             and self.accelerator.distributed_type == DistributedType.NO
             and set(getattr(self.model.config, "layer_types", [None])) == {"full_attention"}
         )
@@ -102,7 +108,6 @@ class ReinforceTrainer(GRPOTrainer):
     ):
         old = model is self.model and not torch.is_grad_enabled()
         if old and self._sampled_logps is not None:
-            # The sampler ran these very weights, so its log-probs are those of the old policy up to rounding.
             return self._sampled_logps, None, None
         if not self._shares_prompts:
             return super()._get_per_token_logps_and_entropies(
@@ -137,7 +142,12 @@ class ReinforceTrainer(GRPOTrainer):
 
     def _sample(self, inputs) -> dict[str, torch.Tensor]:
         batch = super()._generate_and_score_completions(inputs)
-        logps = batch.setdefault("old_per_token_logps", batch["sampling_per_token_logps"])
+        if "old_per_token_logps" not in batch:
+            batch["old_per_token_logps"] = self._old_logps(batch)
+        logps = batch["old_per_token_logps"]
+        gap = (logps - batch["sampling_per_token_logps"]).nan_to_num().abs() * batch["completion_mask"]
+        gaps = self.accelerator.gather(torch.stack([gap.sum(), batch["completion_mask"].sum()])[None]).sum(0)
+        self._metrics["train"]["sampler_gap"].append((gaps[0] / gaps[1]).item())
         reference = "ref_per_token_logps" in batch
         batch.setdefault("ref_per_token_logps", logps)
         del batch["num_items_in_batch"], batch["advantages"], batch["sampling_per_token_logps"]
@@ -156,6 +166,17 @@ class ReinforceTrainer(GRPOTrainer):
         metrics["mixed"].append(mixed(questions).float().mean().item())
         metrics["unjudged"].append(torch.isnan(questions).float().mean().item())
         return rollout
+
+    @torch.no_grad()
+    def _old_logps(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """TRL leaves them out where a rollout makes one update, because they would equal those of the update."""
+        if self.samples_exactly:
+            return batch["sampling_per_token_logps"]
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        return self._get_per_token_logps_and_entropies(
+            self.model, ids, mask, batch["completion_ids"].shape[1], self.args.per_device_train_batch_size
+        )[0]
 
     def _without_unanimous(self, rollout: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """DAPO's dynamic sampling (Yu et al. 2025, section 3.2): questions whose replies all have the same reward are
@@ -217,7 +238,8 @@ class ReinforceTrainer(GRPOTrainer):
         super().log(logs, start_time)
 
 
-def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torch.device, dtype: str) -> GRPOConfig:
+def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torch.device, dtype: str,
+                      **generation: Any) -> GRPOConfig:
     """AceCoder's settings in TRL's words. TRL's own defaults fit another algorithm and a GPU."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     per_update, rest = divmod(settings.rollout_questions * settings.samples_per_question,
@@ -230,9 +252,11 @@ def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torc
     at_once = next(size for size in range(min(per_update, settings.micro_batch), 0, -1) if per_update % size == 0)
     pieces, algorithm = per_update // at_once, ALGORITHMS[settings.algorithm]
     on_gpu = device.type != "cpu"
+    bf16 = on_gpu and dtype == "bfloat16"
     return GRPOConfig(
-        output_dir=str(folder), seed=seed, use_cpu=not on_gpu, report_to="none", disable_tqdm=True,
-        bf16=on_gpu and dtype == "bfloat16", gradient_checkpointing=on_gpu, dataloader_pin_memory=on_gpu,
+        **generation, output_dir=str(folder), seed=seed, use_cpu=not on_gpu, report_to="none", disable_tqdm=True,
+        bf16=bf16, model_init_kwargs={"dtype": "bfloat16"} if bf16 else None,  # of the reference alone
+        gradient_checkpointing=on_gpu, dataloader_pin_memory=on_gpu,
         max_steps=settings.steps * settings.updates_per_rollout,
         per_device_train_batch_size=at_once, gradient_accumulation_steps=pieces,
         steps_per_generation=settings.updates_per_rollout * pieces,
@@ -271,27 +295,28 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
 def make_trainer(
     policy: str | Path, problems: Sequence[Problem], reward: RewardFunction, scratch: Path, *, settings: Reinforce,
     prompt: str, seed: int, dtype: str = "float32", device: str = "auto", watch: Sequence[RewardFunction] = (),
-    measure: Measure | None = None, progress: Callable[[int, int], None] | None = None,
+    measure: Measure | None = None, progress: Callable[[int, int], None] | None = None, engine: Engine = LOCAL,
 ) -> ReinforceTrainer:
     """The trainer behind `train`, ready to start. Raises as `train` does."""
     if not problems:
         raise ReinforceError("There are no questions to train on; look at the hard questions that notebook 03 chose.")
-    where = pick_device(device)
-    model, tokenizer = load_policy(policy, dtype, where.type), load_tokenizer(policy)
+    where, tokenizer = pick_device(device), load_tokenizer(policy)
     conversations = [solve_messages(prompt, problem.question) for problem in problems]
     tokens = [tokenizer(render(tokenizer, c), add_special_tokens=False)["input_ids"] for c in conversations]
-    check_room(tokens, settings.max_new_tokens, context_length(model))
     order = question_order(len(problems), settings.steps * settings.rollout_questions, seed)
     dataset = Dataset.from_dict({
         "prompt": [conversations[i] for i in order],
         "problem_id": [problems[i].id for i in order],
     })
-    args = trainer_arguments(settings, scratch, seed, where, dtype)
+    generation = vllm_arguments(engine, max(map(len, tokens)) + settings.max_new_tokens)
+    args = trainer_arguments(settings, scratch, seed, where, dtype, **generation)
+    model = load_policy(policy, "float32", "cpu")  # after the arguments: with ZeRO-3 they decide how it is loaded
+    check_room(tokens, settings.max_new_tokens, context_length(model))
     scratch.mkdir(parents=True, exist_ok=True)
     _check_settings(scratch, {"policy": str(policy), "reward": reward.__name__, "seed": seed, "dtype": dtype,
                               **vars(settings)})
     callback = Watch(settings, measure, progress)
-    trainer = ReinforceTrainer(model, tokenizer, dataset, reward, settings, args, watch, callbacks=[callback])
+    trainer = ReinforceTrainer(model, tokenizer, dataset, reward, settings, args, watch, engine, callbacks=[callback])
     callback.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -305,15 +330,16 @@ def train(
     `reward` trains. Options (see `make_trainer`): `settings`, `prompt` (the template of the user's message), `seed`,
     `dtype`, `device`; `watch`, rewards that are only logged; `measure`, which looks at the policy every
     `settings.eval_every` rollouts (see `reinforce_log.held_out_pass_rate`); `progress`, called with the rollouts done
-    and their total.
+    and their total; `engine`, the profile's section.
     Checkpoints go to `scratch`: called again after a crash, the run goes on from the last one and ends as it would
     have without the crash. Raises ReinforceError, or ModelError when a prompt does not fit the context.
     """
     trainer = make_trainer(policy, problems, reward, scratch, **options)
     checkpoint = _last_checkpoint(scratch)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.model.save_pretrained(path)
-    trainer.processing_class.save_pretrained(path)
     rows = log_rows(trainer.state.log_history, trainer.settings.updates_per_rollout)
-    (path / LOG_FILE).write_text(json.dumps(rows), encoding="utf-8")
+    if trainer.is_world_process_zero():
+        path.mkdir(parents=True, exist_ok=True)
+        (path / LOG_FILE).write_text(json.dumps(rows), encoding="utf-8")
+    save_trained(trainer, path)
     return rows

@@ -2,26 +2,27 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 from transformers import TrainerCallback
 
 from acelib.judge import Judge
-from acelib.models import generate, solve_messages
+from acelib.models import Conversation, solve_messages
 from acelib.profiles import Reinforce
 from acelib.rewards import judge_replies
+from acelib.rollouts import sample_texts
 from acelib.schema import Problem
 
-Measure = Callable[[Any, Any], dict[str, float]]
+Sample = Callable[[Sequence[Conversation], int, float], list[list[str]]]  # conversations, replies each, temperature
+Measure = Callable[[Sample], dict[str, float]]
 PHASES = ("generate", "reward", "reference", "update", "evaluate")
 PATIENCE = 5  # rollouts without any signal before the run says so, and over which the KL is averaged
 
 
-def held_out_pass_rate(
-    judge: Judge, problems: Sequence[Problem], prompt: str, settings: Reinforce, seed: int
-) -> Measure:
-    """A function of (model, tokenizer) that measures the true pass rate on problems the policy is not trained on.
+def held_out_pass_rate(judge: Judge, problems: Sequence[Problem], prompt: str, settings: Reinforce) -> Measure:
+    """A function that measures the true pass rate on problems the policy is not trained on, given how to sample it.
 
     Gives `pass_at_1` (share of sampled programs that pass every test), `greedy` (the same for greedy programs) and
     `test_pass_rate` (mean share of tests passed by the sampled programs).
@@ -29,17 +30,15 @@ def held_out_pass_rate(
     known = {problem.id: problem for problem in problems}
     conversations = [solve_messages(prompt, problem.question) for problem in problems]
 
-    def reports(model, tokenizer, n, temperature):
-        rows = generate(model, tokenizer, conversations, n=n, temperature=temperature, seed=seed,
-                        max_new_tokens=settings.max_new_tokens,
-                        batch_size=settings.rollout_questions * settings.samples_per_question)
+    def reports(sample, n, temperature):
+        rows = sample(conversations, n, temperature)
         ids = [problem.id for problem, row in zip(problems, rows, strict=True) for _ in row]
-        found = judge_replies(judge, known, ids, [reply.text for row in rows for reply in row])
+        found = judge_replies(judge, known, ids, [text for row in rows for text in row])
         return [report for report in found if report is not None]
 
-    def measure(model, tokenizer) -> dict[str, float]:
-        sampled = reports(model, tokenizer, settings.samples_per_question // 2, settings.temperature)
-        greedy = reports(model, tokenizer, 1, 0.0)
+    def measure(sample: Sample) -> dict[str, float]:
+        sampled = reports(sample, settings.samples_per_question // 2, settings.temperature)
+        greedy = reports(sample, 1, 0.0)
         return {
             "pass_at_1": sum(report.passed for report in sampled) / max(1, len(sampled)),
             "greedy": sum(report.passed for report in greedy) / max(1, len(greedy)),
@@ -60,12 +59,14 @@ class Watch(TrainerCallback):
         trainer = self.trainer
         if self.measure is None:
             return
-        model = trainer.accelerator.unwrap_model(trainer.model)
         with trainer.timed("evaluate"):
-            model.eval()
-            for name, value in self.measure(model, trainer.processing_class).items():
-                trainer._metrics["train"][f"held_out/{name}"].append(value)
-            model.train()
+            found = self.measure(partial(sample_texts, trainer))
+        for name, value in found.items():
+            trainer._metrics["train"][f"held_out/{name}"].append(value)
+        if trainer.is_world_process_zero():
+            sampled, greedy = found["pass_at_1"], found["greedy"]
+            print(f"  rollout {trainer.rollout}: held-out pass@1 {sampled:.3f}, greedy {greedy:.3f}", flush=True)
+        trainer.model.train()  # TRL logs under the mode that the model is in, and before the first step that is eval
 
     def _too_far(self, state) -> bool:
         if not self.settings.max_kl:
@@ -109,6 +110,7 @@ def log_rows(history: Sequence[dict[str, float]], updates_per_rollout: int) -> l
         "reward": "reward", "reward_std": "reward_std", "kl": "kl_per_reply", "entropy": "entropy",
         "length": "completions/mean_length", "truncated": "completions/clipped_ratio", "mixed": "mixed",
         "unjudged": "unjudged", "clip_fraction": "clip_ratio/region_mean", "sampled": "sampled",
+        "sampler_gap": "sampler_gap",
         "loss": "loss", "grad_norm": "grad_norm",
         "learning_rate": "learning_rate", "pass_at_1": "held_out/pass_at_1", "greedy": "held_out/greedy",
         "test_pass_rate": "held_out/test_pass_rate",

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, is_peft_model
 from datasets import Dataset
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
@@ -21,12 +21,13 @@ from transformers.cache_utils import DynamicCache
 from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
+from acelib.engine import LOCAL, adapters, check_together, save_trained
 from acelib.models import left_pad, load_tokenizer, pick_device
+from acelib.profiles import Engine
 from acelib.reward_heads import RewardModelError, load_classifier
 from acelib.schema import Pair
 
 LOG_FILE = "training_log.json"
-QUESTIONS_AT_ONCE = 8  # in one forward pass; the rest of a batch is accumulated
 
 
 def bradley_terry_loss(scores: torch.Tensor, pairs: torch.Tensor, n: int) -> torch.Tensor:
@@ -164,7 +165,7 @@ class QuestionRewardTrainer(RewardTrainer):
         super().__init__(*args, data_collator=lambda rows: {"questions": rows}, **kwargs)
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the number of questions itself
         self.share_prefix = (
-            not (self.args.gradient_checkpointing or self.args.bf16)
+            not (self.args.gradient_checkpointing or self.args.bf16 or is_peft_model(self.model))
             and self.accelerator.distributed_type == DistributedType.NO
             and _can_share_prefix(self.model)
         )
@@ -242,6 +243,12 @@ class _Progress(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         self.report(state.global_step, state.max_steps)
 
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if state.is_world_process_zero and "eval_accuracy" in state.log_history[-1]:
+            right, loss = (state.log_history[-1][name] for name in ("eval_accuracy", "eval_pair_loss"))
+            print(f"  step {state.global_step}: {right:.1%} of held-out pairs ranked right, loss {loss:.3f} per pair",
+                  flush=True)  # fmt: skip
+
 
 def load_reward_model(
     path: str | Path, dtype: str = "float32", device: str = "auto"
@@ -289,10 +296,11 @@ def score(
 def train_reward_model(
     pairs: Sequence[Pair], base: str | Path, path: Path, scratch: Path, *, settings, n: int, seed: int,
     dtype: str = "float32", device: str = "auto", progress: Callable[[int, int], None] | None = None,
+    engine: Engine = LOCAL,
 ) -> list[dict]:
     """Trains a reward model on the backbone `base` and saves it in `path`; returns the training log.
 
-    `settings` is the profile's `reward_model` section; `n` the number of programs sampled per question. Questions for
+    `settings` and `engine` are the profile's sections; `n` the number of programs sampled per question. Questions for
     which `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps checkpoints: a
     training that was interrupted goes on from the last one.
 
@@ -318,7 +326,7 @@ def train_reward_model(
             f"A batch of {settings.batch_size} questions cannot be shared by {processes} processes; choose "
             "reward_model.batch_size as a multiple of the number of processes."
         )
-    micro = next(size for size in range(min(per_device, QUESTIONS_AT_ONCE), 0, -1) if per_device % size == 0)
+    micro = next(size for size in range(min(per_device, settings.micro_batch), 0, -1) if per_device % size == 0)
     args = RewardConfig(
         output_dir=str(scratch), seed=seed, data_seed=seed, learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs, per_device_train_batch_size=micro, per_device_eval_batch_size=micro,
@@ -330,23 +338,21 @@ def train_reward_model(
         dataloader_pin_memory=gpu, remove_unused_columns=False,
         eval_strategy="steps" if held_out else "no", eval_steps=checks, eval_on_start=bool(held_out),
         save_strategy="steps", save_steps=checks, save_total_limit=1,
-        # Weights stay in float32 and bf16 is left to autocast: at a learning rate of 1e-5 most updates of a bfloat16
-        # weight would round to nothing.
         model_init_kwargs={"dtype": "float32"},
     )
     trainer = QuestionRewardTrainer(
         model=str(base), args=args, n=n, loss=settings.loss, processing_class=tokenizer,
         train_dataset=Dataset.from_list(kept),
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
-        callbacks=[_Progress(progress)] if progress is not None else None,
+        callbacks=[_Progress(progress)] if progress is not None else None, peft_config=adapters(engine, "SEQ_CLS"),
     )
+    check_together(engine, trainer.accelerator, samples=False)
     trainer.remove_callback(PrinterCallback)
     scratch.mkdir(parents=True, exist_ok=True)  # the trainer makes it on the main process only
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)))
-    trainer.save_model(str(path))
     log = trainer.state.log_history
     if trainer.is_world_process_zero():
-        tokenizer.save_pretrained(str(path))
-        (Path(path) / LOG_FILE).write_text(json.dumps(log, indent=1), encoding="utf-8")
-    trainer.accelerator.wait_for_everyone()  # whoever returns finds the model
+        path.mkdir(parents=True, exist_ok=True)
+        (path / LOG_FILE).write_text(json.dumps(log, indent=1), encoding="utf-8")
+    save_trained(trainer, path)
     return log

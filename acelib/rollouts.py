@@ -1,14 +1,16 @@
 """Rollouts: in which order questions come, how replies to them are sampled, and how rollouts are taken apart."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from transformers import PreTrainedModel
 
 from acelib.errors import CourseError
-from acelib.models import prompt_seeds, render, sample_tokens
+from acelib.models import Conversation, generate, prompt_seeds, render, sample_tokens
 
 
 class RolloutError(CourseError):
@@ -35,26 +37,72 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
     everybody = gather_object(ids)  # a question may come twice, and the second time in another process
     seeds = prompt_seeds(everybody, trainer.args.seed + 1 + trainer.rollout + 10**6 * trainer.attempt)
     first = len(ids) * trainer.accelerator.process_index
+    with trainer.timed("generate"):
+        if trainer.use_vllm:
+            replies, logprobs = _vllm_replies(trainer, ids, n, trainer.temperature)
+        else:
+            with evaluating(trainer) as model:
+                rows = sample_tokens(
+                    model, ids, n=n, temperature=trainer.temperature, max_new_tokens=trainer.max_completion_length,
+                    batch_size=len(prompts), seed=seeds[first : first + len(ids)], stop=trainer.stop,
+                    pad_id=tokenizer.pad_token_id,
+                )
+            replies, logprobs = zip(*[(reply.ids, reply.logprobs) for row in rows for reply in row], strict=True)
+    trainer._sampled_logps = None
+    if trainer.samples_exactly:
+        rows = [torch.tensor(row) for row in logprobs]
+        trainer._sampled_logps = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(trainer.model.device)
+    return {
+        "prompt_ids": [row for row in ids for _ in range(n)],
+        "completion_ids": list(replies),
+        "logprobs": list(logprobs),
+    }
+
+
+@contextmanager
+def evaluating(trainer: Any) -> Iterator[PreTrainedModel]:
+    """The policy in eval mode, at the precision it is trained in."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     training = model.training
     model.eval()
-    with trainer.timed("generate"):
-        replies = sample_tokens(
-            model, ids, n=n, temperature=trainer.temperature, max_new_tokens=trainer.max_completion_length,
-            batch_size=len(prompts), seed=seeds[first : first + len(ids)], stop=trainer.stop,
-            pad_id=tokenizer.pad_token_id,
-        )
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
+        yield model
     model.train(training)
-    flat = [reply for row in replies for reply in row]
-    trainer._sampled_logps = None
-    if model.dtype == torch.float32:
-        rows = [torch.tensor(reply.logprobs) for reply in flat]
-        trainer._sampled_logps = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
-    return {
-        "prompt_ids": [row for row in ids for _ in range(n)],
-        "completion_ids": [reply.ids for reply in flat],
-        "logprobs": [reply.logprobs for reply in flat],
-    }
+
+
+def _vllm_replies(trainer: Any, prompts: list[list[int]], n: int, temperature: float) -> tuple[list, list]:
+    """`n` replies (token ids) to each prompt and their log-probs, from vLLM with the policy's present weights. Every
+    process must bring as many prompts as the others."""
+    vllm = trainer.vllm_generation
+    if trainer.state.global_step != trainer._last_loaded_step:
+        vllm.sync_weights()
+        trainer._last_loaded_step = trainer.state.global_step
+    usual, vllm.temperature = vllm.temperature, temperature
+    try:
+        _, ids, logprobs, _ = vllm.generate([one for one in prompts for _ in range(n)], images=None, num_generations=n)
+    finally:
+        vllm.temperature = usual
+    return [list(reply) for reply in ids], [[token[0] for token in reply] for reply in logprobs]
+
+
+def sample_texts(trainer: Any, conversations: Sequence[Conversation], n: int, temperature: float) -> list[list[str]]:
+    """`n` replies of the policy as it is now to each conversation, the same on every process."""
+    tokenizer = trainer.processing_class
+    if not trainer.use_vllm:
+        with evaluating(trainer) as model:
+            rows = generate(
+                model, tokenizer, conversations, n=n, temperature=temperature, seed=trainer.args.seed,
+                max_new_tokens=trainer.max_completion_length,
+                batch_size=trainer.settings.rollout_questions * trainer.num_generations,
+            )
+        return [[reply.text for reply in row] for row in rows]
+    prompts = [tokenizer(render(tokenizer, one), add_special_tokens=False)["input_ids"] for one in conversations]
+    world, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
+    share = -(-len(prompts) // world)
+    mine = [prompts[i % len(prompts)] for i in range(rank * share, (rank + 1) * share)]  # equal shares, or some wait
+    texts = tokenizer.batch_decode(_vllm_replies(trainer, mine, n, temperature)[0], skip_special_tokens=True)
+    rows = gather_object([texts[i : i + n] for i in range(0, len(texts), n)])
+    return rows[: len(prompts)]
 
 
 def mixed(questions: torch.Tensor) -> torch.Tensor:

@@ -3,12 +3,16 @@ import json
 import math
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file
 from tiny_models import save_tiny_policy, tiny_policy
 
 from acelib.advantages import reinforce_plus_plus_advantages
+from acelib.engine import LOCAL, EngineError, check_together, vllm_arguments
 from acelib.judge import Report, Verdict
 from acelib.logprobs import response_logps
 from acelib.models import ModelError, load_policy, load_tokenizer
@@ -244,8 +248,9 @@ def without_seconds(rows):
     return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
 
 
-def measure(model, tokenizer):
-    return {"pass_at_1": model.lm_head.weight.abs().sum().item(), "greedy": 0.0, "test_pass_rate": 0.0}
+def measure(sample):
+    texts = sample([[{"role": "user", "content": "Sort"}]], 8, 0.9)[0]
+    return {"pass_at_1": sum(map(len, texts)) / 8, "greedy": 0.0, "test_pass_rate": 0.0}
 
 
 @pytest.mark.parametrize("killed_in", [1, 2, 3, 4])
@@ -313,7 +318,10 @@ def test_held_out_pass_rate():
             return [Report((Verdict("passed" if i % 2 else "failed"), Verdict("passed")))
                     for i, _ in enumerate(submissions)]
 
-    values = held_out_pass_rate(EvenJudge(), PROBLEMS, "{question}", SETTINGS, seed=0)(*tiny_policy())
+    def sample(conversations, n, temperature):
+        return [["x"] * n for _ in conversations]
+
+    values = held_out_pass_rate(EvenJudge(), PROBLEMS, "{question}", SETTINGS)(sample)
     assert set(values) == {"pass_at_1", "greedy", "test_pass_rate"}
     assert values["test_pass_rate"] == pytest.approx(0.5 + values["pass_at_1"] / 2)
 
@@ -502,3 +510,59 @@ def test_a_reward_that_raises_shows_its_own_error_and_keeps_the_checkpoints(poli
     with pytest.raises(OSError, match="reward server is gone"):
         train(policy, PROBLEMS, breaks, tmp_path / "out", tmp_path / "s", **options())
     assert (tmp_path / "s" / "checkpoint-4" / "trainer_state.json").is_file()
+
+
+def test_adapters_are_trained_against_their_base_and_merged(policy, tmp_path):
+    rows = train(policy, PROBLEMS, wordy, tmp_path / "out", tmp_path / "s",
+                 engine=dataclasses.replace(LOCAL, lora_rank=4), **options(steps=3, learning_rate=1e-2))  # fmt: skip
+    before, after = (load_file(path / "model.safetensors") for path in (policy, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("proj" in name for name in changed)
+    # The reference is the base without adapters: nothing at first, something once they have moved.
+    assert rows[1]["kl"] == pytest.approx(0, abs=1e-5) and abs(rows[3]["kl"]) > 1e-4
+    assert max(row["sampler_gap"] for row in rows[1:]) < 1e-4
+
+
+def test_vllm_that_is_not_installed(policy, tmp_path):
+    with pytest.raises(EngineError, match="not installed; run `pip install -r requirements-gpu.txt`"):
+        make_trainer(policy, PROBLEMS, wordy, tmp_path, engine=dataclasses.replace(LOCAL, generation="vllm"),
+                     **options())  # fmt: skip
+
+
+def test_vllm_in_the_words_of_trl(monkeypatch):
+    monkeypatch.setattr("acelib.engine.find_spec", lambda name: True)
+    asked = vllm_arguments(dataclasses.replace(LOCAL, generation="vllm", vllm_memory=0.45), longest=4096)
+    args = trainer_arguments(SETTINGS, Path("x"), 0, torch.device("cpu"), "float32", **asked)
+    assert args.use_vllm and args.vllm_mode == "colocate" and args.vllm_enable_sleep_mode
+    assert (args.vllm_gpu_memory_utilization, args.vllm_max_model_length) == (0.45, 4096)
+    assert not args.vllm_importance_sampling_correction
+    engine = dataclasses.replace(LOCAL, generation="vllm", vllm_mode="server", vllm_server="http://h:1")
+    asked = vllm_arguments(engine, longest=9)
+    args = trainer_arguments(SETTINGS, Path("x"), 0, torch.device("cpu"), "float32", **asked)
+    assert (args.vllm_mode, args.vllm_server_base_url) == ("server", "http://h:1")
+
+
+class Sharded:
+    distributed_type = DistributedType.FSDP
+    state = None
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({}, "cannot sample replies of different lengths; set engine.generation to vllm"),
+    ({"lora_rank": 8}, "LoRA with sharded weights .* set engine.launch to configs/ddp-8.yaml"),
+])
+def test_sharded_weights_go_with_vllm_and_without_adapters(changes, says):
+    with pytest.raises(EngineError, match=says):
+        check_together(dataclasses.replace(LOCAL, **changes), Sharded, samples=True)
+    check_together(LOCAL, Sharded, samples=False)
+
+
+@pytest.mark.parametrize("algorithm, updates", [("reinforce++", 1), ("reinforce++", 2), ("grpo", 1)])
+def test_old_log_probs_are_the_trainers_where_the_sampler_is_another(policy, tmp_path, algorithm, updates):
+    changes = options(algorithm=algorithm, updates_per_rollout=updates)
+    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **changes)
+    exact = one_rollout(trainer)
+    trainer.samples_exactly = False
+    other = one_rollout(trainer)
+    torch.testing.assert_close(other["old_per_token_logps"], exact["old_per_token_logps"], rtol=1e-4, atol=1e-5)

@@ -1,14 +1,16 @@
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from tiny_models import save_tiny_policy, save_tiny_reward_model
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
+from acelib.engine import LOCAL
 from acelib.reward_model import (
     QuestionRewardTrainer,
     RewardModelError,
@@ -36,6 +38,7 @@ class Settings:
     max_length: int = 64
     held_out: float = 0.25
     loss: str = "bradley_terry"
+    micro_batch: int = 8
 
 
 def some_pairs(questions=24):
@@ -195,12 +198,11 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
         torch.testing.assert_close(whole[name], cut[name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_in_pieces_is_the_same_batch(tmp_path, monkeypatch):
+def test_a_batch_in_pieces_is_the_same_batch(tmp_path):
     base, weights = save_tiny_policy(tmp_path / "base"), []
     for at_once in (16, 4):
-        monkeypatch.setattr("acelib.reward_model.QUESTIONS_AT_ONCE", at_once)
         train_reward_model(some_pairs(), base, tmp_path / f"rm{at_once}", tmp_path / f"s{at_once}", n=4, seed=0,
-                           settings=Settings(batch_size=16, epochs=2.0))
+                           settings=Settings(batch_size=16, epochs=2.0, micro_batch=at_once))
         weights.append(load_reward_model(tmp_path / f"rm{at_once}")[0].state_dict())
     for name, whole in weights[0].items():
         torch.testing.assert_close(weights[1][name], whole, rtol=1e-3, atol=1e-4)
@@ -278,3 +280,18 @@ def test_a_batch_that_processes_cannot_share_is_an_error(tmp_path, monkeypatch):
     base = save_tiny_policy(tmp_path / "base")
     with pytest.raises(RewardModelError, match="4 questions cannot be shared by 3 processes"):
         train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
+
+
+def test_adapters_are_trained_and_merged(tmp_path):
+    base = save_tiny_policy(tmp_path / "base")
+    engine = replace(LOCAL, lora_rank=4)
+    train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0,
+                       device="cpu", engine=engine)  # fmt: skip
+    before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "rm"))
+    assert after.keys() - before.keys() == {"score.weight"} and not any("lora" in name for name in after)
+    changed = {name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])}
+    assert changed and all("proj" in name for name in changed)
+    log = json.loads((tmp_path / "rm" / "training_log.json").read_text())
+    losses = [row["pair_loss"] for row in log if "pair_loss" in row]
+    assert losses[-1] < losses[0]
+    assert load_reward_model(tmp_path / "rm")[0].score.weight.shape[0] == 1

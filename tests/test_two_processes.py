@@ -26,16 +26,14 @@ train(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
 
 
 def train(base, folder, questions, at_once):
-    reward_model.QUESTIONS_AT_ONCE = at_once
-    settings = Settings(batch_size=8, epochs=2.0)
+    settings = Settings(batch_size=8, epochs=2.0, micro_batch=at_once)
     reward_model.train_reward_model(some_pairs(questions), base, folder / "rm", folder / "scratch", settings=settings,
                                     n=4, seed=0, device="cpu")
 
 
 # 18 and 19 questions are left to train on: the last batch has 2 or 3 of 8, and one process none that count.
 @pytest.mark.parametrize("questions, at_once", [(28, 2), (29, 8)])
-def test_a_reward_model_trained_on_two_processes(tmp_path, monkeypatch, questions, at_once):
-    monkeypatch.setattr(reward_model, "QUESTIONS_AT_ONCE", at_once)
+def test_a_reward_model_trained_on_two_processes(tmp_path, questions, at_once):
     base, script = save_tiny_policy(tmp_path / "base"), tmp_path / "train.py"
     script.write_text(TRAIN_REWARD_MODEL)
     train(base, tmp_path / "one", questions, at_once)

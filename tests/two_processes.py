@@ -13,19 +13,15 @@ class LaunchFailed(Exception):
     """The script did not end well; the message is what it printed."""
 
 
-def launch(script: Path, *arguments, processes: int = 2, timeout: float = 180) -> str:
-    """Everything that `processes` copies of `script` print (gloo, one thread each). Raises LaunchFailed.
-
-    torchrun and not `accelerate launch --cpu`: the latter needs MPI for more than one process, and without it quietly
-    starts one.
-    """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-               str(script), *map(str, arguments)]
+def launch(script: Path, *arguments, timeout: float = 180) -> str:
+    """Everything that two copies of `script` print (gloo, one thread each). Raises LaunchFailed."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", TESTS.parent / "configs/cpu-2.yaml",
+               "--main_process_port", "0", script, *arguments]  # fmt: skip
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS))), "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    with subprocess.Popen(command, env=environment, start_new_session=True, text=True,
+    with subprocess.Popen(list(map(str, command)), env=environment, start_new_session=True, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as running:
         try:
             printed, _ = running.communicate(timeout=timeout)
