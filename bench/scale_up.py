@@ -10,7 +10,7 @@ reciprocal, from those of the 1M policy; nothing is tuned per size. Evaluation i
 compositions; intervals are over questions. FLOP are 6 per weight and token of pre-training.
 
 Each size and seed is kept in `--out` when it is done and skipped the next time; an interrupted one goes on at its last
-RL checkpoint. `scale_up.csv` has one row each, `scale_up.png` shows the gain against the size.
+RL checkpoint (pre-training begins anew). `scale_up.csv` has one row each, `scale_up.png` shows gain against size.
 """
 # ruff: noqa: E402
 
@@ -62,7 +62,9 @@ def pass_rates(rows: list[dict]) -> tuple[list[float], list[float]]:
 def measure(run: Run, size: str, seed: int, steps: int, rollouts: int, folder: Path) -> dict:
     """One row: a policy trained from nothing, before and after RL. What is finished in `folder` is kept."""
     device, start = pick_device(run.profile.models.device), time.monotonic()
-    report, policy = folder / "training.json", folder / "policy"
+    report, policy, scratch = folder / "training.json", folder / "policy", [folder / "before", folder / "after"]
+    for one in scratch:
+        one.mkdir(parents=True, exist_ok=True)
     asked = recipe(size, seed, steps)
     if not report.is_file():
         write_json(report, train("policy", asked, corpus.train_tokenizer(), folder, device))
@@ -70,8 +72,8 @@ def measure(run: Run, size: str, seed: int, steps: int, rollouts: int, folder: P
     rl = run.profile.reinforce
     rl = replace(rl, learning_rate=rl.learning_rate * BASE.hidden / asked.hidden)
     mine = Run(run.dir, replace(run.profile, models=replace(run.profile.models, policy=str(policy)), reinforce=rl))
-    before = train_policy(mine, Policy("rule", steps=0, seed=seed), folder / "before")
-    after = train_policy(mine, Policy("rule", steps=rollouts, seed=seed), folder / "after")
+    before = train_policy(mine, Policy("rule", steps=0, seed=seed), scratch[0])
+    after = train_policy(mine, Policy("rule", steps=rollouts, seed=seed), scratch[1])
     (sampled, greedy), (sampled_after, greedy_after) = pass_rates(before), pass_rates(after)
     gain = paired_bootstrap(sampled_after, sampled, run.profile.evaluation.bootstrap)
     greedy_gain = paired_bootstrap(greedy_after, greedy, run.profile.evaluation.bootstrap)
@@ -137,13 +139,13 @@ def main(words: list[str]) -> int:
     rows = []
     for seed in asked.seeds:
         for size in sizes:
-            folder = asked.out / f"{size}-seed{seed}-steps{steps}-rollouts{rollouts}"
+            folder = asked.out.resolve() / f"{size}-seed{seed}-steps{steps}-rollouts{rollouts}"
             if not (folder / "row.json").is_file():
                 write_json(folder / "row.json", measure(run, size, seed, steps, rollouts, folder))
             rows.append(json.loads((folder / "row.json").read_text(encoding="utf-8")))
             row = rows[-1]
-            print(f"{size}, seed {seed}: {row['parameters']:,} weights, pass@1 {row['before']:.3f} -> {row['after']:.3f} "
-                  f"({row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}])", flush=True)
+            print(f"{size}, seed {seed}: {row['parameters']:,} weights, pass@1 {row['before']:.3f} -> "
+                  f"{row['after']:.3f} ({row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}])", flush=True)
     with (asked.out / "scale_up.csv").open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, list(rows[0]))
         writer.writeheader()
