@@ -145,19 +145,23 @@ def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
                                    unk_token="<|endoftext|>", chat_template=CHATML, model_max_length=32_768)
 
 
+def architecture(shape: Shape, heads: int, **tokens: int) -> Qwen2Config:
+    """The configuration of a Qwen2.5 model of this shape."""
+    return Qwen2Config(
+        vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers, num_attention_heads=heads,
+        num_key_value_heads=shape.key_values * heads // shape.hidden, max_position_embeddings=32_768,
+        rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        tie_word_embeddings=shape.tied, bos_token_id=None, **tokens,
+    )
+
+
 def random_model(shape: Shape, heads: int, folder: Path, device: torch.device) -> Path:
     """A folder with random bf16 weights of this shape, as the hub's are stored; made once."""
     if (folder / "tokenizer_config.json").is_file():
         return folder
     tokenizer = word_tokenizer(shape.vocabulary)
-    config = Qwen2Config(
-        vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers, num_attention_heads=heads,
-        num_key_value_heads=shape.key_values * heads // shape.hidden, max_position_embeddings=32_768,
-        rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        tie_word_embeddings=shape.tied, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = architecture(shape, heads, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     torch.manual_seed(0)
     with device:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
