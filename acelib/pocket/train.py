@@ -142,9 +142,11 @@ def new_optimizers(model: Qwen2ForCausalLM, learning_rate: float) -> list[torch.
     ]
 
 
-def train(name: str, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, out: Path) -> dict:
+def train(
+    name: str, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, out: Path, device: str | torch.device = "cpu"
+) -> dict:
     """Train one model, save it (and its `also` checkpoints) under `out`, return what it took."""
-    model = new_model(recipe, tokenizer)
+    model = new_model(recipe, tokenizer).to(device)
     optimizers = new_optimizers(model, recipe.learning_rate)
     warmup = max(1, int(0.03 * recipe.steps))
     schedules = [
@@ -157,7 +159,7 @@ def train(name: str, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, out: Pa
     wall, cpu, tokens, smooth = time.time(), time.process_time(), 0, None
     model.train()
     for step in range(1, recipe.steps + 1):
-        ids, weights = next(stream)
+        ids, weights = (tensor.to(device) for tensor in next(stream))
         hidden = model.model(input_ids=ids).last_hidden_state[:, :-1]
         targets, weights = ids[:, 1:], weights[:, 1:]
         keep = weights > 0

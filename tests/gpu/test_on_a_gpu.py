@@ -1,0 +1,92 @@
+"""What needs a GPU: `python -m pytest tests/gpu` on a machine that has one. Elsewhere all of it is skipped.
+
+The course on tiny values runs once, with everything in the notebooks' process; single notebooks then run again with the
+engines that only a GPU can test.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from test_reinforce import PROBLEMS, SETTINGS, wordy
+from test_reward_model import Settings, some_pairs
+from tiny_models import save_tiny_policy
+
+from acelib.models import load_policy
+from acelib.profiles import ROOT
+from acelib.reinforce import train
+from acelib.reward_model import load_reward_model, train_reward_model
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"), pytest.mark.timeout(1800)
+]
+SMOKE = Path(__file__).parents[1] / "smoke.yaml"
+
+
+def run(*words: object) -> str:
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def course(folder: Path, *words: object) -> str:
+    return run("-m", "acelib", "course", "--profile", SMOKE, "--run-dir", folder, *words)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    course(folder, "--set", "models.device=cuda", "--set", "models.dtype=bfloat16")
+    return folder
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([weight.detach().float().cpu().flatten() for weight in model.parameters()])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_both_trainers_change_the_weights(tmp_path, dtype):
+    base = save_tiny_policy(tmp_path / "base")
+    settings = dataclasses.replace(SETTINGS, steps=2)
+    rows = train(base, PROBLEMS, wordy, tmp_path / "policy", tmp_path / "rl", settings=settings, prompt="{question}",
+                 seed=0, dtype=dtype, device="cuda")
+    assert [row["step"] for row in rows] == [0, 1, 2] and rows[-1]["seconds_generate"] > 0
+    before, after = (weights(load_policy(path, device="cpu")) for path in (base, tmp_path / "policy"))
+    assert torch.isfinite(after).all() and not torch.equal(before, after)
+
+    log = train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "scratch", settings=Settings(epochs=2.0),
+                             n=4, seed=0, dtype=dtype, device="cuda")
+    losses = [row["pair_loss"] for row in log if "pair_loss" in row]
+    assert losses[-1] < losses[0]
+    assert torch.isfinite(weights(load_reward_model(tmp_path / "rm", device="cpu")[0])).all()
+
+
+def test_the_bench_measures_the_true_shape(tmp_path):
+    run("bench/gpu.py", "--sizes", "0.5B", "--prompt", 256, "--reply", 128, "--questions", 1, "--replies", 2,
+        "--micro-batch", 1, "--steps", 1, "--models", tmp_path, "--out", tmp_path / "out.md")
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["stage"] for record in records] == ["reward model", "RL"]
+    for record in records:
+        whole = record["phases"]["all"]
+        share = whole["flop"] / whole["seconds"] / 1e12 / record["matrix_tflops"]
+        assert 0 < share < 1 and record["autocast"] == "bfloat16"
+        assert record["trained_weights"] == ["float32"]  # or steps of 5e-7 would be rounded away: docs/hardware.md
+        states = 16 * record["parameters"] / 2**30
+        assert states < record["peak_gib"]["allocated"] <= record["peak_gib"]["reserved"]
+
+
+@pytest.mark.skipif(not find_spec("vllm"), reason="vllm is not installed: see requirements-gpu.txt")
+def test_vllm_samples_in_rl(finished):
+    course(finished, "--only", "06", "--set", "models.device=cuda", "--set", "models.dtype=bfloat16",
+           "--set", "engine.generation=vllm")
+
+
+@pytest.mark.skipif(not find_spec("deepspeed"), reason="deepspeed is not installed: see requirements-gpu.txt")
+def test_a_reward_model_through_accelerate_launch(finished):
+    course(finished, "--only", "04", "--set", "models.device=cuda", "--set", "models.dtype=bfloat16",
+           "--set", "engine.launch=configs/zero3-1.yaml")
