@@ -208,7 +208,7 @@ def test_asking_without_a_prefill_is_generate_and_with_one_the_reply_goes_on_fro
         asked = ask(model, tokenizer, problems, Prompt("{question}"), n=n, temperature=temperature, **options)
         same = generate(model, tokenizer, chats, n=n, temperature=temperature, **options)
         assert asked == [[one.text for one in row] for row in same]
-    begun = "```python\ndef build(num):\n"
+    begun = "```python\ndef build(num):"
     (reply,), _ = ask(model, tokenizer, problems, Prompt("{question}", begun), **options)
     assert reply.startswith(begun) and reply.endswith("```") and "return" in reply[len(begun) :]
 
