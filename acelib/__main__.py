@@ -1,4 +1,5 @@
-"""Command line: `python -m acelib course | scorecard | rank | grid | plan | seeds | adopt | lint | refresh`."""
+"""Command line: `python -m acelib course | scorecard | rank | grid | plan | seeds | adopt | harness | lint |
+refresh`."""
 
 import argparse
 import shlex
@@ -63,6 +64,24 @@ def _parser() -> argparse.ArgumentParser:
     adopt.add_argument("--questions-only", action="store_true", help="let notebook 03 sample programs from your policy")
     adopt.add_argument("--model", help="whose programs to take, where the set holds those of several models")
     adopt.add_argument("--limit", metavar="N", type=int, help="rows to read")
+    harness = commands.add_parser("harness", help="evaluate a model by a benchmark's own harness (opt-in)",
+                                  description="Writes a model's programs in the format of EvalPlus, BigCodeBench or "
+                                  "LiveCodeBench and, with --execute, runs that harness on them. It executes "
+                                  "model-written code outside the judge, with your rights.")  # fmt: skip
+    harness.add_argument("name", choices=("evalplus", "bigcodebench", "livecodebench"))
+    harness.add_argument("--dataset", required=True, help="humaneval, mbpp | complete[-hard], instruct[-hard] | "
+                         "release_v4, release_v5, release_v6")  # fmt: skip
+    harness.add_argument("--model", help="model folder or hub name (default: the profile's policy)")
+    harness.add_argument("--questions", type=Path, help="file with the benchmark's questions (default: data.benchmark)")
+    harness.add_argument("--out", type=Path, required=True, help="folder for samples, results and the harness's log")
+    harness.add_argument("--profile", default="pocket", help="device, prompt and lengths (default: pocket)")
+    harness.add_argument("--samples", metavar="N", type=int, default=0, help="N sampled programs (default: one greedy)")
+    harness.add_argument("--extraction", default="extract_program", choices=("extract_program", "first_block",
+                         "whole_reply"), help="from reply to program")  # fmt: skip
+    harness.add_argument("--prompt", default="harness", choices=("harness", "profile"), help="whose words to ask in")
+    harness.add_argument("--release", type=Path, help="the harness's own data file, where it cannot be fetched")
+    harness.add_argument("--workers", type=int, default=1, help="programs executed at a time")
+    harness.add_argument("--execute", action="store_true", help="run the harness, too")
     commands.add_parser("lint", help="check the rules for notebooks")
     refresh = commands.add_parser("refresh", help="copy the outputs of a run into the committed notebooks")
     refresh.add_argument("run_dir", type=Path, nargs="?", help="default: runs/pocket")
@@ -154,6 +173,27 @@ def _adopt(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _harness(asked: argparse.Namespace) -> int:
+    from acelib.harnesses import HARNESSES, WARNING, HarnessError, collect, command, execute, summary
+    from acelib.profiles import load_profile
+
+    harness, profile = HARNESSES[asked.name], load_profile(asked.profile)
+    if asked.dataset not in harness.datasets:
+        raise HarnessError(f"{asked.name} has no dataset {asked.dataset!r}; it has {', '.join(harness.datasets)}.")
+    model = asked.model or profile.models.policy
+    questions = asked.questions or Path(profile.resolve(profile.data.benchmark))
+    samples = collect(harness, asked.dataset, questions, asked.out, profile, model, n=asked.samples or 1,
+                      temperature=profile.evaluation.temperature if asked.samples else 0.0,
+                      extraction=asked.extraction, own=asked.prompt == "harness")  # fmt: skip
+    print(f"Programs: {samples}\n{WARNING}")
+    if not asked.execute:
+        print(f"Repeat with --execute, or run yourself: {shlex.join(command(harness, asked.dataset, samples))}")
+        return 0
+    rows = execute(harness, asked.dataset, samples, asked.release, asked.workers)
+    print(summary(harness, asked.dataset, rows, model, greedy=not asked.samples))
+    return 0
+
+
 def _lint(asked: argparse.Namespace) -> int:
     from acelib.lint import lint
 
@@ -176,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     contain()
     try:
         run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "grid": _grid, "plan": _plan, "seeds": _seeds,
-               "adopt": _adopt, "lint": _lint, "refresh": _refresh}  # fmt: skip
+               "adopt": _adopt, "harness": _harness, "lint": _lint, "refresh": _refresh}  # fmt: skip
         return run[asked.command](asked)
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)

@@ -78,7 +78,8 @@ def _problem(row: Row, place: str) -> tuple[Problem, str | None]:
 
 def _humaneval(row: Row) -> tuple[Problem, str | None]:
     prompt, name, solution = row["prompt"], row["entry_point"], row.get("canonical_solution")
-    problem = Problem(str(row["task_id"]), prompt.strip(), name, tuple(check_tests(row["test"], name)), "HumanEval",
+    source = "HumanEval+" if "assertion(" in row["test"] else "HumanEval"
+    problem = Problem(str(row["task_id"]), prompt.strip(), name, tuple(check_tests(row["test"], name)), source,
                       prelude=_before(prompt, name))
     return problem, None if solution is None else prompt + solution
 
@@ -96,8 +97,8 @@ def _mbpp(row: Row) -> tuple[Problem, str | None]:
     tests = evalplus_tests(row["test"], name) if "test" in row else [_with_imports(test, imports) for test in listed]
     text = row.get("text") or row["prompt"]
     question = f"{text.strip()}\n\nYour code should pass this test:\n{listed[0]}" if listed else text
-    problem = Problem(f"MBPP/{row['task_id']}".replace("MBPP/Mbpp/", "MBPP/"), question, name, tuple(tests), "MBPP",
-                      prelude=imports, setup=row.get("test_setup_code", ""))
+    problem = Problem(f"MBPP/{row['task_id']}".replace("MBPP/Mbpp/", "MBPP/"), question, name, tuple(tests),
+                      "MBPP+" if "test" in row else "MBPP", prelude=imports, setup=row.get("test_setup_code", ""))
     return problem, code
 
 

@@ -43,6 +43,19 @@ def extract_program(reply: str, entry_point: str | None = None) -> str | None:
     return (defining or programs or [None])[0]
 
 
+def first_block(reply: str, entry_point: str | None = None) -> str | None:
+    """The first fenced block as it stands, whether or not it parses or defines `entry_point`; None without one."""
+    return next(iter(python_blocks(reply)), None)
+
+
+def whole_reply(reply: str, entry_point: str | None = None) -> str | None:
+    """The reply as it is; None when it is empty."""
+    return reply if reply.strip() else None
+
+
+EXTRACTIONS = {"extract_program": extract_program, "first_block": first_block, "whole_reply": whole_reply}
+
+
 def python_blocks(text: str) -> list[str]:
     """Fenced blocks that are marked as Python or not marked at all, as they stand (whether or not they parse)."""
     return [textwrap.dedent(m.group(3)) for m in _FENCE.finditer(text) if m.group(2) in _PYTHON]

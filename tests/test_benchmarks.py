@@ -106,6 +106,13 @@ def test_parquet_and_gzip_read_like_jsonl(tmp_path, name):
         assert reference_programs(tmp_path / other) == reference_programs(plain)
 
 
+@pytest.mark.parametrize(
+    "name, source", zip(FILES, ("HumanEval", "HumanEval+", "MBPP", "MBPP+"))
+)
+def test_the_benchmark_is_told_by_its_layout(name, source):
+    assert {problem.source for problem in read_benchmark(FIXTURES / f"{name}.jsonl")} == {source}
+
+
 def test_a_profile_may_name_a_humaneval_file():
     profile = load_profile("pocket", {"data.benchmark": str(FIXTURES / "humaneval.jsonl")})
     assert [problem.id for problem in load_benchmark(profile, 1)] == ["HumanEval/9000"]

@@ -4,20 +4,27 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 
 from acelib.evaluation import (
     CLAIMS,
+    EVALPLUS,
     Claim,
     EvaluationError,
     Interval,
+    Prompt,
+    ask,
     evaluate,
     load_benchmark,
     paired_bootstrap,
+    profile_baselines,
+    published_baselines,
+    reproduces,
     scorecard,
     verdict,
 )
-from acelib.models import Completion
-from acelib.profiles import load_profile
+from acelib.models import Completion, generate, load_policy, load_tokenizer, solve_messages
+from acelib.profiles import ROOT, load_profile
 from acelib.schema import Problem
 
 LINE = {"task_id": "t1", "question": "Write `f`.", "entry_point": "f", "tests": ["assert f(1) == 2"]}
@@ -142,3 +149,80 @@ def test_scorecard_has_a_row_per_claim_and_the_must_hold_rows():
     assert must == {"filter", "rm_average", "oracle", "rule_rl"}
     with pytest.raises(EvaluationError, match="No claim is called filtre"):
         scorecard({"filtre": None})
+
+
+QWEN = "Qwen/Qwen2.5-Coder-7B-Instruct"
+
+
+def test_published_baselines_of_the_shipped_policy_and_of_the_paper():
+    pocket = profile_baselines(load_profile("pocket"))
+    assert [(one.decoding, one.published, one.rival) for one in pocket] == [
+        ("greedy", 0.49, False), ("sampled", 0.35, False),
+    ]  # fmt: skip
+    assert [(one.published, one.rival) for one in published_baselines(QWEN, {"HumanEval+": 164})] == [
+        (0.86, False), (0.823, True),
+    ]  # fmt: skip
+
+
+def test_a_part_of_a_benchmark_another_model_or_temperature_has_no_baseline():
+    assert published_baselines(QWEN, {"HumanEval+": 163}) == []
+    assert published_baselines("Qwen/Qwen2.5-Coder-0.5B-Instruct", {"HumanEval+": 164}) == []
+    cooler = load_profile("pocket", {"evaluation.temperature": 0.5})
+    assert [one.decoding for one in profile_baselines(cooler)] == ["greedy"]
+
+
+def test_every_baseline_has_a_source_and_is_a_share():
+    content = yaml.safe_load((ROOT / "data" / "baselines.yaml").read_text())
+    for entry in content["published"]:
+        assert entry["source"] and entry["decoding"] in ("greedy", "sampled") and 0 < entry["tolerance"] < 0.2
+        for figures in entry["figures"].values():
+            assert all(0 < value < 1 for value in figures.values())
+            assert all(name in content["questions"] or name.startswith("data/") for name in figures)
+
+
+def test_the_estimate_and_not_its_interval_must_reproduce():
+    assert reproduces(Interval(0.855, 0.80, 0.91), 0.86, 0.0125)
+    assert not reproduces(Interval(0.823, 0.76, 0.88), 0.86, 0.0125)
+
+
+def test_a_gain_over_a_baseline_that_is_not_reproduced_is_not_claimable():
+    large = Interval(0.5, 0.4, 0.6)
+    rows = {
+        same: {row["key"]: row["verdict"] for row in scorecard({"rule_rl": large, "oracle": large}, same)}
+        for same in (True, False, None)
+    }
+    assert [rows[same]["rule_rl"] for same in (True, False, None)] == ["holds", "not claimable", "holds"]
+    assert {rows[same]["oracle"] for same in rows} == {"holds"}
+    assert verdict(CLAIMS[5], Interval(0.1, -0.1, 0.3), False) == "does not hold"
+    assert {claim.key for claim in CLAIMS if claim.gain} == {
+        "rm_average", "rm_greedy", "rule_rl", "rule_rl_greedy", "rm_rl", "few_steps",
+    }  # fmt: skip
+
+
+def test_asking_without_a_prefill_is_generate_and_with_one_the_reply_goes_on_from_it():
+    folder = ROOT / "data" / "models" / "policy"
+    model, tokenizer, problems = load_policy(folder), load_tokenizer(folder), load_benchmark(load_profile("pocket"), 2)
+    options = dict(max_new_tokens=40, batch_size=4, seed=0)
+    chats = [solve_messages("{question}", problem.question) for problem in problems]
+    for n, temperature in ((1, 0.0), (2, 1.0)):
+        asked = ask(model, tokenizer, problems, Prompt("{question}"), n=n, temperature=temperature, **options)
+        same = generate(model, tokenizer, chats, n=n, temperature=temperature, **options)
+        assert asked == [[one.text for one in row] for row in same]
+    begun = "```python\ndef build(num):"
+    (reply,), _ = ask(model, tokenizer, problems, Prompt("{question}", begun), **options)
+    assert reply.startswith(begun) and reply.endswith("```") and "return" in reply[len(begun) :]
+
+
+def test_a_template_that_trims_keeps_the_end_of_the_prefill():
+    class Trims:
+        pad_token_id = 0
+
+        def apply_chat_template(self, chat, tokenize, add_generation_prompt):
+            return "".join(f"<{one['role']}>{one['content'].strip()}</>" for one in chat)
+
+        def __call__(self, text, add_special_tokens):
+            raise StopIteration(text)
+
+    with pytest.raises(StopIteration, match="```python\n$") as seen:
+        list(ask(None, Trims(), [Problem("t", "Q", "f", ())], EVALPLUS, max_new_tokens=1, batch_size=1))
+    assert "```\nQ\n```" in str(seen.value)

@@ -1,7 +1,7 @@
 import pytest
 
 from acelib.errors import CourseError
-from acelib.extraction import extract_program
+from acelib.extraction import EXTRACTIONS, extract_program
 
 CODE = "def f(x):\n    return x + 1\n"
 
@@ -68,3 +68,10 @@ def test_surrogates_and_null_bytes_are_no_crash():
 def test_not_a_string():
     with pytest.raises(CourseError, match="as a string"):
         extract_program(None)
+
+
+def test_other_ways_to_find_the_program():
+    reply = "Try:\n```python\nf = \n```\nor better\n```python\ndef f(x):\n    return x\n```\n"
+    found = {name: extract(reply, "f") for name, extract in EXTRACTIONS.items()}
+    assert found == {"extract_program": "def f(x):\n    return x\n", "first_block": "f = \n", "whole_reply": reply}
+    assert EXTRACTIONS["first_block"]("no code", "f") is None and EXTRACTIONS["whole_reply"](" \n") is None

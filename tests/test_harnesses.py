@@ -1,0 +1,231 @@
+"""The benchmarks' own harnesses: what they read and write; where one is installed, that it and our judge agree.
+
+The programs are ours, so executing them outside the judge is no risk.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from acelib.__main__ import main
+from acelib.benchmarks import read_benchmark
+from acelib.evaluation import EVALPLUS
+from acelib.harnesses import (
+    HARNESSES,
+    HarnessError,
+    benchmark_name,
+    collect,
+    command,
+    execute,
+    installed,
+    own_prompt,
+    pass_at_1,
+    questions,
+    summary,
+    write_samples,
+)
+from acelib.judge import Judge, Limits
+from acelib.profiles import load_profile
+from acelib.sampling import judge_programs
+from acelib.schema import Program, read_rows
+
+FIXTURES = Path(__file__).parent / "fixtures"
+WIDEST = "def widest_gap(heights):\n    return max((abs(a - b) for a, b in zip(heights, heights[1:])), default=0)\n"
+MEAN = "def ladder_mean(steps):\n    return sum(i * s for i, s in enumerate(steps, 1)) / {}\n"
+HALVES = "def unscramble(text):\n    middle = len(text) // 2\n    return text[middle:] + text[:middle]\n"
+# (program, right by the base tests, right by all)
+HUMANEVAL = {
+    "HumanEval/9000": [
+        (WIDEST, True, True),
+        ("def widest_gap(heights):\n    return 3 if len(heights) > 1 else 0\n", True, False),
+        ("def widest_gap(heights):\n    return max(heights) - min(heights)\n", True, False),
+        ("def widest_gap(heights):\n    while True:\n        pass\n", False, False),
+        ("def widest_gap(heights)\n    return 0\n", False, False),
+        (None, False, False),
+        ("def another(heights):\n    return 0\n", False, False),
+        (WIDEST.replace("heights):", "heights: list) -> float:").replace("default=0)", "default=0) * 1.0"), True, True),
+    ],
+    "HumanEval/9002": [
+        (MEAN.format("max(1, sum(range(len(steps) + 1)))"), True, True),
+        (MEAN.format("max(1, sum(range(len(steps) + 1))) / (1 + 1e-9)"), True, True),
+        (MEAN.format("max(1, sum(range(len(steps) + 1))) * 1.001"), False, False),
+        (MEAN.format("sum(range(len(steps) + 1))"), False, False),
+    ],
+    "HumanEval/9001": [
+        (HALVES, True, True),
+        ("def unscramble(text):\n    return text[2:] + text[:2]\n", True, False),
+        ("import sys\ndef unscramble(text):\n    sys.exit(0)\n", False, False),
+    ],
+}  # fmt: skip
+MBPP = {
+    "Mbpp/9005": [
+        ("def unroll(xs):\n    return [x for x in xs for _ in range(x)]\n", True, True),
+        ("def unroll(xs):\n    return tuple(x for x in xs for _ in range(x))\n", False, False),
+        ("def unroll(xs):\n    return [1, 2, 2]\n", True, False),
+    ],
+    "Mbpp/9006": [
+        ("def halves(xs):\n    return [x / 2 for x in xs]\n", True, True),
+        ("def halves(xs):\n    return [x / 2 + 1e-8 for x in xs]\n", True, True),
+        ("def halves(xs):\n    return [x // 2 for x in xs]\n", False, False),
+        ("def halves(xs):\n    return [min(x / 2, 1e9) for x in xs]\n", True, False),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "dataset, hub, programs", [("humaneval", "humanevalplus", HUMANEVAL), ("mbpp", "mbppplus", MBPP)]
+)
+def test_evalplus_and_our_judge_agree_on_every_program(tmp_path, dataset, hub, programs):
+    harness = HARNESSES["evalplus"]
+    if installed(harness) is None:
+        pytest.skip(f"EvalPlus is not installed: {harness.install}")
+    samples = write_samples(harness, tmp_path, {name: [one[0] for one in mine] for name, mine in programs.items()})
+    rows = execute(harness, dataset, samples, FIXTURES / f"evalplus_{dataset}.jsonl")
+    by_evalplus = {row["id"]: list(zip(row["base"], row["plus"])) for row in rows}
+    assert by_evalplus == {name: [one[1:] for one in mine] for name, mine in programs.items()}
+    problems = read_benchmark(FIXTURES / f"{hub}.jsonl")
+    handed = [Program(name.replace("Mbpp/", "MBPP/"), one[0], "m") for name, mine in programs.items() for one in mine]
+    with Judge(workers=1, limits=Limits(cpu_seconds=1.0, wall_seconds=30)) as judge:
+        reports = judge_programs(judge, problems, handed)
+    assert [report.passed for report in reports] == [one[2] for mine in programs.values() for one in mine]
+
+
+@pytest.mark.timeout(300)
+def test_bigcodebench_reads_our_samples(tmp_path):
+    harness, path = HARNESSES["bigcodebench"], FIXTURES / "bigcodebench.jsonl"
+    if installed(harness) is None:
+        pytest.skip(f"BigCodeBench is not installed: {harness.install}")
+    (row,) = read_rows(path)
+    wrong = "def task_func(rain, bins=10):\n    return []\n"
+    programs = [row["complete_prompt"] + row["canonical_solution"], wrong, None]
+    samples = write_samples(harness, tmp_path, {row["task_id"]: programs})
+    assert execute(harness, "complete", samples, path) == [
+        {"id": "BigCodeBench/9000", "base": [True, False, False], "plus": None}
+    ]
+
+
+def test_formats_of_the_samples(tmp_path):
+    programs = {"a": ["x = 1\n", None], "b": ["y = 2\n", "z = 3\n"]}
+    lines = read_rows(write_samples(HARNESSES["evalplus"], tmp_path, programs))
+    assert [(line["task_id"], line["solution"]) for line in lines] == [
+        ("a", "x = 1\n"), ("a", ""), ("b", "y = 2\n"), ("b", "z = 3\n"),
+    ]  # fmt: skip
+    assert json.loads(write_samples(HARNESSES["livecodebench"], tmp_path, programs).read_text()) == [
+        {"question_id": "a", "code_list": ["x = 1\n", ""]}, {"question_id": "b", "code_list": ["y = 2\n", "z = 3\n"]},
+    ]  # fmt: skip
+
+
+RESULTS = {  # as EvalPlus 0.3.1, BigCodeBench 0.2.5 and LiveCodeBench wrote them for two replies
+    "evalplus": {"date": "", "hash": "", "eval": {"HumanEval/9000": [
+        {"task_id": "HumanEval/9000", "solution": "", "base_status": "pass", "plus_status": "fail",
+         "base_fail_tests": [], "plus_fail_tests": [[[-3, 3]]]},
+        {"task_id": "HumanEval/9000", "solution": "", "base_status": "timeout", "plus_status": "pass",
+         "base_fail_tests": [], "plus_fail_tests": []}]}},
+    "bigcodebench": {"date": "", "eval": {"BigCodeBench/9000": [
+        {"task_id": "BigCodeBench/9000", "solution": "", "status": "pass", "details": {}},
+        {"task_id": "BigCodeBench/9000", "solution": "", "status": "fail", "details": {"ALL": "invalid syntax"}}]}},
+    "livecodebench": [{"question_id": "9001", "code_list": ["", ""], "graded_list": [True, False], "pass@1": 0.5}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_results_become_our_rows(tmp_path, name):
+    (tmp_path / "r.json").write_text(json.dumps(RESULTS[name]))
+    (row,) = HARNESSES[name].read(tmp_path / "r.json")
+    assert row["base"] == [True, False] and pass_at_1([row]) == [0.5]
+    assert row["plus"] == ([False, False] if name == "evalplus" else None)
+
+
+def test_questions_come_from_the_harness_or_the_hub_with_the_harness_s_ids():
+    evalplus = HARNESSES["evalplus"]
+    own = questions(evalplus, "humaneval", FIXTURES / "evalplus_humaneval.jsonl")
+    assert {(one.id, one.question) for one in own} == {
+        (one.id, one.question) for one in questions(evalplus, "humaneval", FIXTURES / "humanevalplus.jsonl")
+    }
+    hub = questions(evalplus, "mbpp", FIXTURES / "mbppplus.jsonl")
+    assert [(one.id, one.entry_point) for one in hub] == [("Mbpp/9005", "unroll"), ("Mbpp/9006", "halves")]
+    (task,) = questions(HARNESSES["bigcodebench"], "instruct-hard", FIXTURES / "bigcodebench.jsonl")
+    assert task.question.startswith("Plot a histogram") and task.entry_point == "task_func"
+    call, stdin = questions(HARNESSES["livecodebench"], "release_v4", FIXTURES / "livecodebench_full.jsonl")
+    assert "def driestRun" in call.question and "# YOUR CODE HERE" in stdin.question
+    with pytest.raises(HarnessError, match="has no column 'instruct_prompt'"):
+        questions(HARNESSES["bigcodebench"], "instruct", FIXTURES / "humaneval.jsonl")
+    with pytest.raises(HarnessError, match="does not hold the questions of EvalPlus's mbpp"):
+        questions(evalplus, "mbpp", FIXTURES / "humanevalplus.jsonl")
+
+
+def test_bigcodebench_is_told_to_stay_on_this_machine():
+    words = command(HARNESSES["bigcodebench"], "instruct-hard", Path("s.jsonl"))
+    assert words[words.index("--execution") + 1] == "local"
+    assert words[words.index("--split") + 1 : words.index("--split") + 4] == ["instruct", "--subset", "hard"]
+    assert own_prompt(HARNESSES["bigcodebench"], "instruct").user.endswith("block:\n{question}\n")
+    assert own_prompt(HARNESSES["evalplus"], "mbpp") is EVALPLUS
+
+
+def test_a_harness_that_is_missing_names_its_installation(tmp_path, monkeypatch):
+    monkeypatch.setattr("acelib.harnesses.ROOT", tmp_path)
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    assert installed(HARNESSES["evalplus"]) is None
+    with pytest.raises(HarnessError, match=r"evalplus is not installed; run `.*pip install evalplus==0.3.1`"):
+        execute(HARNESSES["evalplus"], "humaneval", tmp_path / "samples.jsonl")
+
+
+def test_a_harness_that_dies_is_told_with_its_last_word(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no route to the data; exit 3\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("acelib.harnesses.installed", lambda harness: python)
+    with pytest.raises(HarnessError, match=r"did not finish \(no route to the data\); see .*harness.log"):
+        execute(HARNESSES["evalplus"], "humaneval", tmp_path / "samples.jsonl")
+
+
+def test_verdicts_without_the_libraries_of_bigcodebench_are_refused(tmp_path, monkeypatch):
+    result, rate = json.dumps(RESULTS["bigcodebench"]), json.dumps({"gt_pass_rate": 0.0})
+    python = tmp_path / "python"
+    said = [f"echo '{result}' > samples_eval_results.json", f"echo '{rate}' > samples_pass_at_k.json"]
+    python.write_text("\n".join(["#!/bin/sh", *said, ""]))
+    python.chmod(0o755)
+    monkeypatch.setattr("acelib.harnesses.installed", lambda harness: python)
+    with pytest.raises(HarnessError, match="Only 0.0% of BigCodeBench's own solutions pass here"):
+        execute(HARNESSES["bigcodebench"], "complete", tmp_path / "samples.jsonl")
+
+
+def test_a_model_s_programs_are_collected_once_and_executed_only_when_asked(tmp_path, capsys):
+    words = ["harness", "evalplus", "--dataset", "humaneval", "--out", str(tmp_path), "--questions",
+             str(FIXTURES / "humanevalplus.jsonl")]  # fmt: skip
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "outside the judge" in said and "Repeat with --execute" in said
+    samples = read_rows(tmp_path / "samples.jsonl")
+    assert [one["task_id"] for one in samples] == [one.id for one in read_benchmark(FIXTURES / "humanevalplus.jsonl")]
+    replies = json.loads((tmp_path / "replies.json").read_text())
+    assert all(mine[0].startswith(EVALPLUS.prefill) for mine in replies.values())
+    assert not (tmp_path / "samples_eval_results.json").exists()
+    made = (tmp_path / "samples.jsonl").stat().st_mtime_ns
+    assert main(words) == 0 and (tmp_path / "samples.jsonl").stat().st_mtime_ns == made
+    assert main([*words, "--prompt", "profile"]) == 1
+    assert "samples of another request" in capsys.readouterr().err
+    assert main([*words[:3], "mbqq", *words[4:]]) == 1
+
+
+def test_several_samples_and_another_extraction(tmp_path):
+    samples = collect(HARNESSES["bigcodebench"], "instruct", FIXTURES / "bigcodebench.jsonl", tmp_path,
+                      load_profile("pocket"), "data/models/policy", n=2, temperature=1.0, own=False,
+                      extraction="whole_reply")  # fmt: skip
+    rows = read_rows(samples)
+    assert [row["task_id"] for row in rows] == ["BigCodeBench/9000"] * 2
+    assert rows[0]["solution"] == json.loads((tmp_path / "replies.json").read_text())["BigCodeBench/9000"][0]
+
+
+def test_the_summary_holds_a_greedy_figure_against_what_is_published():
+    rows = [{"id": str(i), "base": [i < 150], "plus": [i < 141]} for i in range(164)]
+    told = summary(HARNESSES["evalplus"], "humaneval", rows, "Qwen/Qwen2.5-Coder-7B-Instruct", greedy=True)
+    assert "HumanEval+: pass@1 0.860" in told
+    assert "published 0.860 (AceCoder, arXiv 2502.01718v4, table of RL results), tolerance 0.0125: reproduced" in told
+    assert "published 0.823 (another harness), tolerance 0.0125: not reproduced" in told
+    few = summary(HARNESSES["evalplus"], "humaneval", rows[:9], "Qwen/Qwen2.5-Coder-7B", greedy=True)
+    assert "published" not in few
+    assert benchmark_name(HARNESSES["bigcodebench"], "complete-hard") == "BigCodeBench-Complete-Hard"
+    assert benchmark_name(HARNESSES["livecodebench"], "release_v4") == "LiveCodeBench-v4"
