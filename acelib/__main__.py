@@ -158,7 +158,7 @@ def _seeds(asked: argparse.Namespace) -> int:
 
 
 def _adopt(asked: argparse.Namespace) -> int:
-    from acelib.adopt import adopt
+    from acelib.adopt import adopt, counts_text
     from acelib.artifacts import Run
     from acelib.profiles import load_profile
 
@@ -168,7 +168,7 @@ def _adopt(asked: argparse.Namespace) -> int:
     command = shlex.join(["python", "-m", "acelib", "adopt", asked.source, "--run-dir", str(asked.run_dir), *words])
     counts = adopt(Run(asked.run_dir, load_profile(asked.profile)), asked.source, pairs=asked.pairs, model=asked.model,
                    questions_only=asked.questions_only, limit=asked.limit, command=command)  # fmt: skip
-    print("\n".join(f"{count:9,} {what}" for what, count in counts.items()))
+    print(counts_text(counts))
     print(f"Go on with: make course PROFILE={asked.profile} RUN_DIR={asked.run_dir} FROM=03")
     return 0
 

@@ -1,14 +1,16 @@
 """Start from published data: rows of AceCode-87K, or one's own in its columns, become what notebooks 03 to 07 read."""
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from acelib.artifacts import Run
+from acelib.artifacts import ArtifactError, Run
 from acelib.errors import CourseError
 from acelib.extraction import extract_program
+from acelib.fingerprint import path_digest
 from acelib.schema import Problem, Row, pairs_to_rows, problems_to_rows, rows_to_pairs, rows_to_problems
-from acelib.sources import Source, open_source
+from acelib.sources import Source, SourceError, open_source
 
 NOTE = ("The source holds only tests that passed its authors' filter: `imagined` equals `filtered`, and comparisons of "
         "filtered with unfiltered tests say nothing in this run.")  # fmt: skip
@@ -27,18 +29,21 @@ def adopt(
     pairs: str | None = None,
     limit: int | None = None,
     command: str = "",
+    asked: dict[str, Any] | None = None,
 ) -> Counter:
     """Writes the artefacts `imagined`, `filtered` and `filter_audit`, and from the rows' programs `samples_unfiltered`
     and `samples`; with `pairs` (AceCodePair-300K) also `pairs` and `pairs_unfiltered`.
 
     Their manifests name the source and its version, and notebooks keep them. `questions_only` leaves the programs to
     notebook 03, `model` picks one of several models' programs, `limit` is the number of rows to read. Of each question
-    the first `sampling.n` programs are taken; pass rates are shares of its tests, whatever the source says. Returns
-    counts of what was taken and left out. Raises CourseError, before anything is written, for a source that cannot be
-    read or lacks a column, and when the run has made such artefacts itself.
+    the first `sampling.n` programs are taken; pass rates are shares of its tests, whatever the source says. `asked` is
+    what `adopt_as_profile_says` compares next time. Returns counts of what was taken and left out. Raises CourseError,
+    before anything is written, for a source that cannot be read or lacks a column, and when the run has made such
+    artefacts itself.
     """
     opened = open_source(source)
-    rows = list(islice(opened.rows(), limit))
+    unread = ("inferences", "context_messages") if questions_only else ()  # most of a row; 87,000 of them fill memory
+    rows = [{name: value for name, value in row.items() if name not in unread} for row in islice(opened.rows(), limit)]
     problems = rows_to_problems(rows)
     twice = [one for one, count in Counter(problem.id for problem in problems).items() if count > 1]
     if not rows or twice:
@@ -74,8 +79,52 @@ def adopt(
         tables |= {"pairs": found, "pairs_unfiltered": found}
         counts["pairs"] = len(found)
         origin |= {"pairs": pairs, "pairs_version": pair_source.version}
-    run.adopt(tables, origin | {"counts": dict(counts)})
+    run.adopt(tables, origin | {"asked": asked, "tables": list(tables), "counts": dict(counts)})
     return counts
+
+
+def adopt_as_profile_says(run: Run, command: str, say: Callable[[str], Any] = print) -> None:
+    """Adopts the first `data.adopt_rows` rows of `data.adopt`, unless the run has them already.
+
+    The source's programs are taken when the profile's policy wrote them (its first row says whose they are): pairs,
+    hard questions and the RL that starts from them are about one policy. Else notebook 03 samples that policy. What was
+    adopted by hand is kept; so is what was adopted from a hub that cannot be reached now. Raises CourseError as `adopt`
+    does; `command` is what to repeat should an artefact be lost.
+    """
+    data, policy = run.profile.data, run.profile.models.policy
+    source = run.profile.resolve(data.adopt)
+    before = (run.manifest("filtered") or {}).get("adopted")
+    if before and not before.get("asked"):
+        return say(f"The run has adopted {before['source']} by hand; kept, and data.adopt is not looked at.")
+    asked = {"source": data.adopt, "rows": data.adopt_rows, "min_tests": run.profile.filtering.min_tests,
+             "n": run.profile.sampling.n, "policy": policy}  # fmt: skip
+    kept = before and before["asked"] == asked and _whole(run, before["tables"])
+    try:
+        opened = open_source(source)
+    except SourceError as error:
+        if not kept:
+            raise
+        return say(f"{data.adopt}: adopted before, kept unchecked ({error})")
+    if kept and before["version"] == opened.version:
+        return say(f"{data.adopt}: adopted before, kept.")
+    first = next(opened.rows(), {})
+    own = policy in {item.get("model_name") for item in first.get("inferences") or ()}
+    counts = adopt(run, source, questions_only=not own, model=policy if own else None, limit=data.adopt_rows or None,
+                   command=command, asked=asked)  # fmt: skip
+    say(f"{data.adopt}: adopted, {'with the programs' if own else 'notebook 03 samples programs'} of {policy}")
+    say(counts_text(counts))
+
+
+def counts_text(counts: Counter) -> str:
+    return "\n".join(f"{count:9,} {what}" for what, count in counts.items())
+
+
+def _whole(run: Run, names: list[str]) -> bool:
+    """Whether the tables are there, unchanged and of these versions."""
+    try:
+        return all(path_digest(run.path(name)) == run.manifest(name)["content"] for name in names)
+    except ArtifactError:
+        return False
 
 
 def _inferences(rows: list[Row], model: str | None, n: int) -> list[list[Row]]:

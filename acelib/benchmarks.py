@@ -4,12 +4,14 @@ Question and entry point are what EvalPlus shows a model: HumanEval's prompt as 
 """
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from acelib.errors import CourseError
 from acelib.schema import Problem, Row, SchemaError, entry_point_of, read_rows
+from acelib.sources import SourceError, read_split
 
 MAX_REFEREE_CHARS = 300_000  # EvalPlus has tests of many megabytes; the judge reads a million characters at a time
 
@@ -19,14 +21,16 @@ class EvaluationError(CourseError):
 
 
 def read_benchmark(path: str | Path) -> list[Problem]:
-    """The problems of a .jsonl, .jsonl.gz or .parquet file in one of these layouts:
+    """The problems of a .jsonl, .jsonl.gz or .parquet file, or of the test split of a hub data set (`owner/name`, or a
+    folder laid out like one), in one of these layouts:
 
     - the course's: `task_id`, `question`, `entry_point`, `tests`;
     - HumanEval and HumanEval+: `task_id`, `prompt`, `entry_point`, `test` with its `check(candidate)`;
     - MBPP, sanitized MBPP and MBPP+: `task_id`, `text` or `prompt`, `test_list`; where there are any, also
       `test_setup_code`, `test_imports`, `code` and (MBPP+) `test`, which then replaces `test_list`.
 
-    Raises EvaluationError when the file is missing, has no problems or a row is of no such layout or has no tests.
+    Raises EvaluationError when it is missing or unreachable, has no problems, or a row is of no such layout or has no
+    tests.
     """
     return [problem for problem, _ in _read(path)]
 
@@ -37,11 +41,15 @@ def reference_programs(path: str | Path) -> list[str | None]:
 
 
 def _read(path: str | Path) -> list[tuple[Problem, str | None]]:
-    if not Path(path).is_file():
-        raise EvaluationError(f"There is no benchmark at {path}; correct data.benchmark in the profile.")
     try:
-        rows = read_rows(path)
-    except SchemaError as error:
+        if Path(path).is_file():
+            rows = read_rows(path)
+        elif Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.gz)(?<!\.parquet)", str(path)):
+            rows, _ = read_split(str(path), "test")
+        else:
+            raise EvaluationError(f"There is no benchmark at {path}; correct data.benchmark in the profile: a file, or "
+                                  "a hub name such as evalplus/humanevalplus.")
+    except (SchemaError, SourceError) as error:
         raise EvaluationError(str(error)) from error
     if not rows:
         raise EvaluationError(f"{path} holds no problems; correct data.benchmark in the profile.")

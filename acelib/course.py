@@ -18,7 +18,9 @@ from typing import Any, TextIO
 
 import yaml
 
+from acelib.adopt import adopt_as_profile_says
 from acelib.artifacts import Run, full_disk_explained, versions, write_json
+from acelib.benchmarks import read_benchmark
 from acelib.errors import CourseError
 from acelib.fingerprint import digest, profile_values
 from acelib.notebooks import NotebookError, check_parameters, code, failure
@@ -26,6 +28,7 @@ from acelib.profiles import ROOT, Profile, load_profile
 from acelib.watch import Line, Watch, clock, end_tree
 
 NOTEBOOKS = ROOT / "notebooks"
+MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
 
 
 class CourseFailed(CourseError):
@@ -45,6 +48,7 @@ def contain() -> None:
     fixed = {
         "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
         "TRANSFORMERS_VERBOSITY": "warning", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONHASHSEED": "0",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }  # fmt: skip
     for name, value in fixed.items():
@@ -55,8 +59,9 @@ def contain() -> None:
 
 
 def _is_local(profile: Profile) -> bool:
-    models = profile.models
+    models, data = profile.models, profile.data
     names = [models.teacher, models.proxy, models.policy, profile.reward_model.base, *(m.model for m in models.proxies)]
+    names += [data.benchmark, *([data.adopt] if data.adopt != "none" else [])]
     return all(Path(profile.resolve(name)).is_absolute() for name in names)
 
 
@@ -75,6 +80,20 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
         return [path for path in known if path.name.startswith(only.zfill(2))]
     chapters = [path for path in known if path.name[0].isdigit()]
     return [path for path in chapters if first is None or path.name[:2] >= first.zfill(2)]
+
+
+def require_device(profile: Profile) -> None:
+    """Raises CourseError when the profile wants a GPU and torch sees none: in a second, not in notebook 03."""
+    if profile.models.device != "cuda":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+        raise CourseError(
+            f"Profile {profile.name} needs a CUDA GPU and torch {torch.__version__} (built for {built}) sees none; run "
+            "it on a machine where `nvidia-smi` lists one, through `make course`, or take PROFILE=pocket."
+        )
 
 
 @contextmanager
@@ -110,10 +129,15 @@ class Course:
             return {}
 
     def run(self, first: str | None = None, only: str | None = None, force: bool = False) -> None:
-        """Execute what is not up to date. Raises CourseFailed at the first notebook that fails."""
-        chosen = select(self.folder, first, only)
-        if not chosen:
-            raise NotebookError(f"There are no notebooks in {self.folder}.")
+        """Execute what is not up to date, after adopting what the profile says.
+
+        Raises CourseFailed at the first notebook that fails, and CourseError for what the machine or the profile's data
+        lack, before the first one.
+        """
+        chosen, left_out = self._chosen(first, only)
+        require_device(self.profile)
+        if only is None:
+            read_benchmark(self.profile.resolve(self.profile.data.benchmark))  # now, not hours later in notebook 05
         with _alone(self.dir):
             effective = self.dir / "profile.yaml"
             with full_disk_explained(effective):
@@ -124,6 +148,10 @@ class Course:
             handed = {"profile": profile, "run_dir": os.path.relpath(self.dir, self.folder)}
             for path in chosen:
                 check_parameters(path, handed)
+            if self.profile.data.adopt != "none":
+                adopt_as_profile_says(self.store, self.again(), lambda text: print(text, file=self.out, flush=True))
+            for path in left_out:
+                Line(self.out, path.stem, None).end(f"left out: its data come from {self.profile.data.adopt}")
             for position, path in enumerate(chosen, start=1):
                 head = f"[{position}/{len(chosen)}] {path.stem}"
                 line = Line(self.out, head, self.expected(path.stem))
@@ -131,6 +159,17 @@ class Course:
                     line.end("unchanged, skipped")
                 else:
                     self._execute(path, handed, line)
+
+    def _chosen(self, first: str | None, only: str | None) -> tuple[list[Path], list[Path]]:
+        """What to run, and what adopted data make needless. Raises NotebookError."""
+        chosen, adopt = select(self.folder, first, only), self.profile.data.adopt
+        needless = [path for path in chosen if adopt != "none" and path.name[:2] in MAKES_DATA]
+        if only is not None and needless:
+            raise NotebookError(f"{needless[0].stem} makes data, and profile {self.profile.name} adopts {adopt}; leave "
+                                "ONLY= out, or set data.adopt=none.")
+        if not chosen:
+            raise NotebookError(f"There are no notebooks in {self.folder}.")
+        return [path for path in chosen if path not in needless], needless
 
     def expected(self, name: str) -> float | None:
         """Seconds the notebook took last time here, or else in the committed cost table."""
@@ -194,11 +233,15 @@ class Course:
         line.end(f"done in {clock(measured.seconds)}, peak {measured.peak_mb / 1024:.1f} GiB")
 
     def resume(self, path: Path) -> str:
-        words = [f"PROFILE={self.given}"] if self.given != "pocket" else []
+        return self.again(f"FROM={path.name[:2]}")
+
+    def again(self, *words: str) -> str:
+        """The command of this run, with `words` after `make course`."""
+        words = [*words, *([f"PROFILE={self.given}"] if self.given != "pocket" else [])]
         if self.overrides:
             words.append('SET="' + " ".join(f"{key}={value}" for key, value in self.overrides.items()) + '"')
         words += [f"RUN_DIR={self.dir}"] if self.dir != ROOT / "runs" / self.profile.name else []
-        return " ".join(["make course", f"FROM={path.name[:2]}", *words])
+        return " ".join(["make course", *words])
 
     def _explain(self, path: Path, executed: Path, log: Path, status: int) -> str:
         found = failure(executed)

@@ -72,5 +72,30 @@ def open_source(name: str) -> Source:
                           "HF_HUB_OFFLINE, or give a local .jsonl or .parquet file with the same columns.") from error
 
 
+def read_split(name: str, split: str) -> tuple[list[Row], str]:
+    """All rows of one split of a hub data set, or of a folder laid out like one, and the version they have.
+
+    A data set without that split gives its only one. The hub's cache keeps it, so that what was read once can be read
+    without a network. Raises SourceError.
+    """
+    from datasets import load_dataset_builder
+
+    try:
+        builder = load_dataset_builder(name)
+        builder.download_and_prepare()
+        splits = list(builder.info.splits)
+        if split not in splits and len(splits) > 1:
+            raise SourceError(f"{name} has no split {split}, only {', '.join(splits)}; give a .jsonl or .parquet file "
+                              "of the rows you mean.")
+        return builder.as_dataset(split if split in splits else splits[0]).to_list(), builder.hash
+    except SourceError:
+        raise
+    except Exception as error:  # as above
+        if not Path(name).exists():
+            open_source(name)  # says what is wrong where the hub does
+        raise SourceError(f"{name} cannot be read ({_first_line(error)}); check the network, or give a .jsonl or "
+                          ".parquet file of its rows.") from error
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

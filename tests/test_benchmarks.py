@@ -13,6 +13,7 @@ from acelib.judge import Judge, Limits
 from acelib.profiles import load_profile
 from acelib.sampling import judge_programs, submission
 from acelib.schema import Program, read_rows, write_rows
+from acelib.sources import read_split
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = {"humaneval": 2, "humanevalplus": 3, "mbpp": 4, "mbppplus": 2}
@@ -111,6 +112,32 @@ def test_parquet_and_gzip_read_like_jsonl(tmp_path, name):
 )
 def test_the_benchmark_is_told_by_its_layout(name, source):
     assert {problem.source for problem in read_benchmark(FIXTURES / f"{name}.jsonl")} == {source}
+
+
+@pytest.mark.parametrize("layout", ["data/test-00000-of-00001.parquet", "rows.jsonl"])
+def test_a_data_set_of_the_hub_reads_like_a_file(tmp_path, layout):
+    """The call that takes a hub name takes a folder with the same files."""
+    path = tmp_path / "humaneval" / layout
+    path.parent.mkdir(parents=True)
+    rows = read_rows(FIXTURES / "humaneval.jsonl")
+    write_rows(path, rows)
+    if path.parent.name == "data":
+        write_rows(path.with_name("train-00000-of-00001.parquet"), rows[:1])
+    folder = tmp_path / "humaneval"
+    assert read_benchmark(folder) == read_benchmark(FIXTURES / "humaneval.jsonl")
+    assert reference_programs(folder) == reference_programs(FIXTURES / "humaneval.jsonl")
+    assert len(read_split(str(folder), "test")[1]) == 16
+
+
+def test_a_missing_benchmark_is_one_sentence(tmp_path):
+    with pytest.raises(EvaluationError, match="no benchmark at data/none.jsonl; correct data.benchmark .* hub name"):
+        read_benchmark("data/none.jsonl")
+    with pytest.raises(EvaluationError, match="hub cannot be reached for owner/set .*give a local"):
+        read_benchmark("owner/set")  # tests are offline
+    for split in ("train", "validation"):
+        write_rows(tmp_path / f"{split}.jsonl", read_rows(FIXTURES / "humaneval.jsonl"))
+    with pytest.raises(EvaluationError, match="has no split test, only train, validation; give"):
+        read_benchmark(tmp_path)
 
 
 def test_a_profile_may_name_a_humaneval_file():
