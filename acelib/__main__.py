@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--to", type=Path, help="folder for the tables (default: data/grid)")
     plan = commands.add_parser("plan", help="stages, hours, memory and dollars of a profile, computed")
     plan.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
+    plan.add_argument("--set", dest="overrides", metavar="KEY=VALUE", type=_override, action="append", default=[],
+                      help="replace a value of the profile, as in plan.gpus=4")  # fmt: skip
+    plan.add_argument("--questions", metavar="N", type=int, help="for N filtered questions, and RL in proportion")
+    plan.add_argument("--scaling", action="store_true", help="print docs/scaling.md: unit costs, up to 10M questions")
     seeds = commands.add_parser("seeds", help="make seed programs from public sets or your own files")
     seeds.add_argument("out", type=Path, help="folder to write: seeds.jsonl, its data card, what was dropped and why")
     seeds.add_argument("--source", dest="sources", metavar="NAME_OR_PATH", nargs="+", help="hub names, or .jsonl or "
@@ -140,8 +144,9 @@ def _grid(asked: argparse.Namespace) -> int:
 def _plan(asked: argparse.Namespace) -> int:
     from acelib.plan import plan
     from acelib.profiles import load_profile
+    from acelib.scaling import page
 
-    print(plan(load_profile(asked.profile)))
+    print(page() if asked.scaling else plan(load_profile(asked.profile, dict(asked.overrides)), asked.questions))
     return 0
 
 

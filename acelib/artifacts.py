@@ -13,9 +13,7 @@ import os
 import platform
 import random
 import re
-import resource
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from acelib.costs import Meter, peak_memory_mb
 from acelib.errors import CourseError
 from acelib.fingerprint import digest, fingerprint, path_digest
 from acelib.profiles import ROOT, Profile, Remote, load_profile
@@ -46,12 +45,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     return found
-
-
-def peak_memory_mb() -> int:
-    """Highest resident memory of this process so far, MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (1024 if sys.platform != "darwin" else 1024**2)
 
 
 @contextmanager
@@ -128,6 +121,8 @@ class Run:
     def __init__(self, run_dir: str | Path, profile: Profile):
         self.dir = Path(run_dir).resolve()
         self.profile = profile
+        self.meter: Meter | None = None
+        self.kept: list[str] = []
         self._allowed: set[str] | None = None
         self._last_progress = 0.0
 
@@ -240,9 +235,11 @@ class Run:
         old = self.manifest(name)
         if old and "adopted" in old:
             self._unchanged(name)
+            self.kept.append(name)
             print(f"{name}: adopted from {old['adopted']['source']}, kept.")
             return final
         if old and old.get("key") == key and final.exists() and path_digest(final) == old["content"]:
+            self.kept.append(name)
             print(f"{name}: nothing it depends on has changed, kept.")
             return final
         scratch = self._scratch(name, key)
@@ -298,6 +295,12 @@ class Run:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         write_json(path, {**known, **values})
 
+    def spent(self) -> None:
+        """The closing line of every notebook: what it took, beside the estimate; both go to the report."""
+        text, values = self.meter.compare(self.kept)
+        self.metrics(values, self.meter.notebook)
+        print(text)
+
     def figure(self, fig, name: str, caption: str, notebook: str) -> None:
         """Save `fig` for the report and show it here, once, above its caption."""
         import matplotlib.pyplot as plt
@@ -335,8 +338,8 @@ def _show(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) else str(value)
 
 
-def open_run(profile: str, run_dir: str) -> Run:
-    """The opening line of every notebook: check the profile, seed everything, bound the threads.
+def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Run:
+    """The opening line of every notebook: check the profile, seed everything, bound the threads, print the cost card.
 
     Raises ProfileError or ArtifactError.
     """
@@ -353,11 +356,7 @@ def open_run(profile: str, run_dir: str) -> Run:
     numpy.random.seed(seed)
     torch.manual_seed(seed)
     torch.set_num_threads(max(1, min(run.profile.threads, torch.get_num_threads())))
-    costs = ROOT / "profiles" / "costs.json"
-    known = json.loads(costs.read_text(encoding="utf-8")).get(run.profile.name) if costs.exists() else None
-    if known:
-        print(
-            f"Profile {run.profile.name}: the whole course took {known['minutes']:.0f} minutes and at most "
-            f"{known['peak_mb'] / 1024:.1f} GiB when last measured on {known['machine']}."
-        )
+    if notebook:
+        run.meter = Meter(run.profile, notebook, run.remote[1])
+        print(run.meter.card())
     return run

@@ -4,171 +4,274 @@ Nothing here was measured on a GPU by us. Times are floating-point operations ov
 the assumptions stand in the profile's `plan` section and are printed with the result, next to the paper's own times.
 """
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
-from acelib.errors import CourseError
 from acelib.profiles import Profile
+from acelib.remote import is_address
+from acelib.shapes import FULL, HALF, Shape, shape_of, training_gib
+from acelib.shapes import SHAPES as SHAPES
+from acelib.shapes import PlanError as PlanError
 
-HALF, ADAM = 2, 16  # bytes per parameter: bf16 weights; fp32 weights, gradients and two moments
-
-
-class PlanError(CourseError):
-    """A model of unknown shape."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a decoder of the Qwen2 family looks like. Sizes in elements."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    key_values: int  # heads x head size of the keys
-    vocabulary: int
-    tied: bool
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights: attention with biases on q, k and v, gated MLP, norms, embeddings."""
-        h, kv = self.hidden, self.key_values
-        attention = 2 * h * h + 2 * h * kv + h + 2 * kv
-        layer = attention + 3 * h * self.intermediate + 2 * h
-        return self.layers * layer + h + self.vocabulary * h * (1 if self.tied else 2)
-
-
-SHAPES = {  # from the models' config.json
-    "0.5B": Shape(24, 896, 4864, 128, 151_936, True),
-    "1.5B": Shape(28, 1536, 8960, 256, 151_936, True),
-    "3B": Shape(36, 2048, 11_008, 256, 151_936, True),
-    "7B": Shape(28, 3584, 18_944, 512, 152_064, False),
-    "14B": Shape(48, 5120, 13_824, 1024, 152_064, False),
-    "32B": Shape(64, 5120, 27_648, 1024, 152_064, False),
-}
-
-
-def shape_of(name: str) -> Shape:
-    """The shape of a local model folder, or of a Qwen2.5 (Coder) model by its name. Raises PlanError."""
-    config = Path(name) / "config.json"
-    if config.is_file():
-        c = json.loads(config.read_text(encoding="utf-8"))
-        head = c["hidden_size"] // c["num_attention_heads"]
-        return Shape(c["num_hidden_layers"], c["hidden_size"], c["intermediate_size"], c["num_key_value_heads"] * head,
-                     c["vocab_size"], c.get("tie_word_embeddings", False))
-    for size, shape in SHAPES.items():
-        if "Qwen2.5" in name and f"-{size}" in name:
-            return shape
-    raise PlanError(f"The shape of {name!r} is not known; give a local folder with a config.json, or one of Qwen2.5 "
-                    f"with {', '.join(SHAPES)}.")
+BUFFERS = 1.1  # what an engine needs beside weights and cache
+USABLE = 0.92  # share of a card that a stage may fill; the rest goes to fragments and to CUDA itself
+QUESTIONS_AT_ONCE = 8  # in one pass of the reward model's training; a test holds it to acelib.reward_model
+ACECODE = 87_149  # questions in AceCode-87K (paper, Table 1)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One line of the plan. `gib` is per GPU, `paper` what the paper says the same took."""
+    """One line of the plan. `hours` on `gpus` GPUs, all of which are paid for; `gib` is the peak per GPU; `dollars`
+    what a server of others charges; `paper` what the paper says the same took."""
 
     notebook: str
     what: str
-    tokens: float
-    hours: float
-    gib: float
+    tokens: float = 0.0
+    hours: float = 0.0
+    gib: float = 0.0
     paper: str = ""
+    dollars: float = 0.0
 
 
-def training_gib(shape: Shape, gpus: int, sequences: int, tokens: int, reference: bool) -> float:
-    """GiB per GPU: sharded fp32 states (ZeRO-3), a sharded bf16 reference, one layer gathered at a time, checkpointed
-    activations, and the logits of a micro-batch of `sequences` x `tokens`, in fp32 with their gradient."""
-    states = shape.parameters * (ADAM + (HALF if reference else 0)) / gpus
-    gathered = 2 * HALF * (shape.parameters / shape.layers if gpus > 1 else 0)
-    batch = sequences * tokens
-    activations = batch * shape.hidden * shape.layers * HALF + batch * 20 * shape.hidden * HALF
-    return (states + gathered + activations + batch * shape.vocabulary * 8) / 2**30
+def rescale(profile: Profile, questions: int) -> Profile:
+    """The profile with so many questions after filtering, and RL that grows with them. (Profiles themselves are bounded
+    to what has a chance of running; this is for reckoning.)"""
+    steps = max(1, round(profile.reinforce.steps * questions / kept_questions(profile)))
+    asked = round(questions / profile.plan.questions_kept)
+    return replace(
+        profile, data=replace(profile.data, adopt_rows=questions),
+        synthesis=replace(profile.synthesis, questions=asked), reinforce=replace(profile.reinforce, steps=steps),
+    )  # fmt: skip
+
+
+def kept_questions(profile: Profile) -> float:
+    """Questions that notebook 03 begins with."""
+    if profile.data.adopt != "none":
+        return profile.data.adopt_rows or ACECODE
+    return profile.synthesis.questions * profile.plan.questions_kept
+
+
+class _Reckoner:
+    """Hours and GiB of a profile's engines."""
+
+    def __init__(self, profile: Profile):
+        self.profile, self.assumed, self.engine = profile, profile.plan, profile.engine
+        self.gpus = max(1, self.assumed.gpus)
+        self.learners = self.gpus if self.engine.launch != "none" else 1
+        shared = self.engine.generation == "vllm" or self.engine.cluster != "none"
+        self.samplers = self.gpus if shared else 1
+        self.size = HALF if profile.models.dtype == "bfloat16" else FULL
+
+    def shape(self, name: str) -> Shape:
+        return shape_of(self.profile.resolve(name))
+
+    def decoding(self, shape: Shape, tokens: float, gpus: int | None = None) -> float:
+        """Hours to read and write `tokens`."""
+        speed = (gpus or self.samplers) * self.assumed.gpu_tflops * 1e12 * self.assumed.generation_utilisation
+        return 2 * shape.parameters * tokens / speed / 3600
+
+    def passing(self, shape: Shape, tokens: float, passes: float) -> float:
+        """Hours of `passes` forward passes; a backward pass counts as two, or as one below LoRA adapters."""
+        speed = self.learners * self.assumed.gpu_tflops * 1e12 * self.assumed.training_utilisation
+        return passes * 2 * shape.parameters * tokens / speed / 3600
+
+    def sampling_gib(self, shape: Shape, reply: int, batch: int) -> float:
+        """vLLM: the least it can work in, one full reply at a time (it takes what it gets). transformers: all replies
+        of a batch at full length."""
+        tokens = self.assumed.question_tokens + reply
+        if self.engine.generation == "vllm":
+            return (shape.parameters * HALF * BUFFERS + shape.cache(tokens)) / self.engine.vllm_parallel / 2**30
+        return (shape.parameters * self.size * BUFFERS + shape.cache(tokens * batch, self.size)) / 2**30
+
+    def imagined(self) -> Stage:
+        """Notebook 01: reads a program, writes a question and tests."""
+        profile, assumed, teacher = self.profile, self.assumed, self.profile.models.teacher
+        asked, what = profile.synthesis.questions, "teacher imagines tests"
+        tokens = asked * (assumed.program_tokens + assumed.reply_tokens)
+        if is_address(teacher):
+            price = profile.remote
+            dollars = asked / 1e6 * (assumed.program_tokens * price.dollars_per_million_input
+                                     + assumed.reply_tokens * price.dollars_per_million_output)
+            return Stage("01", what, tokens, paper="about $300, GPT-4o-mini", dollars=dollars)
+        shape = self.shape(teacher)
+        return Stage("01", what, tokens, self.decoding(shape, tokens), self.sampling_gib(
+            shape, profile.synthesis.max_new_tokens, profile.synthesis.batch_size), "about $300, GPT-4o-mini")
+
+    def filtered(self) -> Stage:
+        profile, assumed = self.profile, self.assumed
+        tokens = profile.synthesis.questions * (assumed.question_tokens + assumed.program_tokens)
+        if is_address(profile.models.proxy):
+            price = profile.remote
+            dollars = profile.synthesis.questions / 1e6 * (assumed.question_tokens * price.dollars_per_million_input
+                                                           + assumed.program_tokens * price.dollars_per_million_output)
+            return Stage("02", "proxy filters tests", tokens, dollars=dollars)
+        shape = self.shape(profile.models.proxy)
+        return Stage("02", "proxy filters tests", tokens, self.decoding(shape, tokens), self.sampling_gib(
+            shape, profile.filtering.max_new_tokens, profile.filtering.batch_size))
+
+    def reward_model(self, scorer: Shape) -> tuple[float, float, float]:
+        """Tokens, hours and GiB of training one: each program of a pair is read once per epoch."""
+        profile, assumed, settings = self.profile, self.assumed, self.profile.reward_model
+        programs = min(profile.sampling.n, 2 * profile.pairs.max_pairs_per_question)
+        together = kept_questions(profile) * assumed.questions_with_pairs * programs
+        tokens = settings.epochs * together * (assumed.question_tokens + assumed.program_tokens)
+        at_once = _divisor(max(1, settings.batch_size // self.learners), QUESTIONS_AT_ONCE)
+        gib = training_gib(scorer, self.learners, at_once * programs, settings.max_length,
+                           lora_rank=self.engine.lora_rank)
+        return tokens, self.passing(scorer, tokens, self._learning()), gib
+
+    def reinforce(self, policy: Shape, scorer: Shape | None) -> tuple[float, float, float]:
+        """Tokens, hours and GiB of one policy; `scorer` is the reward model that judges its replies."""
+        assumed, rl, engine = self.assumed, self.profile.reinforce, self.engine
+        length = assumed.question_tokens + assumed.program_tokens
+        rollout = rl.rollout_questions * rl.samples_per_question
+        tokens = rl.steps * rollout * length
+        looks = (rl.steps // rl.eval_every + 1) * rl.eval_questions * (rl.samples_per_question // 2 + 1)
+        # Learning, and a forward pass each for the old policy's log-probs and for the reference's.
+        both = max(self.samplers, self.learners)
+        hours = self.decoding(policy, tokens + looks * length, both)
+        hours += self.passing(policy, tokens, self._learning() + 2)
+        reference = rl.beta > 0 and not engine.lora_rank
+        longest = assumed.question_tokens + rl.max_new_tokens
+        at_once = _divisor(max(1, rollout // rl.updates_per_rollout // self.learners), rl.micro_batch)
+        step = training_gib(policy, self.learners, at_once, longest, reference=reference, logits=rl.max_new_tokens,
+                            lora_rank=engine.lora_rank)
+        asleep = training_gib(policy, self.learners, 0, 0, reference=reference, lora_rank=engine.lora_rank)
+        if engine.generation == "transformers":  # in the weights that learn, all replies of this process at once
+            sampling = asleep + policy.cache(rollout / self.learners * longest, FULL) / 2**30
+        elif engine.vllm_mode == "colocate":
+            sampling = asleep + max(engine.vllm_memory * assumed.gpu_memory_gb * 1e9 / 2**30,
+                                    self.sampling_gib(policy, rl.max_new_tokens, 1))
+        else:
+            sampling = asleep
+        gib = max(step, sampling)
+        if scorer:  # every process holds it whole, in bf16
+            hours += self.passing(scorer, tokens, 1)
+            gib += scorer.parameters * self.size / 2**30
+        return tokens, hours, gib
+
+    def _learning(self) -> int:
+        """Forward, recomputation, and a backward pass through weights (below adapters: through activations alone)."""
+        return 3 if self.engine.lora_rank else 4
+
+
+def _divisor(number: int, limit: int) -> int:
+    """The largest divisor up to `limit`: how the trainers split a batch into passes."""
+    return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
 def stages(profile: Profile) -> list[Stage]:
     """The stages of a profile with their hours on `plan.gpus` GPUs. Raises PlanError for models of unknown shape."""
-    assumed, rl = profile.plan, profile.reinforce
-    peak = max(1, assumed.gpus) * assumed.gpu_tflops * 1e12
-    sizes = {name: shape_of(profile.resolve(getattr(profile.models, name))) for name in ("proxy", "policy")}
-    scorer = shape_of(profile.resolve(profile.reward_model.base))
-
-    def decoding(shape: Shape, tokens: float) -> float:
-        return 2 * shape.parameters * tokens / (peak * assumed.generation_utilisation) / 3600
-
-    def training(shape: Shape, tokens: float, passes: float) -> float:
-        return passes * 2 * shape.parameters * tokens / (peak * assumed.training_utilisation) / 3600
-
-    def weights(shape: Shape) -> float:
-        cards = max(1, assumed.gpus)
-        return shape.parameters * HALF / min(cards, 8 if shape.parameters > 20e9 else 1) / 2**30
-
-    asked, kept = profile.synthesis.questions, profile.synthesis.questions * assumed.questions_kept
-    read, write = assumed.question_tokens, assumed.program_tokens
-    found = []
-    try:
-        teacher = shape_of(profile.resolve(profile.models.teacher))
-        tokens = asked * (write + assumed.reply_tokens)
-        found.append(Stage("01", "teacher imagines tests", tokens, decoding(teacher, tokens), weights(teacher) * 1.3))
-    except PlanError:  # an API: dollars, not hours
-        found.append(Stage("01", "teacher imagines tests", asked * (write + assumed.reply_tokens), 0.0, 0.0,
-                           "about $300 with GPT-4o-mini"))
-    tokens = asked * (read + write)
-    found.append(Stage("02", "proxy filters tests", tokens, decoding(sizes["proxy"], tokens),
-                       weights(sizes["proxy"]) * 1.3))
-    tokens = kept * (read + profile.sampling.n * write)
+    assumed, reckon = profile.plan, _Reckoner(profile)
+    policy, scorer = reckon.shape(profile.models.policy), reckon.shape(profile.reward_model.base)
+    length = assumed.question_tokens + assumed.program_tokens
+    sampling = reckon.sampling_gib(policy, profile.sampling.max_new_tokens, profile.sampling.batch_size)
+    if profile.data.adopt != "none":
+        found = [Stage(number, "adopted", paper=profile.data.adopt) for number in ("01", "02")]
+    else:
+        found = [reckon.imagined(), reckon.filtered()]
+    tokens = kept_questions(profile) * (assumed.question_tokens + profile.sampling.n * assumed.program_tokens)
     found.append(Stage("03", f"policy writes {profile.sampling.n} programs each", tokens,
-                       decoding(sizes["policy"], tokens), weights(sizes["policy"]) * 1.3))
-    programs = min(profile.sampling.n, 2 * profile.pairs.max_pairs_per_question) * kept * assumed.questions_with_pairs
-    tokens = profile.reward_model.epochs * programs * (read + write)
-    found.append(Stage("04", "reward model", tokens, training(scorer, tokens, 4), training_gib(
-        scorer, max(1, assumed.gpus), 1, profile.reward_model.max_length, False), "24 h on 8 x A100"))
-    tokens = profile.best_of_n.questions * max(profile.best_of_n.ns) * (read + write)
-    found.append(Stage("05", f"best of {max(profile.best_of_n.ns)}", tokens, decoding(sizes["policy"], tokens),
-                       weights(sizes["policy"]) * 1.3))
-    replies = rl.steps * rl.rollout_questions * rl.samples_per_question
-    tokens = replies * (read + write)
-    # Forward, backward (2) and recomputation, reference, and the old policy's log-probs.
-    hours = decoding(sizes["policy"], tokens) + training(sizes["policy"], tokens, 6)
-    gib = training_gib(sizes["policy"], max(1, assumed.gpus), rl.micro_batch, read + rl.max_new_tokens, True)
-    for reward in ("rule", "reward model"):
-        extra = training(scorer, tokens, 1) if reward == "reward model" else 0.0
-        more = scorer.parameters * HALF / max(1, assumed.gpus) / 2**30 if reward == "reward model" else 0.0
-        found.append(Stage("06", f"RL, {reward}", tokens, hours + extra, gib + more, "6 h on 8 x H100"))
-    tokens = 4 * profile.evaluation.questions * (profile.evaluation.samples + 1) * (read + write)
-    found.append(Stage("07", "evaluation of four models", tokens, decoding(sizes["policy"], tokens),
-                       weights(sizes["policy"]) * 1.3))
+                       reckon.decoding(policy, tokens), sampling))
+    tokens, hours, gib = reckon.reward_model(scorer)
+    found.append(Stage("04", "reward model, filtered tests", tokens, hours, gib, "24 h on 8 x A100"))
+    found.append(Stage("04", "reward model, all tests", tokens, hours, gib))
+    tokens = profile.best_of_n.questions * (max(profile.best_of_n.ns) + 1) * length
+    hours = reckon.decoding(policy, tokens) + 2 * reckon.passing(scorer, tokens, 1) + reckon.passing(policy, tokens, 1)
+    found.append(Stage("05", f"best of {max(profile.best_of_n.ns)}, with scores", tokens, hours, sampling))
+    for what, by in (("RL, rule", None), ("RL, reward model", scorer)):
+        found.append(Stage("06", what, *reckon.reinforce(policy, by), "6 h on 8 x H100"))
+    tokens = profile.evaluation.questions * (profile.evaluation.samples + 1) * length
+    hours, largest = 3 * reckon.decoding(policy, tokens), sampling
+    if not is_address(profile.models.proxy):
+        proxy = reckon.shape(profile.models.proxy)
+        hours += reckon.decoding(proxy, tokens)
+        largest = reckon.sampling_gib(proxy, profile.sampling.max_new_tokens, profile.sampling.batch_size)
+    found.append(Stage("07", "evaluation of four models", 4 * tokens, hours, max(sampling, largest)))
     return found
 
 
-def plan(profile: Profile) -> str:
-    """The whole plan of a profile as text."""
+def fits(stage: Stage, profile: Profile) -> bool:
+    return stage.gib <= USABLE * profile.plan.gpu_memory_gb * 1e9 / 2**30
+
+
+def plan(profile: Profile, questions: int | None = None) -> str:
+    """The whole plan of a profile as text, for `questions` after filtering instead of its own number."""
     assumed = profile.plan
     if not assumed.gpus:
         return (f"Profile {profile.name} needs no GPU: `make course PROFILE={profile.name}` takes minutes; notebook 00 "
                 "prints what it took when last measured.")
-    found = stages(profile)
-    lines = [f"Profile {profile.name} on {assumed.gpus} x {assumed.gpu} ({assumed.gpu_memory_gb:g} GB each)", "",
-             f"{'':4}{'stage':34}{'tokens':>9}{'hours':>8}{'GPU-h':>8}{'dollars':>9}{'GiB/GPU':>9}   the paper"]
+    profile = rescale(profile, questions) if questions else profile
+    found, price = stages(profile), assumed.dollars_per_gpu_hour
+    lines = [f"Profile {profile.name} on {assumed.gpus} x {assumed.gpu} ({assumed.gpu_memory_gb:g} GB each), "
+             f"{kept_questions(profile):,.0f} questions, {profile.reinforce.steps:,} RL rollouts", "",
+             f"{'':4}{'stage':34}{'tokens':>9}{'hours':>8}{'GPU-h':>9}{'dollars':>9}{'GiB/GPU':>9}   the paper"]
     for one in found:
         spent = one.hours * assumed.gpus
-        room = "!" if one.gib > 0.92 * assumed.gpu_memory_gb * 1e9 / 2**30 else " "
-        lines.append(f"{one.notebook:4}{one.what:34}{_short(one.tokens):>9}{one.hours:>8.1f}{spent:>8.1f}"
-                     f"{spent * assumed.dollars_per_gpu_hour:>9,.0f}{one.gib:>8.0f}{room}   {one.paper}")
-    hours = sum(one.hours for one in found)
-    lines += [f"{'':4}{'all':34}{'':9}{hours:>8.1f}{hours * assumed.gpus:>8.1f}"
-              f"{hours * assumed.gpus * assumed.dollars_per_gpu_hour:>9,.0f}", "",
-              f"make course PROFILE={profile.name}            everything; repeat it after a stop, it goes on",
-              f"make course PROFILE={profile.name} FROM=04    from a notebook on", "",
+        lines.append(f"{one.notebook:4}{one.what:34}{_short(one.tokens):>9}{one.hours:>8.1f}{spent:>9.1f}"
+                     f"{spent * price + one.dollars:>9,.0f}{one.gib:>8.0f}{' ' if fits(one, profile) else '!'}"
+                     f"   {one.paper}".rstrip())
+    hours, bought = sum(one.hours for one in found), sum(one.dollars for one in found)
+    lines += [f"{'':4}{'all':34}{'':9}{hours:>8.1f}{hours * assumed.gpus:>9.1f}"
+              f"{hours * assumed.gpus * price + bought:>9,.0f}", "", *commands(profile), "",
               f"Computed, not measured: {assumed.gpu_tflops:g} TFLOP/s peak per GPU (bf16), of which training gets "
               f"{assumed.training_utilisation:.0%} and decoding {assumed.generation_utilisation:.0%};",
               f"{assumed.question_tokens} tokens per question, {assumed.program_tokens} per program, "
-              f"{assumed.reply_tokens} per teacher's reply; ${assumed.dollars_per_gpu_hour:g} per GPU-hour. Change "
-              "them in the profile's `plan`.",
-              "A lower bound: the paper's own runs took several times as long as this reckons for them."]
-    if any(one.gib > 0.92 * assumed.gpu_memory_gb * 1e9 / 2**30 for one in found):
-        lines.append("! does not fit: lower reinforce.micro_batch or max_new_tokens; a smaller model; more GPUs.")
+              f"{assumed.reply_tokens} per teacher's reply; ${price:g} per GPU-hour: all in the profile's `plan`.",
+              f"Memory is the worst case (every sequence as long as it may be): {_weights(profile)}",
+              "A lower bound on time: the paper's own runs took several times as long as this reckons for them."]
+    if not all(fits(one, profile) for one in found):
+        lines.append("! does not fit: lower reinforce.micro_batch, reward_model.batch_size or max_new_tokens; take a "
+                     "smaller model, engine.lora_rank, or more GPUs (engine.vllm_parallel for sampling).")
     return "\n".join(lines)
 
 
+def commands(profile: Profile) -> list[str]:
+    """What to type, in order, and what each stage runs under."""
+    engine, course = profile.engine, f"make course PROFILE={profile.name}"
+    lines = ["Commands"]
+    if engine.cluster != "none":
+        lines += _row("ray start --head --port=6379", "once, on the first machine; then on every other:")
+        lines += _row("ray start --address=<first machine>:6379", "the same checkout and .venv at the same path")
+    for model in (profile.models.teacher, profile.models.proxy):
+        where = urlsplit(model) if is_address(model) and profile.data.adopt == "none" else None
+        if where and where.hostname in ("localhost", "127.0.0.1"):
+            lines += _row(f"vllm serve {where.fragment} --port {where.port or 80}{_parallel(engine)}",
+                          "first, for notebooks 01 and 02")
+    if engine.generation == "vllm" and engine.vllm_mode == "server":
+        lines += _row(f"VLLM_SERVER_DEV_MODE=1 vllm serve {profile.models.policy}{_parallel(engine)} --port "
+                      f"{urlsplit(engine.vllm_server).port or 8000} --weight-transfer-config "
+                      "'{\"backend\": \"nccl\"}'", "on GPUs of its own, for notebook 06")
+    lines += _row(course, "everything; repeat it after a stop, it goes on")
+    sampler = f"vLLM{_parallel(engine)}" if engine.generation == "vllm" else "transformers"
+    on_ray = f", on Ray, {engine.shard_questions:,} questions a shard"
+    sampler += on_ray if engine.cluster != "none" else " on this machine"
+    trainer = "in its process" if engine.launch == "none" else f"accelerate launch --config_file {engine.launch}"
+    trainer += f", LoRA of rank {engine.lora_rank}" if engine.lora_rank else ""
+    both = f"{trainer}; vLLM {engine.vllm_mode}" if engine.generation == "vllm" else trainer
+    adopted = f"nothing runs: the first run adopts {profile.data.adopt}"
+    under = {"01": sampler, "02": sampler} if profile.data.adopt == "none" else {"01": adopted, "02": adopted}
+    under |= {"03": sampler, "04": trainer, "05": sampler, "06": both, "07": sampler}
+    for number, what in under.items():
+        lines += _row(f"{course} ONLY={number}", what)
+    return lines
+
+
+def _row(command: str, why: str) -> list[str]:
+    return [f"  {command:42} # {why}"]
+
+
+def _parallel(engine) -> str:
+    return f" --tensor-parallel-size {engine.vllm_parallel}" if engine.vllm_parallel > 1 else ""
+
+
+def _weights(profile: Profile) -> str:
+    if profile.engine.lora_rank:
+        return f"{FULL} bytes per frozen weight (fp32), 16 per adapter's (fp32, gradient, Adam)."
+    return "16 bytes per weight that learns (fp32, gradient, Adam), 4 per reference weight."
+
+
 def _short(tokens: float) -> str:
-    return f"{tokens / 1e9:.2f} G" if tokens >= 1e9 else f"{tokens / 1e6:.1f} M"
+    if not tokens:
+        return "-"
+    return f"{tokens / 1e9:,.2f} G" if tokens >= 1e9 else f"{tokens / 1e6:.1f} M"
