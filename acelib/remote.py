@@ -26,12 +26,19 @@ class RemoteError(CourseError):
 
 @dataclass(frozen=True)
 class Server:
-    """A model behind a server, for `acelib.sampling` in place of a loaded one; `log` holds all replies paid for."""
+    """A model behind a server, for `acelib.sampling` in place of a loaded one.
+
+    `log` holds all replies paid for; None logs where the stage logs.
+    """
 
     url: str
     model: str
     limits: Remote
-    log: Path
+    log: Path | None
+
+    def trouble(self) -> str | None:
+        """Why it will never answer again, where that is known."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def is_address(name: str | Path) -> bool:
     return str(name).startswith(("http://", "https://"))
 
 
-def connect(address: str, limits: Remote, log: Path) -> Server:
+def connect(address: str, limits: Remote, log: Path | None) -> Server:
     """The server at `http(s)://host/v1#model`; nothing is sent yet. Raises RemoteError for any other form."""
     url, _, model = address.partition("#")
     parts = urlsplit(url)

@@ -159,6 +159,8 @@ class Client:
     def hopeless(self, error: Exception, name: str) -> str | None:
         """What is wrong and how to mend it, where no repetition helps. The server's words may quote the key."""
         status = _status(error)
+        if not status and (trouble := self.server.trouble()):
+            return trouble
         if _never_sent(error) and not self.reached:
             return "cannot be reached; start it, or correct its address under `models` in the profile"
         if status in (401, 403):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,12 @@ def sample_replies(
     only the batches that are not complete there are generated, and the replies are those of an uninterrupted run: what
     is sampled depends on the seed and the conversation alone (so two equal conversations get equal replies).
 
-    A server (see `acelib.remote`) has limits and a log of its own; it alone is asked for JSON after `json_schema`.
+    A server (see `acelib.remote`) has limits, and a log of its own where it is paid; it alone is asked for JSON after
+    `json_schema`.
     """
     if isinstance(model, Server):
         return remote_replies(
-            model,
+            model if model.log else replace(model, log=log),
             conversations,
             n=n,
             temperature=temperature,

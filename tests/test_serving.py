@@ -1,0 +1,123 @@
+"""Servers that we start: the pocket policy behind a real one, and what is said when there is none."""
+
+import gc
+import sys
+import time
+
+import psutil
+import pytest
+from tiny_models import save_tiny_policy
+
+from acelib import serving
+from acelib.errors import CourseError
+from acelib.models import ModelError
+from acelib.profiles import load_profile
+from acelib.remote import Server
+from acelib.sampling import sample_replies
+from acelib.serving import ServingError, open_sampler, reply_settings, serve
+
+QUESTIONS = {
+    "a": [{"role": "user", "content": "Write a function `f(xs)` that returns the sum of the list of integers."}],
+    "b": [{"role": "user", "content": "Write a function `g(xs)` that returns the length of the list of integers."}],
+}
+GREEDY = dict(n=1, temperature=0.0, max_new_tokens=60, batch_size=2, seed=0)
+
+
+def transformers_serve(model, scratch, **options):
+    pytest.importorskip("uvicorn")
+    pytest.importorskip("fastapi")
+    return serve(str(model), scratch, program="transformers", dtype="float32", device="cpu", **options)
+
+
+def gone(pid: int, seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_server_of_our_own_gives_the_replies_of_the_folder_and_ends_when_dropped(tmp_path):
+    profile = load_profile("pocket")
+    here, tokenizer = open_sampler(profile, profile.models.policy, tmp_path)
+    expected = sample_replies(here, tokenizer, QUESTIONS, log=tmp_path / "here.jsonl", **GREEDY)
+    assert all("return" in replies[0] for replies in expected.values())
+
+    server = transformers_serve(profile.resolve(profile.models.policy), tmp_path)
+    assert sample_replies(server, None, QUESTIONS, log=tmp_path / "served.jsonl", **GREEDY) == expected
+
+    pid = server.process.pid
+    assert server.trouble() is None and not gone(pid, 0.1)
+    del server
+    gc.collect()
+    assert gone(pid)
+
+
+def test_a_server_that_dies_says_so_at_once_and_the_next_one_goes_on_from_its_replies(tmp_path):
+    model = save_tiny_policy(tmp_path / "model")
+    server, log = transformers_serve(model, tmp_path), tmp_path / "served.jsonl"
+    first = dict(list(QUESTIONS.items())[:1])
+    done = sample_replies(server, None, first, log=log, **GREEDY)
+    psutil.Process(server.process.pid).kill()
+    assert gone(server.process.pid)
+    with pytest.raises(CourseError, match=r"exit status -9.*Repeat the command"):
+        sample_replies(server, None, QUESTIONS, log=log, **GREEDY)
+    assert sample_replies(server, None, first, log=log, **GREEDY) == done  # from the log: nobody is asked
+    server.close()
+
+
+def test_a_server_that_cannot_start_gives_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setitem(serving.PROGRAMS, "vllm", ("fastapi", "-c raise(SystemExit('no(card)'))"))
+    with pytest.raises(ServingError, match=r"exit status 1.*no\(card\).*repeat the command"):
+        serve("m/m", tmp_path)
+
+
+def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setitem(serving.PROGRAMS, "vllm", ("fastapi", "-c __import__('time').sleep(60)"))
+    started = []
+    monkeypatch.setattr(serving, "Process", lambda *a, made=serving.Process: started.append(made(*a)) or started[0])
+    with pytest.raises(ServingError, match="did not answer within 1 s"):
+        serve("m/m", tmp_path, start_seconds=1.0)
+    assert gone(started[0].pid)
+
+
+def test_an_engine_that_is_not_installed(tmp_path, monkeypatch):
+    profile = load_profile("pocket", {"engine.generation": "vllm"})
+    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ServingError, match="pip install -r requirements-gpu.txt"):
+        open_sampler(profile, profile.models.policy, tmp_path)
+    with pytest.raises(ModelError, match="no model folder"):
+        open_sampler(profile, "data/models/none", tmp_path)
+
+
+def test_what_the_profile_says_is_what_is_opened(tmp_path):
+    profile = load_profile("pocket")
+    address = "http://127.0.0.1:9/v1#m"
+    model, tokenizer = open_sampler(profile, address, tmp_path, (profile.remote, tmp_path / "paid"))
+    assert type(model) is Server and model.log == tmp_path / "paid" and tokenizer is None
+    with pytest.raises(ModelError, match="needs the weights"):
+        open_sampler(profile, address, tmp_path)
+    assert reply_settings(profile) == {"generation": "transformers", "dtype": "float32", "device": "auto"}
+
+
+def test_the_command_line_of_vllm_names_every_option(tmp_path, monkeypatch):
+    """vLLM itself needs a GPU: what it is told is checked here, that it understands it is not."""
+    told = []
+    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(serving, "Process", lambda command, log: told.append(command) or _Silent())
+    monkeypatch.setattr(serving, "_wait", lambda *args: None)
+    profile = load_profile("pocket", {
+        "engine.generation": "vllm", "engine.vllm_parallel": 2, "models.dtype": "bfloat16"
+    })  # fmt: skip
+    server, tokenizer = open_sampler(profile, profile.models.policy, tmp_path)
+    line = " ".join(told[0])
+    assert told[0][0] == sys.executable and tokenizer is None and server.limits.dollars_per_million_output == 0
+    assert f"serve {profile.resolve('data/models/policy')} --host 127.0.0.1 --port " in line
+    assert "--dtype bfloat16 --tensor-parallel-size 2 --generation-config vllm" in line
+    assert server.url.rpartition(":")[2] == f"{told[0][told[0].index('--port') + 1]}/v1"
+
+
+class _Silent:
+    def ended(self):
+        return None
