@@ -15,7 +15,6 @@ from acelib.shapes import PlanError as PlanError
 
 BUFFERS = 1.1  # what an engine needs beside weights and cache
 USABLE = 0.92  # share of a card that a stage may fill; the rest goes to fragments and to CUDA itself
-QUESTIONS_AT_ONCE = 8  # in one pass of the reward model's training; a test holds it to acelib.reward_model
 ACECODE = 87_149  # questions in AceCode-87K (paper, Table 1)
 
 
@@ -115,7 +114,7 @@ class _Reckoner:
         programs = min(profile.sampling.n, 2 * profile.pairs.max_pairs_per_question)
         together = kept_questions(profile) * assumed.questions_with_pairs * programs
         tokens = settings.epochs * together * (assumed.question_tokens + assumed.program_tokens)
-        at_once = _divisor(max(1, settings.batch_size // self.learners), QUESTIONS_AT_ONCE)
+        at_once = _divisor(max(1, settings.batch_size // self.learners), settings.micro_batch)
         gib = training_gib(scorer, self.learners, at_once * programs, settings.max_length,
                            lora_rank=self.engine.lora_rank)
         return tokens, self.passing(scorer, tokens, self._learning()), gib
@@ -221,7 +220,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
               f"Memory is the worst case (every sequence as long as it may be): {_weights(profile)}",
               "A lower bound on time: the paper's own runs took several times as long as this reckons for them."]
     if not all(fits(one, profile) for one in found):
-        lines.append("! does not fit: lower reinforce.micro_batch, reward_model.batch_size or max_new_tokens; take a "
+        lines.append("! does not fit: lower reinforce.micro_batch, reward_model.micro_batch or max_new_tokens; take a "
                      "smaller model, engine.lora_rank, or more GPUs (engine.vllm_parallel for sampling).")
     return "\n".join(lines)
 
