@@ -4,7 +4,6 @@ An artefact is written to a temporary name in the same folder, flushed to disk a
 never leaves half of one. It is built again only when something it depends on has changed (`acelib.fingerprint`).
 """
 
-import errno
 import functools
 import json
 import logging
@@ -16,13 +15,13 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from acelib.costs import Meter, peak_memory_mb
+from acelib.disk import full_disk_explained as full_disk_explained
 from acelib.errors import CourseError
 from acelib.fingerprint import digest, fingerprint, path_digest
 from acelib.profiles import ROOT, Profile, Remote, load_profile
@@ -33,7 +32,7 @@ PACKAGES = ("torch", "transformers", "trl", "datasets", "numpy")
 
 
 class ArtifactError(CourseError):
-    """An artefact that is missing, damaged, made by other versions, or that the disk has no room for."""
+    """An artefact that is missing, damaged or made by other versions."""
 
 
 @functools.cache
@@ -45,23 +44,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     return found
-
-
-@contextmanager
-def full_disk_explained(path: Path) -> Iterator[None]:
-    """Turn 'no space left' from anywhere below (Python, Arrow, safetensors) into one sentence with a remedy."""
-    try:
-        yield
-    except Exception as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if not full and "No space left" not in str(error) and "File too large" not in str(error):
-            raise
-        place = next(one for one in (path, *path.parents) if one.exists())
-        free = shutil.disk_usage(place).free // 2**20
-        raise ArtifactError(
-            f"The disk is full: {path.name} could not be written to {path.parent} ({free} MiB free). Make room there "
-            "(or raise your quota) and repeat the command; everything finished before is kept."
-        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -141,7 +123,7 @@ class Run:
         """Rows of the table `name`, built by `build(scratch)` unless an up-to-date one exists.
 
         All rows have the same columns. `scratch` is a folder that survives a crash and is removed on success.
-        Raises ArtifactError when an input is missing or the disk is full.
+        Raises ArtifactError when an input is missing, and FullDiskError.
         """
         return read_rows(self._make(name, ".parquet", lambda path, scratch: write_rows(path, build(scratch)),
                                     build, inputs, params))

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from acelib.decoding import SampledTokens, decode
 from acelib.decoding import left_pad as left_pad
 from acelib.errors import CourseError
+from acelib.hub import HUB_ERRORS, hub_problem
 from acelib.profiles import Remote
 from acelib.remote import Server, connect, is_address
 
@@ -67,8 +68,8 @@ def pick_device(device: str = "auto") -> torch.device:
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
     """A tokenizer with a chat template and a padding token, padding on the left; None for a server, which has its own.
 
-    Raises ModelError when the folder has no tokenizer or the tokenizer has no chat template: training would go on
-    without one, and would silently learn nothing.
+    Raises ModelError when the folder has no tokenizer, when the hub does not hand it out (`acelib.hub`), or when the
+    tokenizer has no chat template: training would go on without one, and would silently learn nothing.
     """
     if is_address(name_or_path):
         return None
@@ -79,8 +80,9 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
     )
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise no_tokenizer from error
+    except (*HUB_ERRORS, ValueError, TypeError, KeyError) as error:
+        said = hub_problem(error, location)
+        raise (ModelError(said) if said else no_tokenizer) from error
     if not tokenizer("def")["input_ids"]:  # without a vocabulary file transformers returns an empty tokenizer
         raise no_tokenizer
     if tokenizer.chat_template is None:
@@ -99,7 +101,7 @@ def load_policy(
     device: str = "auto",
     remote: tuple[Remote, Path] | None = None,
 ) -> PreTrainedModel | Server:
-    """A causal language model in eval mode. Raises ModelError when the folder holds none.
+    """A causal language model in eval mode. Raises ModelError when the folder holds none or the hub hands out none.
 
     An address such as `http://host:8000/v1#model` gives a server to sample from, with limits and log from `remote`
     (a run's `run.remote`); without `remote` it is refused, for a stage that needs the weights.
@@ -114,10 +116,10 @@ def load_policy(
     location = _check_location(name_or_path)
     try:
         model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype))
-    except (OSError, ValueError) as error:
+    except (*HUB_ERRORS, ValueError) as error:
         raise ModelError(
-            f"{location} holds no causal language model that can be loaded ({error}); check that "
-            f"config.json and model.safetensors are complete."
+            hub_problem(error, location) or f"{location} holds no causal language model that can be loaded ({error}); "
+            "check that config.json and model.safetensors are complete."
         ) from error
     return model.to(pick_device(device)).eval()
 

@@ -35,6 +35,7 @@ from transformers import (
 )
 
 from acelib.errors import CourseError
+from acelib.hub import HUB_ERRORS, hub_problem
 from acelib.models import load_tokenizer
 
 LAYOUTS = ("trl", "llama-factory", "openrlhf")
@@ -66,9 +67,9 @@ def local_folder(name_or_path: str | Path) -> Path:
         return Path(name_or_path)
     try:
         return Path(snapshot_download(str(name_or_path), ignore_patterns=["*.bin", "*.pt", "*.pth"]))
-    except (OSError, ValueError) as error:
-        raise RewardModelError(f"{name_or_path} is neither a folder nor a reward model that the hub hands out "
-                               f"({error}); correct the name.") from error
+    except (*HUB_ERRORS, ValueError) as error:
+        raise RewardModelError(hub_problem(error, str(name_or_path)) or f"{name_or_path} is neither a folder nor a "
+                               f"reward model that the hub hands out ({error}); correct the name.") from error
 
 
 def read_head(folder: str | Path) -> RewardHead:

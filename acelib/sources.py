@@ -6,6 +6,7 @@ from pathlib import Path
 
 from acelib.errors import CourseError
 from acelib.fingerprint import path_digest
+from acelib.hub import first_line, hub_problem
 from acelib.schema import Row
 
 KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -38,8 +39,9 @@ class Source:
                 yield row
                 number += 1
         except Exception as error:  # Arrow's, the hub's and the network's errors have no common ancestor
-            raise SourceError(f"{self.name} cannot be read after row {number:,} ({_first_line(error)}); mend the "
-                              "file, or check the network, and repeat the command.") from error
+            raise SourceError(hub_problem(error, self.name, "data set") or f"{self.name} cannot be read after row "
+                              f"{number:,} ({first_line(error)}); mend the file, or check the network, and repeat the "
+                              "command.") from error
 
 
 def open_source(name: str) -> Source:
@@ -57,19 +59,12 @@ def open_source(name: str) -> Source:
     if path.suffix in KINDS or path.is_absolute() or name.count("/") != 1:
         raise SourceError(f"There is no file {name}; check the path, or give a hub name such as owner/name.")
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         return Source(name, HfApi().dataset_info(name).sha)
-    except GatedRepoError as error:
-        raise SourceError(f"The data set {name} is gated; accept its terms on its hub page and run "
-                          "`hf auth login`.") from error
-    except RepositoryNotFoundError as error:
-        raise SourceError(f"There is no data set {name} on the hub, or it is private; check the name, or run "
-                          "`hf auth login`.") from error
     except Exception as error:
-        raise SourceError(f"The hub cannot be reached for {name} ({_first_line(error)}); check the network and "
-                          "HF_HUB_OFFLINE, or give a local .jsonl or .parquet file with the same columns.") from error
+        raise SourceError(hub_problem(error, name, "data set") or f"The hub cannot be asked for {name} "
+                           f"({first_line(error)}); give a local .jsonl or .parquet file.") from error
 
 
 def read_split(name: str, split: str) -> tuple[list[Row], str]:
@@ -93,9 +88,6 @@ def read_split(name: str, split: str) -> tuple[list[Row], str]:
     except Exception as error:  # as above
         if not Path(name).exists():
             open_source(name)  # says what is wrong where the hub does
-        raise SourceError(f"{name} cannot be read ({_first_line(error)}); check the network, or give a .jsonl or "
+        raise SourceError(f"{name} cannot be read ({first_line(error)}); check the network, or give a .jsonl or "
                           ".parquet file of its rows.") from error
 
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

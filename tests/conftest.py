@@ -4,12 +4,13 @@ import os
 import resource
 import time
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the library is imported
+
 from acelib.artifacts import peak_memory_mb, write_json
 from acelib.course import contain
 from acelib.report import TEST_RECORD
 
 contain()
-os.environ["HF_HUB_OFFLINE"] = "1"
 STARTED = time.monotonic()
 
 

@@ -185,7 +185,8 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_finished(tmp_path, kind)
     """A file-size limit stands in for the full disk: both make write(2) fail."""
     script = f"""
 import resource, signal, sys
-from acelib.artifacts import ArtifactError, Run
+from acelib.artifacts import Run
+from acelib.disk import FullDiskError
 from acelib.profiles import load_profile
 run = Run({str(tmp_path)!r}, load_profile("pocket"))
 run.table("small", lambda scratch: [{{"x": 1}}])
@@ -197,7 +198,7 @@ try:
         run.table("big", lambda scratch: big)
     else:
         run.folder("big", lambda path, scratch: (path / "weights").write_bytes(b"x" * 100_000) and None)
-except ArtifactError as error:
+except FullDiskError as error:
     print(error)
     sys.exit(3)
 """
@@ -212,13 +213,14 @@ except ArtifactError as error:
 def test_a_really_full_file_system(tmp_path):
     """On a 1 MiB tmpfs in a private mount namespace, where the system lets us make one."""
     script = f"""
-from acelib.artifacts import ArtifactError, Run
+from acelib.artifacts import Run
+from acelib.disk import FullDiskError
 from acelib.profiles import load_profile
 run = Run({str(tmp_path)!r}, load_profile("pocket"))
 run.table("small", lambda scratch: [{{"x": 1}}])
 try:
     run.folder("big", lambda path, scratch: (path / "weights").write_bytes(bytes(2**21)) and None)
-except ArtifactError as error:
+except FullDiskError as error:
     print(error)
 assert run.read("small") == [{{"x": 1}}]
 print("kept")

@@ -150,7 +150,7 @@ def test_a_damaged_or_missing_file_and_a_hub_out_of_reach_are_explained(tmp_path
         open_source(str(tmp_path / "none.jsonl"))
     with pytest.raises(SourceError, match="holds no table, or several kinds"):
         open_source(str(FIXTURES.parent / "attacks"))
-    with pytest.raises(SourceError, match="The hub cannot be reached for owner/name .*HF_HUB_OFFLINE"):
+    with pytest.raises(SourceError, match="data set owner/name is not in .*HF_HUB_OFFLINE"):
         open_source("owner/name")
     with pytest.raises(SourceError, match="could not be pushed to owner/name"):
         push_seeds(tmp_path, "owner/name")

@@ -1,0 +1,37 @@
+"""A full disk as one sentence, wherever in Python, Arrow, safetensors or torch it was met."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from acelib.errors import CourseError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# The last two are all that torch.save says of it.
+SAID = ("No space left", "File too large", "Disk quota exceeded", "unexpected pos", "iostream error")
+
+
+class FullDiskError(CourseError):
+    """Something could not be written because there is no room for it."""
+
+
+@contextmanager
+def full_disk_explained(path: Path) -> Iterator[None]:
+    """Turn 'no space left' from anywhere below into FullDiskError, which says what could not be written and what to do.
+
+    `path` is what is being written.
+    """
+    try:
+        yield
+    except Exception as error:
+        full = getattr(error, "errno", None) in FULL or any(said in str(error) for said in SAID)
+        if not full or isinstance(error, FullDiskError):
+            raise
+        place = next(one for one in (path, *path.parents) if one.exists())
+        free = shutil.disk_usage(place).free // 2**20
+        raise FullDiskError(
+            f"The disk is full: {path.name} could not be written to {path.parent} ({free} MiB free). Make room there "
+            "(or raise your quota) and repeat the command; everything finished before is kept."
+        ) from error

@@ -1,0 +1,62 @@
+"""What went wrong with the hub, as one sentence with its remedy.
+
+The libraries wrap the same few causes in many errors: `transformers` in OSError, `datasets` in its own, and a hub that
+forbids, limits or is not there all become "cannot find the requested files in the local cache". The cause is still in
+the chain, and there it is looked for.
+"""
+
+from collections.abc import Iterator
+
+import httpx
+
+HUB_ERRORS = (OSError, httpx.HTTPError)  # what loading something from the hub may raise
+LOGIN = "log in with `hf auth login` or set HF_TOKEN"
+
+
+def hub_problem(error: BaseException, name: str, kind: str = "model") -> str | None:
+    """What is wrong and how to mend it, where the hub is what `error` comes from; else None.
+
+    `name` is the hub name that was asked for, `kind` "model" or "data set".
+    """
+    # It reads HF_HOME and HF_HUB_OFFLINE when it is imported, and the runner sets them after this module is.
+    from huggingface_hub import constants, is_offline_mode
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    causes = list(_causes(error))
+    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'data set' else ''}{name}"
+    status = next((one.response.status_code for one in causes if isinstance(one, HfHubHTTPError)
+                   and one.response is not None), 0)  # fmt: skip
+    if any(isinstance(one, GatedRepoError) for one in causes):
+        return f"The {kind} {name} is gated; accept its terms at {page} and {LOGIN}."
+    if any(isinstance(one, RepositoryNotFoundError) for one in causes):
+        return (f"There is no {kind} {name} on the hub, or it is private; correct the name, or, if it is yours, "
+                f"{LOGIN}.")  # fmt: skip
+    if status == 401:
+        return f"The hub refuses the token it was sent for {name} (401); make a new one, then {LOGIN}."
+    if status == 403:
+        return f"The hub forbids reading {name} (403); give your token read access to it, then {LOGIN}."
+    if status == 429:
+        return f"The hub limits how often it is asked for {name} (429); {LOGIN}, and repeat in some minutes."
+    if status >= 500:
+        return f"The hub fails with {status} for {name}; repeat the command in some minutes."
+    if status:
+        return None
+    lacking = [one for one in causes if isinstance(one, (LocalEntryNotFoundError, httpx.TransportError))]
+    if is_offline_mode() and (lacking or any(isinstance(one, ConnectionError) for one in causes)):
+        return (f"The {kind} {name} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE keeps this process from the "
+                f"network; unset it, or fill that folder where there is a network with `hf download {name}`"
+                f"{' --repo-type dataset' if kind == 'data set' else ''}.")  # fmt: skip
+    if lacking:
+        return (f"The hub at {constants.ENDPOINT} cannot be reached for {name} ({first_line(lacking[-1])}); check the "
+                "network, a proxy (HTTPS_PROXY) and HF_ENDPOINT, or give local files.")  # fmt: skip
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,114 @@
+"""A hub that refuses, limits, is not there or must not be asked: one sentence each, with its remedy."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from acelib.hub import hub_problem
+from acelib.profiles import ROOT
+
+ANSWERS = {  # what the hub says of o/<name>: status, X-Error-Code, X-Error-Message
+    "gated": (403, "GatedRepo", "Access to this repository is restricted"),
+    "login": (401, "GatedRepo", "Access to this repository is restricted"),
+    "typo": (401, "RepoNotFound", "Repository not found"),
+    "gone": (404, "RepoNotFound", "Repository not found"),
+    "token": (401, "", "Invalid credentials in Authorization header"),
+    "rights": (403, "", "Forbidden"),
+    "empty": (404, "EntryNotFound", "Entry not found"),
+}
+# Its settings are read when the hub's client is imported, hence a process of its own.
+SCRIPT = """
+import json, sys, time
+time.sleep = lambda seconds: None  # between the client's own tries
+from acelib.errors import CourseError
+from acelib.models import load_policy, load_tokenizer
+from acelib.reward_heads import load_classifier
+from acelib.sources import open_source
+said = {}
+for name in sys.argv[1:]:
+    for load in (load_policy, load_tokenizer, load_classifier, open_source):
+        try:
+            load(f"o/{name}")
+        except CourseError as error:
+            said[f"{load.__name__} {name}"] = [type(error).__name__, str(error)]
+print(json.dumps(said))
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    def do_GET(self):
+        status, code, message = next(answer for name, answer in ANSWERS.items() if f"o/{name}" in self.path)
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", message)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def asking(home, endpoint, *names, **environment):
+    environment = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT),
+                   "NO_PROXY": "127.0.0.1", **environment}  # fmt: skip
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *names], env=os.environ | environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """Error and message of every loader for every case."""
+    home = tmp_path_factory.mktemp("home")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    closed = "http://127.0.0.1:9"
+    children = [asking(home, f"http://127.0.0.1:{server.server_address[1]}", *ANSWERS), asking(home, closed, "closed"),
+                asking(home, closed, "offline", HF_HUB_OFFLINE="1")]  # fmt: skip
+    found = {}
+    for child in children:
+        out, err = child.communicate(timeout=200)
+        assert child.returncode == 0, err[-2000:]
+        found |= json.loads(out)
+    server.shutdown()
+    server.server_close()
+    return found
+
+
+CASES = [
+    ("gated", r"is gated; accept its terms at http://127.0.0.1:\d+/(datasets/)?o/gated and log in .* HF_TOKEN\.$"),
+    ("login", "is gated; accept its terms at"),
+    ("typo", "^There is no (model|data set) o/typo on the hub, or it is private; correct the name, or"),
+    ("gone", "^There is no (model|data set) o/gone on the hub"),
+    ("token", r"refuses the token .*\(401\); make a new one"),
+    ("rights", r"forbids reading o/rights \(403\); give your token read access"),
+    ("closed", r"hub at http://127.0.0.1:9 cannot be reached for o/closed \(.*refused\); check the network, a proxy"),
+    ("offline", "offline is not in .*hub, and HF_HUB_OFFLINE keeps this process .* with `hf download o/offline"),
+]
+LOADERS = {"load_policy": "ModelError", "load_tokenizer": "ModelError", "load_classifier": "RewardModelError",
+           "open_source": "SourceError"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "expected"), CASES, ids=[name for name, _ in CASES])
+def test_each_case_has_its_own_sentence_from_every_loader(said, name, expected):
+    for loader, kind in LOADERS.items():
+        error, message = said[f"{loader} {name}"]
+        assert error == kind and re.search(expected, message), (loader, message)
+        assert "\n" not in message and message.count(". ") == 0, message
+
+
+def test_a_repository_without_a_model_is_no_fault_of_the_hub(said):
+    assert "holds no causal language model" in said["load_policy empty"][1]
+    assert "has no tokenizer that can be loaded" in said["load_tokenizer empty"][1]
+
+
+def test_other_errors_are_not_blamed_on_the_hub():
+    assert hub_problem(OSError(28, "No space left on device"), "o/model") is None
+    assert hub_problem(ValueError("no config"), "o/model") is None
