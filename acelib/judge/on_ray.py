@@ -14,17 +14,25 @@ from .api import JudgeError, Limits, Report, Submission
 
 CHUNK = 50
 AHEAD = 4  # chunks in flight per worker: enough to keep every node busy, few enough to keep memory constant
+PATIENCE = 30.0  # seconds without any chunk before it is asked whether anybody is left
 _judges: dict = {}  # in a Ray worker process: its judge, by settings
 
 
-def connect():
-    """The ray module, connected: to the cluster the caller has joined, else to RAY_ADDRESS, else to a new local one."""
+def connect(address: str | None = None):
+    """The ray module, connected: to the cluster the caller has joined, else to `address` ("auto": the one that this
+    machine belongs to), else to RAY_ADDRESS, else to a new local one. Raises JudgeError."""
     try:
         import ray
     except ImportError:
-        raise JudgeError("Judge(backend='ray') needs Ray, an optional extra: pip install ray.") from None
+        raise JudgeError("Judging or sampling on a cluster needs Ray, an optional extra: pip install ray.") from None
     if not ray.is_initialized():
-        ray.init(runtime_env={"py_modules": [str(Path(__file__).parents[1])]}, log_to_driver=False)
+        try:
+            ray.init(address, runtime_env={"py_modules": [str(Path(__file__).parents[1])]}, log_to_driver=False)
+        except (ConnectionError, ValueError) as error:
+            raise JudgeError(
+                f"There is no Ray cluster to join at {address!r} ({error}); start one with `ray start --head`, and "
+                "`ray start --address=<head>` on each further machine."
+            ) from None
     return ray
 
 
@@ -50,7 +58,13 @@ def run_on_ray(
         for _ in range(workers * AHEAD):
             launch()
         while flying:
-            (reference,), _ = ray.wait(list(flying), num_returns=1)
+            ready, _ = ray.wait(list(flying), num_returns=1, timeout=PATIENCE)
+            if not ready:
+                if not ray.cluster_resources().get("CPU"):
+                    raise JudgeError("The Ray cluster has no processor left to judge on; start its nodes again with "
+                                     "`ray start --address=<head>` and repeat the command.")  # fmt: skip
+                continue
+            (reference,) = ready
             start = flying.pop(reference)
             for offset, report in enumerate(_get(ray, reference)):
                 done(start + offset, report)

@@ -1,0 +1,174 @@
+"""Shards in this process and on a local Ray cluster of two nodes: the same rows as without shards, whatever dies."""
+
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from acelib import shards
+from acelib.judge import Judge, JudgeError, Limits, on_ray
+from acelib.models import load_policy, load_tokenizer
+from acelib.profiles import ROOT, load_profile
+from acelib.sampling import SamplingError, judge_programs, sample_programs, samples_to_rows
+from acelib.schema import Problem
+from acelib.shards import ShardError, sample_and_judge
+
+LIMITS = Limits(cpu_seconds=1.0, wall_seconds=20)
+OPTIONS = dict(prompt="{question}", n=2, temperature=1.0, max_new_tokens=60, batch_size=4, seed=1)
+WORDS = {"sum": "6", "length": "3", "largest element": "3"}
+PROBLEMS = [
+    Problem(f"p{i}", f"Write a function `f{i}(xs)` that returns the {word} of the list of integers.", f"f{i}",
+            (f"assert f{i}([1, 2, 3]) == {value}", f"assert f{i}([0]) == {i % 2}"))
+    for i, (word, value) in enumerate(list(WORDS.items()) * 4)
+]  # fmt: skip
+
+
+def profile(**engine):
+    values = {f"engine.{name}": value for name, value in ({"shard_questions": 4} | engine).items()}
+    return load_profile("pocket", values | {"models.device": "cpu"})
+
+
+def made(folder, problems=PROBLEMS, engine=None, **changes):
+    chosen = profile(**(engine or {}))
+    return sample_and_judge(chosen, chosen.models.policy, problems, limits=LIMITS, workers=1, folder=Path(folder),
+                            **(OPTIONS | changes))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def without_shards(tmp_path_factory):
+    name = str(ROOT / "data/models/policy")
+    programs = sample_programs(load_policy(name, device="cpu"), load_tokenizer(name), PROBLEMS,
+                               log=tmp_path_factory.mktemp("old") / "log", model_name="data/models/policy",
+                               **OPTIONS)  # fmt: skip
+    with Judge(workers=1, limits=LIMITS) as judge:
+        return samples_to_rows(PROBLEMS, programs, judge_programs(judge, PROBLEMS, programs))
+
+
+def test_shards_give_the_rows_of_a_single_run_and_are_read_when_done(without_shards, tmp_path, monkeypatch):
+    seen = []
+    rows = made(tmp_path, progress=lambda *args: seen.append(args))
+    assert rows == without_shards
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"shard-{i:05d}.parquet" for i in range(3)]
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+    assert seen[-1][:2] == (12, 12) and "programs/s" in seen[-1][2]
+
+    monkeypatch.setattr(shards, "open_sampler", lambda *args: pytest.fail("a finished shard was made again"))
+    assert made(tmp_path) == rows
+
+
+@pytest.mark.parametrize("fatal", range(3))
+def test_a_stop_in_any_shard_loses_that_one_at_most(fatal, without_shards, tmp_path, monkeypatch):
+    judged = []
+
+    def interrupted(judge, problems, programs):
+        if len(judged) == fatal:
+            raise KeyboardInterrupt
+        judged.append(problems)
+        return judge_programs(judge, problems, programs)
+
+    monkeypatch.setattr(shards, "judge_programs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path)
+    assert len(list(tmp_path.glob("*.parquet"))) == fatal
+
+    sampled = []
+    monkeypatch.setattr(shards, "judge_programs", lambda *a: sampled.append(a) or judge_programs(*a))
+    monkeypatch.setattr("acelib.sampling.generate", _only_others_than(PROBLEMS[fatal * 4 : fatal * 4 + 4]))
+    assert made(tmp_path) == without_shards
+    assert len(sampled) == 3 - fatal  # and the replies of the shard that was not judged came from its log
+
+
+def _only_others_than(problems):
+    from acelib.models import generate
+
+    def checked(model, tokenizer, conversations, **options):
+        asked = {conversation[0]["content"] for conversation in conversations}
+        assert not asked & {problem.question for problem in problems}
+        return generate(model, tokenizer, conversations, **options)
+
+    return checked
+
+
+def test_a_shard_of_other_settings_or_problems_is_made_again(tmp_path):
+    first = made(tmp_path, PROBLEMS[:8])
+    stamp = (tmp_path / "shard-00000.parquet").stat().st_mtime_ns
+    swapped = [*PROBLEMS[:4], *PROBLEMS[8:]]
+    assert [row["id"] for row in made(tmp_path, swapped)] == [problem.id for problem in swapped]
+    assert (tmp_path / "shard-00000.parquet").stat().st_mtime_ns == stamp  # its questions are the same
+    longer = made(tmp_path, PROBLEMS[:8], n=3)
+    assert all(len(row["inferences"]) == 3 for row in longer)
+    assert made(tmp_path, PROBLEMS[:8]) == first
+
+    (tmp_path / "shard-00001.parquet").write_bytes(b"PAR1")
+    assert made(tmp_path, PROBLEMS[:8]) == first
+    assert pyarrow.parquet.read_schema(tmp_path / "shard-00001.parquet").metadata[b"acelib.key"]
+
+
+def test_what_cannot_be_sampled(tmp_path, monkeypatch):
+    assert made(tmp_path, []) == []
+    with pytest.raises(SamplingError, match="same id"):
+        made(tmp_path, [PROBLEMS[0], PROBLEMS[0]])
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(JudgeError, match="pip install ray"):
+        made(tmp_path, engine={"cluster": "auto"})
+
+
+@pytest.fixture
+def cluster():
+    ray = pytest.importorskip("ray", reason="Ray is an optional extra")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    root = str(Path(on_ray.__file__).parents[2])
+    ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.timeout(600)
+def test_a_cluster_gives_the_same_rows_also_when_nodes_die(cluster, without_shards, tmp_path, capsys):
+    on = {"cluster": "auto", "shard_questions": 2}
+    node = next(iter(cluster.worker_nodes))
+
+    def kill_when_one_is_done():
+        while not list(tmp_path.glob("some/*.parquet")):
+            time.sleep(0.05)
+        cluster.remove_node(node, allow_graceful=False)
+
+    killer = threading.Thread(target=kill_when_one_is_done)
+    killer.start()
+    assert made(tmp_path / "some", engine=on) == without_shards
+    killer.join()
+    assert "lost the sampler on" in capsys.readouterr().out
+
+    with pytest.raises(ShardError, match="No node of the Ray cluster has 1 GPU"):
+        made(tmp_path / "vllm", engine=on | {"generation": "vllm"})
+
+
+@pytest.mark.timeout(600)
+def test_the_last_sampler_of_a_cluster_dies_and_the_finished_shards_stay(cluster, without_shards, tmp_path):
+    import ray
+
+    on = {"cluster": "auto", "shard_questions": 2}
+    start, started = shards._start_samplers, []
+    shards._start_samplers = lambda *args: started.append(start(*args)) or started[0]
+
+    def kill_samplers(done, total, label):
+        if done >= 4:
+            for sampler in started[0].values():
+                ray.kill(sampler)
+
+    try:
+        with pytest.raises(ShardError, match="lost its last sampler.*every finished shard is kept"):
+            made(tmp_path, engine=on, progress=kill_samplers)
+    finally:
+        shards._start_samplers = start
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
+    assert kept
+    assert made(tmp_path, engine=on) == without_shards
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
