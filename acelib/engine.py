@@ -12,6 +12,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, is_peft_model
 from peft import LoraConfig
 
+from acelib.checkpoints import last_checkpoint
+from acelib.disk import full_disk_explained
 from acelib.errors import CourseError
 from acelib.profiles import Engine
 
@@ -68,6 +70,13 @@ def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> N
     if is_sharded(accelerator) and samples and engine.generation != "vllm":
         raise EngineError("Processes that each hold a part of the weights (ZeRO-3, FSDP) cannot sample replies of "
                           "different lengths; set engine.generation to vllm.")
+
+
+def run_from_last_checkpoint(trainer: Any, scratch: Path) -> None:
+    """Train to the end, from the newest whole checkpoint in `scratch` where there is one."""
+    checkpoint = last_checkpoint(scratch)
+    with full_disk_explained(scratch / "checkpoint"):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def save_trained(trainer: Any, path: str | Path) -> None:

@@ -20,7 +20,8 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from acelib.advantages import ALGORITHMS
-from acelib.engine import LOCAL, adapters, check_together, save_trained, vllm_arguments
+from acelib.checkpoints import check_settings
+from acelib.engine import LOCAL, adapters, check_together, run_from_last_checkpoint, save_trained, vllm_arguments
 from acelib.errors import CourseError
 from acelib.logprobs import response_logps
 from acelib.models import (
@@ -272,26 +273,6 @@ def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torc
     )
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint: the trainer's state is written last."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-
-def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """A checkpoint belongs to the settings it was made with."""
-    path = folder / "settings.json"
-    if path.is_file():
-        old = json.loads(path.read_text())
-        changed = [key for key in settings if old.get(key) != settings[key]]
-        if changed:
-            raise ReinforceError(
-                f"{folder} holds a checkpoint made with other settings ({', '.join(changed)}); delete that folder to "
-                "start anew, or restore the settings."
-            )
-    path.write_text(json.dumps(settings))
-
-
 def make_trainer(
     policy: str | Path, problems: Sequence[Problem], reward: RewardFunction, scratch: Path, *, settings: Reinforce,
     prompt: str, seed: int, dtype: str = "float32", device: str = "auto", watch: Sequence[RewardFunction] = (),
@@ -313,8 +294,8 @@ def make_trainer(
     model = load_policy(policy, "float32", "cpu")  # after the arguments: with ZeRO-3 they decide how it is loaded
     check_room(tokens, settings.max_new_tokens, context_length(model))
     scratch.mkdir(parents=True, exist_ok=True)
-    _check_settings(scratch, {"policy": str(policy), "reward": reward.__name__, "seed": seed, "dtype": dtype,
-                              **vars(settings)})
+    check_settings(scratch, {"policy": str(policy), "reward": reward.__name__, "seed": seed, "dtype": dtype,
+                             "lora_rank": engine.lora_rank, **vars(settings)})
     callback = Watch(settings, measure, progress)
     trainer = ReinforceTrainer(model, tokenizer, dataset, reward, settings, args, watch, engine, callbacks=[callback])
     callback.trainer = trainer
@@ -335,8 +316,7 @@ def train(
     have without the crash. Raises ReinforceError, or ModelError when a prompt does not fit the context.
     """
     trainer = make_trainer(policy, problems, reward, scratch, **options)
-    checkpoint = _last_checkpoint(scratch)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    run_from_last_checkpoint(trainer, scratch)
     rows = log_rows(trainer.state.log_history, trainer.settings.updates_per_rollout)
     if trainer.is_world_process_zero():
         path.mkdir(parents=True, exist_ok=True)

@@ -18,10 +18,10 @@ from datasets import Dataset
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from transformers.cache_utils import DynamicCache
-from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig, RewardTrainer
 
-from acelib.engine import LOCAL, adapters, check_together, save_trained
+from acelib.checkpoints import check_settings
+from acelib.engine import LOCAL, adapters, check_together, run_from_last_checkpoint, save_trained
 from acelib.models import left_pad, load_tokenizer, pick_device
 from acelib.profiles import Engine
 from acelib.reward_heads import RewardModelError, load_classifier
@@ -349,7 +349,9 @@ def train_reward_model(
     check_together(engine, trainer.accelerator, samples=False)
     trainer.remove_callback(PrinterCallback)
     scratch.mkdir(parents=True, exist_ok=True)  # the trainer makes it on the main process only
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(scratch)))
+    check_settings(scratch, {"base": str(base), "seed": seed, "n": n, "dtype": dtype, "lora_rank": engine.lora_rank,
+                             **vars(settings)})  # fmt: skip
+    run_from_last_checkpoint(trainer, scratch)
     log = trainer.state.log_history
     if trainer.is_world_process_zero():
         path.mkdir(parents=True, exist_ok=True)

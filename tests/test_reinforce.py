@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tiny_models import save_tiny_policy, tiny_policy
 
 from acelib.advantages import reinforce_plus_plus_advantages
+from acelib.checkpoints import CheckpointError
 from acelib.engine import LOCAL, EngineError, check_together, vllm_arguments
 from acelib.judge import Report, Verdict
 from acelib.logprobs import response_logps
@@ -366,7 +367,7 @@ def test_rollout_that_cannot_be_split(tmp_path):
 def test_checkpoint_of_other_settings(policy, tmp_path):
     make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
     make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
-    with pytest.raises(ReinforceError, match="other settings.*beta"):
+    with pytest.raises(CheckpointError, match="other settings.*beta"):
         make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
     shutil.rmtree(tmp_path)
     make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
