@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
     plan.add_argument("--set", dest="overrides", metavar="KEY=VALUE", type=_override, action="append", default=[],
                       help="replace a value of the profile, as in plan.gpus=4")  # fmt: skip
-    plan.add_argument("--questions", metavar="N", type=int, help="for N questions after filtering, and RL in proportion")
+    plan.add_argument("--questions", metavar="N", type=int, help="N questions after filtering, RL in proportion")
     plan.add_argument("--scaling", action="store_true", help="print docs/scaling.md: unit costs, up to 10M questions")
     seeds = commands.add_parser("seeds", help="make seed programs from public sets or your own files")
     seeds.add_argument("out", type=Path, help="folder to write: seeds.jsonl, its data card, what was dropped and why")
