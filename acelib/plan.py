@@ -216,7 +216,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
     lines += [f"{'':4}{'all':34}{'':9}{hours:>8.1f}{hours * assumed.gpus:>9.1f}"
               f"{hours * assumed.gpus * price + bought:>9,.0f}", "", *commands(profile), "",
               f"Computed, not measured: {assumed.gpu_tflops:g} TFLOP/s peak per GPU (bf16), of which training gets "
-              f"{assumed.training_utilisation:.0%} and decoding {assumed.generation_utilisation:.0%};",
+              f"{100 * assumed.training_utilisation:g}% and decoding {100 * assumed.generation_utilisation:g}%;",
               f"{assumed.question_tokens} tokens per question, {assumed.program_tokens} per program, "
               f"{assumed.reply_tokens} per teacher's reply; ${price:g} per GPU-hour: all in the profile's `plan`.",
               f"Memory is the worst case (every sequence as long as it may be): {_weights(profile)}",

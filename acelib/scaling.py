@@ -31,7 +31,8 @@ class ScalingError(CourseError):
 def load_units() -> dict[str, Any]:
     """Raises ScalingError."""
     if not UNITS.exists():
-        raise ScalingError(f"There is no {UNITS.name} in {UNITS.parent}; measure it with `python bench/units.py`.")
+        raise ScalingError(f"There is no {UNITS.name} in {UNITS.parent}; measure it with "
+                           "`python bench/units.py --to docs/units.json`.")
     return json.loads(UNITS.read_text(encoding="utf-8"))
 
 

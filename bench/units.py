@@ -1,6 +1,7 @@
 """What one unit of the pipeline costs on this machine: a verdict, a question on disk and in memory, a sampled token.
 
-    python bench/units.py --run-dir runs/pocket     measures (minutes) and writes docs/units.json
+    python bench/units.py                           measures (minutes) and prints; needs a finished runs/pocket
+    python bench/units.py --to docs/units.json      writes the committed figures; then make docs/scaling.md anew
 
 `python -m acelib plan --scaling` predicts larger runs from these. Programs for the judge are HumanEval's references
 where `--humaneval` names the file, else functions made in bench/judge.py; in a second workload 5% are bad: they loop,
@@ -169,13 +170,15 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run-dir", type=Path, default=ROOT / "runs" / "pocket", help="a finished pocket run")
     parser.add_argument("--humaneval", type=Path, default=bench_judge.HUMANEVAL, help="HumanEval.jsonl.gz")
-    parser.add_argument("--to", type=Path, default=ROOT / "docs" / "units.json")
+    parser.add_argument("--to", type=Path, help="file to write, such as docs/units.json")
     asked = parser.parse_args()
     bench_judge.HUMANEVAL = asked.humaneval
     if not (asked.run_dir / "artifacts" / "filtered.parquet").exists():
-        sys.exit(f"There is no finished run in {asked.run_dir}; run `make course` first, or name one with --run-dir.")
+        print(f"There is no finished run in {asked.run_dir}; run `make course` first, or name one with --run-dir.")
+        sys.exit(1 if asked.to else 0)
     programs = "HumanEval's references" if asked.humaneval.exists() else "functions made in bench/judge.py"
     units = {"machine": machine(), "measured": time.strftime("%Y-%m-%d"), "programs": programs, "judge": judging(),
              "tables": tables(), "reports": reports(), "pocket": pocket(asked.run_dir)}  # fmt: skip
-    write_json(asked.to, units)
+    if asked.to:
+        write_json(asked.to, units)
     print(json.dumps(units, indent=1))

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
@@ -107,6 +108,16 @@ def test_one_card_of_24_gb_is_done_in_hours_and_takes_1_5b_with_adapters():
     assert all(fits(one, adapted) for one in stages(adapted)) and "fp32), 16 per adapter's" in plan(adapted)
     full = load_profile("single-gpu", lora | {"engine.lora_rank": 0})
     assert not all(fits(one, full) for one in stages(full))
+
+
+def test_without_vllm_it_fits_with_smaller_rollouts_as_the_profile_says():
+    text = (ROOT / "profiles" / "single-gpu.yaml").read_text(encoding="utf-8")
+    asked = re.search(r'SET="(engine.generation=transformers[^"]*)"', text)[1]
+    slow = load_profile("single-gpu", {key: yaml.safe_load(value) for key, value in
+                                       (one.split("=") for one in asked.split())})  # fmt: skip
+    assert all(fits(one, slow) for one in stages(slow))
+    whole = load_profile("single-gpu", {"engine.generation": "transformers"})
+    assert not all(fits(one, whole) for one in stages(whole))
 
 
 def test_adopted_data_cost_no_teacher():

@@ -99,7 +99,8 @@ def test_every_value_says_where_it_comes_from(name):
 def test_the_gpu_profiles_are_what_they_are_for():
     small, paper, nodes = (load_profile(name) for name in ("single-gpu", "paper", "paper-multinode"))
     assert (small.engine.launch, small.data.adopt) == ("none", "TIGER-Lab/AceCode-87K") and small.plan.gpus == 1
-    assert (paper.engine.launch, paper.engine.vllm_mode, paper.data.adopt) == ("configs/zero3-8.yaml", "colocate", "none")
+    assert (paper.engine.launch, paper.engine.vllm_mode) == ("configs/zero3-8.yaml", "colocate")
+    assert paper.engine.generation == small.engine.generation == "vllm" and paper.data.adopt == "none"
     assert (nodes.engine.launch, nodes.engine.cluster, nodes.plan.gpus) == ("configs/zero3-2x8.yaml", "auto", 16)
     assert nodes.reinforce == paper.reinforce and nodes.reward_model == paper.reward_model
     for profile in (paper, nodes):  # as the trainers ask
