@@ -82,9 +82,10 @@ def _computed(profile: Profile, notebook: str) -> Estimate:
         return Estimate("It needs no GPU; this is what it takes on profile pocket.", pocket and pocket["seconds"] / 60)
     hours = sum(one.hours for one in mine)
     dollars = hours * assumed.gpus * assumed.dollars_per_gpu_hour + sum(one.dollars for one in mine)
-    how = (f"Computed, never measured, and a lower bound: operations over {assumed.gpu_tflops:g} TFLOP/s per GPU at "
-           f"{assumed.training_utilisation:.0%} (training) or {assumed.generation_utilisation:.0%} (decoding); loading "
-           f"and judging not counted.\nAll stages and assumptions: python -m acelib plan --profile {profile.name}")
+    learning, decoding = 100 * assumed.training_utilisation, 100 * assumed.generation_utilisation
+    how = (f"Computed, never measured, a lower bound: operations over {assumed.gpu_tflops:g} TFLOP/s per GPU at "
+           f"{learning:g}% (training) or {decoding:g}% (decoding); loading and judging not counted.\n"
+           f"All stages and assumptions: python -m acelib plan --profile {profile.name}")
     return Estimate(how, hours * 60, None, assumed.gpus, max(one.gib for one in mine), dollars)
 
 

@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 
 from acelib.profiles import Profile
 from acelib.remote import is_address
-from acelib.shapes import FULL, HALF, Shape, shape_of, training_gib
+from acelib.shapes import FULL, HALF, PlanError, Shape, shape_of, training_gib
 from acelib.shapes import SHAPES as SHAPES
-from acelib.shapes import PlanError as PlanError
 
 BUFFERS = 1.1  # what an engine needs beside weights and cache
 USABLE = 0.92  # share of a card that a stage may fill; the rest goes to fragments and to CUDA itself
@@ -20,8 +19,8 @@ ACECODE = 87_149  # questions in AceCode-87K (paper, Table 1)
 
 @dataclass(frozen=True)
 class Stage:
-    """One line of the plan. `hours` on `gpus` GPUs, all of which are paid for; `gib` is the peak per GPU; `dollars`
-    what a server of others charges; `paper` what the paper says the same took."""
+    """One line of the plan. `hours` on the plan's GPUs, all of which are paid for; `gib` is the peak per GPU; `dollars`
+    what somebody else's server charges; `paper` what the paper says the same took."""
 
     notebook: str
     what: str
@@ -34,7 +33,9 @@ class Stage:
 
 def rescale(profile: Profile, questions: int) -> Profile:
     """The profile with so many questions after filtering, and RL that grows with them. (Profiles themselves are bounded
-    to what has a chance of running; this is for reckoning.)"""
+    to what has a chance of running; this is for reckoning.) Raises PlanError."""
+    if questions < 1:
+        raise PlanError(f"Cannot plan for {questions} questions; give a number from 1 up.")
     steps = max(1, round(profile.reinforce.steps * questions / kept_questions(profile)))
     asked = round(questions / profile.plan.questions_kept)
     return replace(
@@ -200,7 +201,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
     if not assumed.gpus:
         return (f"Profile {profile.name} needs no GPU: `make course PROFILE={profile.name}` takes minutes; notebook 00 "
                 "prints what it took when last measured.")
-    profile = rescale(profile, questions) if questions else profile
+    profile = profile if questions is None else rescale(profile, questions)
     found, price = stages(profile), assumed.dollars_per_gpu_hour
     lines = [f"Profile {profile.name} on {assumed.gpus} x {assumed.gpu} ({assumed.gpu_memory_gb:g} GB each), "
              f"{kept_questions(profile):,.0f} questions, {profile.reinforce.steps:,} RL rollouts", "",
@@ -214,7 +215,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
     lines += [f"{'':4}{'all':34}{'':9}{hours:>8.1f}{hours * assumed.gpus:>9.1f}"
               f"{hours * assumed.gpus * price + bought:>9,.0f}", "", *commands(profile), "",
               f"Computed, not measured: {assumed.gpu_tflops:g} TFLOP/s peak per GPU (bf16), of which training gets "
-              f"{assumed.training_utilisation:.0%} and decoding {assumed.generation_utilisation:.0%};",
+              f"{100 * assumed.training_utilisation:g}% and decoding {100 * assumed.generation_utilisation:g}%;",
               f"{assumed.question_tokens} tokens per question, {assumed.program_tokens} per program, "
               f"{assumed.reply_tokens} per teacher's reply; ${price:g} per GPU-hour: all in the profile's `plan`.",
               f"Memory is the worst case (every sequence as long as it may be): {_weights(profile)}",

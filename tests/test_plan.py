@@ -1,17 +1,22 @@
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
+import yaml
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from acelib import reward_model
 from acelib.__main__ import main
 from acelib.models import load_policy
-from acelib.plan import SHAPES, PlanError, plan, shape_of, stages, training_gib
-from acelib.profiles import ROOT, load_profile
+from acelib.plan import QUESTIONS_AT_ONCE, SHAPES, PlanError, fits, kept_questions, plan, shape_of, stages
+from acelib.profiles import ROOT, load_profile, profile_names
+from acelib.shapes import training_gib
 
 
-@pytest.mark.parametrize("size", ["0.5B", "7B"])
-def test_the_formula_counts_what_transformers_builds(size):
+def built(size):
     s = SHAPES[size]
     heads = {"0.5B": 14, "7B": 28}[size]
     config = Qwen2Config(
@@ -19,8 +24,17 @@ def test_the_formula_counts_what_transformers_builds(size):
         num_attention_heads=heads, num_key_value_heads=s.key_values * heads // s.hidden, tie_word_embeddings=s.tied,
     )  # fmt: skip
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    assert model.num_parameters() == s.parameters
+        return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("size", ["0.5B", "7B"])
+def test_the_formula_counts_what_transformers_builds(size):
+    assert built(size).num_parameters() == SHAPES[size].parameters
+
+
+def test_the_formula_counts_the_adapters_that_peft_builds():
+    model = get_peft_model(built("0.5B"), LoraConfig(r=8, target_modules="all-linear"))
+    assert model.get_nb_trainable_parameters()[0] == SHAPES["0.5B"].adapters(8)
 
 
 def test_a_local_folder_is_read():
@@ -34,27 +48,120 @@ def test_an_unknown_model_is_an_error_that_names_what_is_known():
 
 
 def test_sharding_and_a_reference_change_the_memory_as_they_must():
-    alone, eight = (training_gib(SHAPES["7B"], gpus, 1, 2048, False) for gpus in (1, 8))
+    alone, eight = (training_gib(SHAPES["7B"], gpus, 1, 2048) for gpus in (1, 8))
     assert alone > 16 * 7.6e9 / 2**30 and eight < alone / 5
-    with_reference = training_gib(SHAPES["7B"], 8, 1, 2048, True)
-    assert with_reference - eight == pytest.approx(2 * SHAPES["7B"].parameters / 8 / 2**30)
+    with_reference = training_gib(SHAPES["7B"], 8, 1, 2048, reference=True)
+    assert with_reference - eight == pytest.approx(4 * SHAPES["7B"].parameters / 8 / 2**30)
+
+
+def test_adapters_leave_frozen_weights_of_four_bytes():
+    shape = SHAPES["1.5B"]
+    full, lora = (training_gib(shape, 1, 0, 0, lora_rank=rank) for rank in (0, 32))
+    assert full - lora == pytest.approx((12 * shape.parameters - 16 * shape.adapters(32)) / 2**30)
+
+
+def test_the_plan_knows_how_many_questions_the_reward_model_takes_at_once():
+    assert QUESTIONS_AT_ONCE == reward_model.QUESTIONS_AT_ONCE
+
+
+def stage(what, *arguments):
+    return next(one for one in stages(load_profile(*arguments)) if one.what == what)
 
 
 def test_hours_follow_the_gpus_and_the_rollouts():
-    paper = load_profile("paper")
-    half = load_profile("paper", {"plan.gpus": 4, "reinforce.steps": 170})
-    a, b = ([one for one in stages(p) if one.what == "RL, rule"][0] for p in (paper, half))
-    assert b.tokens == 2 * a.tokens and b.hours == pytest.approx(4 * a.hours)
+    a = stage("RL, rule", "paper", {"reinforce.eval_every": 170, "reinforce.eval_questions": 1})
+    b = stage("RL, rule", "paper", {"reinforce.eval_every": 170, "reinforce.eval_questions": 1, "plan.gpus": 4,
+                                    "reinforce.steps": 170})  # fmt: skip
+    assert b.tokens == 2 * a.tokens and b.hours == pytest.approx(4 * a.hours, rel=1e-3)
+
+
+def test_one_learner_does_not_get_faster_by_more_gpus():
+    alone = {"engine.launch": "none", "reward_model.batch_size": 8}
+    a, b = (stage("reward model, filtered tests", "paper", alone | {"plan.gpus": gpus}) for gpus in (1, 8))
+    assert a.hours == b.hours and a.gib == b.gib
+
+
+def test_vllm_beside_the_trainer_takes_its_share_of_the_card():
+    little, much = (stage("RL, rule", "single-gpu", {"engine.vllm_memory": share}) for share in (0.3, 0.9))
+    states = training_gib(SHAPES["0.5B"], 1, 0, 0, reference=True)
+    assert much.gib == pytest.approx(states + 0.9 * 24e9 / 2**30) and not fits(much, load_profile("single-gpu"))
+    assert fits(little, load_profile("single-gpu"))
 
 
 def test_what_does_not_fit_is_marked():
     text = plan(load_profile("paper", {"plan.gpus": 1}))
     assert "does not fit" in text and re.search(r"06  RL, rule.*!", text)
-    assert "does not fit" not in plan(load_profile("paper"))
+
+
+@pytest.mark.parametrize("name", [name for name in profile_names() if name != "pocket"])
+def test_every_gpu_profile_fits_its_cards(name):
+    profile = load_profile(name)
+    assert all(fits(one, profile) for one in stages(profile)) and "does not fit" not in plan(profile)
+
+
+def test_one_card_of_24_gb_is_done_in_hours_and_takes_1_5b_with_adapters():
+    profile = load_profile("single-gpu")
+    assert profile.plan.gpu_memory_gb == 24 and sum(one.hours for one in stages(profile)) < 10
+    larger = "Qwen/Qwen2.5-Coder-1.5B-Instruct"
+    lora = {"models.policy": larger, "reward_model.base": larger, "engine.lora_rank": 32}
+    adapted = load_profile("single-gpu", lora)
+    assert all(fits(one, adapted) for one in stages(adapted)) and "fp32), 16 per adapter's" in plan(adapted)
+    full = load_profile("single-gpu", lora | {"engine.lora_rank": 0})
+    assert not all(fits(one, full) for one in stages(full))
+
+
+def test_without_vllm_it_fits_with_smaller_rollouts_as_the_profile_says():
+    text = (ROOT / "profiles" / "single-gpu.yaml").read_text(encoding="utf-8")
+    asked = re.search(r'SET="(engine.generation=transformers[^"]*)"', text)[1]
+    slow = load_profile("single-gpu", {key: yaml.safe_load(value) for key, value in
+                                       (one.split("=") for one in asked.split())})  # fmt: skip
+    assert all(fits(one, slow) for one in stages(slow))
+    whole = load_profile("single-gpu", {"engine.generation": "transformers"})
+    assert not all(fits(one, whole) for one in stages(whole))
+
+
+def test_adopted_data_cost_no_teacher():
+    one, two = [one for one in stages(load_profile("single-gpu")) if one.notebook in ("01", "02")]
+    assert one.what == two.what == "adopted" and one.hours == two.hours == one.dollars == 0
+    made = [one.what for one in stages(load_profile("single-gpu", {"data.adopt": "none"}))]
+    assert made[:2] == ["teacher imagines tests", "proxy filters tests"]
+
+
+def test_a_teacher_behind_a_server_costs_dollars_and_no_hours():
+    asked = {"models.teacher": "https://host/v1#m", "remote.dollars_per_million_input": 2,
+             "remote.dollars_per_million_output": 4}  # fmt: skip
+    teacher = stage("teacher imagines tests", "paper", asked)
+    assert teacher.hours == 0 and teacher.dollars == pytest.approx(124_006 / 1e6 * (250 * 2 + 1200 * 4))
+
+
+def test_commands_name_the_launcher_the_cluster_and_the_server():
+    text = plan(load_profile("paper-multinode"))
+    assert "accelerate launch --config_file configs/zero3-2x8.yaml" in text
+    assert "ray start --head" in text and "ray start --address=<first machine>:6379" in text
+    served = plan(load_profile("paper", {"engine.vllm_mode": "server", "models.teacher": "http://localhost:9000/v1#m"}))
+    assert "vllm serve Qwen/Qwen2.5-Coder-7B-Instruct --tensor-parallel-size 2 --port 8000" in served
+    assert "vllm serve m --port 9000" in served and "ray start" not in served
+    assert "nothing runs: the first run adopts TIGER-Lab/AceCode-87K" in plan(load_profile("single-gpu"))
+
+
+def test_other_numbers_of_questions(capsys):
+    profile = load_profile("paper")
+    assert kept_questions(profile) == pytest.approx(87_000, rel=0.01)
+    small, large = (plan(profile, questions) for questions in (87_000, 10_000_000))
+    assert "87,000 questions, 85 RL rollouts" in small and "10,000,000 questions, 9,792 RL rollouts" in large
+    assert main(["plan", "--profile", "single-gpu", "--questions", "8000"]) == 0
+    assert "8,000 questions, 128 RL rollouts" in capsys.readouterr().out
+    assert main(["plan", "--profile", "paper", "--questions", "0"]) == 1
 
 
 def test_every_profile_has_a_plan(capsys):
-    for name in ("pocket", "single-gpu", "paper"):
+    for name in profile_names():
         assert main(["plan", "--profile", name]) == 0
     said = capsys.readouterr().out
-    assert "needs no GPU" in said and said.count("make course PROFILE=paper") == 2 and "not measured" in said
+    assert "needs no GPU" in said and said.count("make course PROFILE=paper ONLY=") == 7 and "not measured" in said
+
+
+def test_planning_loads_no_model_library():
+    script = ("import sys; from acelib.__main__ import main; main(['plan', '--profile', 'paper']); "
+              "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0

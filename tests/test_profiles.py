@@ -1,5 +1,7 @@
 """Profiles: every mistake is one sentence that says how to mend it."""
 
+import re
+
 import pytest
 import yaml
 
@@ -78,3 +80,30 @@ def test_resolve_keeps_hub_names_and_makes_local_paths_absolute():
     assert profile.resolve("data/models/policy") == str(ROOT / "data/models/policy")
     assert profile.resolve("Qwen/Qwen2.5-Coder-7B-Instruct") == "Qwen/Qwen2.5-Coder-7B-Instruct"
     assert profile.resolve("/elsewhere/model") == "/elsewhere/model"
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_value_says_where_it_comes_from(name):
+    bare, prompt = [], None
+    for line in (ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        indent = len(line) - len(line.lstrip())
+        if prompt is not None and (not line.strip() or indent > prompt):
+            continue
+        prompt = indent if re.search(r":\s*\|\s*$", line) else None
+        sets = re.match(r"\s*(- \{|\w+:\s*[^\s#|])", line)
+        if sets and not re.search(r"\s# *\S", line):
+            bare.append(line)
+    assert not bare
+
+
+def test_the_gpu_profiles_are_what_they_are_for():
+    small, paper, nodes = (load_profile(name) for name in ("single-gpu", "paper", "paper-multinode"))
+    assert (small.engine.launch, small.data.adopt) == ("none", "TIGER-Lab/AceCode-87K") and small.plan.gpus == 1
+    assert (paper.engine.launch, paper.engine.vllm_mode) == ("configs/zero3-8.yaml", "colocate")
+    assert paper.engine.generation == small.engine.generation == "vllm" and paper.data.adopt == "none"
+    assert (nodes.engine.launch, nodes.engine.cluster, nodes.plan.gpus) == ("configs/zero3-2x8.yaml", "auto", 16)
+    assert nodes.reinforce == paper.reinforce and nodes.reward_model == paper.reward_model
+    for profile in (paper, nodes):  # as the trainers ask
+        rl, learners = profile.reinforce, profile.plan.gpus
+        assert profile.reward_model.batch_size % learners == 0 and rl.rollout_questions % learners == 0
+        assert rl.rollout_questions * rl.samples_per_question % (rl.updates_per_rollout * learners) == 0

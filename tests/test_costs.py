@@ -1,0 +1,96 @@
+"""Cost cards: what a notebook will take and how one knows, and afterwards what it took."""
+
+import json
+
+import pytest
+
+from acelib.artifacts import Run, open_run
+from acelib.costs import Meter, differences, estimate, measured
+from acelib.notebooks import code
+from acelib.plan import stages
+from acelib.profiles import ROOT, load_profile
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def meter(tmp_path, profile="pocket", notebook="06_reinforcement_learning", **overrides):
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    return Meter(load_profile(profile, dotted), notebook, tmp_path / "paid.jsonl")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_opens_with_its_own_card_and_closes_with_what_it_took(path):
+    cells = code(path)
+    assert sum(f'open_run(profile, run_dir, "{path.stem}")' in cell for cell in cells) == 1
+    assert cells[-1].splitlines()[-1] == "run.spent()"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_measured_profile_shows_what_was_measured(path):
+    cost = measured("pocket")["notebooks"][path.stem]
+    one = estimate(load_profile("pocket"), path.stem)
+    assert (one.minutes, one.gib, one.gpus) == (cost["seconds"] / 60, cost["peak_mb"] / 1024, 0)
+    assert measured("pocket")["measured"] in one.how and measured("pocket")["machine"] in one.how
+
+
+def test_other_values_than_the_measured_ones_are_named(tmp_path):
+    card = meter(tmp_path, reinforce__steps=3, seed=4).card()
+    assert "Other values here: seed, reinforce.steps." in card and len(card.splitlines()) <= 5
+    assert differences(load_profile("pocket")) == []
+
+
+def test_a_gpu_profile_shows_the_sum_of_its_stages(tmp_path):
+    paper = load_profile("paper")
+    mine = [one for one in stages(paper) if one.notebook == "06"]
+    one = estimate(paper, "06_reinforcement_learning")
+    assert one.minutes == pytest.approx(60 * sum(stage.hours for stage in mine)) and len(mine) == 2
+    assert one.gpu_hours == pytest.approx(8 * one.minutes / 60) and one.dollars == pytest.approx(2.5 * one.gpu_hours)
+    assert one.gpu_gib == max(stage.gib for stage in mine)
+    card = meter(tmp_path, "paper").card()
+    assert "8 x H100" in card and "$2.5 per GPU-hour" in card and "Computed, never measured" in card
+    assert len(card.splitlines()) <= 5
+
+
+def test_what_cannot_be_estimated_says_why(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: pocket\nname: mine\n")
+    assert "no estimate. Nobody has measured profile mine" in meter(tmp_path, str(tmp_path / "mine.yaml")).card()
+    assert "The shape of 'a/b' is not known" in meter(tmp_path, "paper", models__policy="a/b").card()
+    adopted = estimate(load_profile("single-gpu"), "01_test_synthesis")
+    assert adopted.minutes == 0 and "adopted from TIGER-Lab/AceCode-87K" in adopted.how
+    assert "needs no GPU" in estimate(load_profile("single-gpu"), "08_what_works").how
+
+
+def test_a_run_tells_what_it_took_and_what_it_kept(tmp_path, capsys):
+    for kept in (False, True):
+        run = open_run("pocket", str(tmp_path), "01_test_synthesis")
+        run.table("a", lambda scratch: [{"x": 1}])
+        run.spent()
+        said = capsys.readouterr().out
+        assert said.startswith("Notebook 01 on profile pocket, estimated: ") and "Notebook 01 took 0.0 minutes" in said
+        assert ("Kept, so their making is not in this time: a." in said) == kept
+    recorded = json.loads((tmp_path / "metrics" / "01_test_synthesis.json").read_text())
+    minutes = measured("pocket")["notebooks"]["01_test_synthesis"]["seconds"] / 60
+    assert recorded["cost: minutes, estimated"] == pytest.approx(minutes) and 0 < recorded["cost: minutes"] < 1
+    assert recorded["cost: GiB, largest process"] > 0.05
+
+
+def test_adopted_tables_are_named_as_kept(tmp_path):
+    run = Run(tmp_path, load_profile("pocket"))
+    run.adopt({"a": [{"x": 1}]}, {"source": "somewhere", "command": "adopt"})
+    run.table("a", lambda scratch: [{"x": 2}])
+    assert run.kept == ["a"]
+
+
+def test_gpus_are_paid_while_they_are_held_and_servers_by_the_reply(tmp_path):
+    log = tmp_path / "paid.jsonl"
+    log.write_text('{"dollars": 5.0}\n')
+    one = meter(tmp_path, "paper")
+    with open(log, "a") as file:
+        file.write('{"dollars": 0.25}\n{"dollars": 0.5}\n{"doll')  # the last line is being written
+    one.start -= 1800
+    actual = one.actual()
+    assert actual["GPU-hours"] == pytest.approx(4, rel=0.01)
+    assert actual["dollars"] == pytest.approx(4 * 2.5 + 0.75, rel=0.01)
+    text, values = one.compare([])
+    assert f"4.00 GPU-hours ({one.estimate.gpu_hours:.2f} estimated)" in text
+    assert values["cost: dollars, estimated"] == one.estimate.dollars
