@@ -15,19 +15,31 @@ ifneq ($(MISSPELT),)
 $(error Unknown variable $(MISSPELT); known ones: $(KNOWN))
 endif
 
+# Does the profile want a GPU? Its `device:` line, or else that of the profile it extends; SET="models.device=..." first.
+file_of = $(firstword $(wildcard $(if $(filter %.yaml %.yml,$(1)),$(1),$(2)$(1).yaml profiles/$(1).yaml)))
+parent_of = $(shell sed -nE 's/^extends: *([^ \#]+).*/\1/p' $(1))
+chain = $(1) $(foreach one,$(call file_of,$(call parent_of,$(1)),$(dir $(1))),$(if $(filter-out $(1),$(one)),$(call chain,$(one))))
+PROFILE_FILES := $(foreach one,$(call file_of,$(PROFILE)),$(call chain,$(one)))
+DEVICE := $(firstword $(patsubst models.device=%,%,$(filter models.device=%,$(SET))) \
+	$(if $(PROFILE_FILES),$(shell sed -nE 's/^[^\#]*[{, ]device: *([a-z]+).*/\1/p' $(PROFILE_FILES))))
+GPU := $(filter cuda,$(DEVICE))
+
 COURSE = $(PY) -m acelib course --profile $(PROFILE) $(if $(FROM),--from $(FROM)) $(if $(ONLY),--only $(ONLY)) \
 	$(if $(SEED),--set seed=$(SEED)) $(foreach one,$(SET),--set $(one)) $(if $(RUN_DIR),--run-dir $(RUN_DIR)) \
 	$(if $(FORCE),--force)
 
-.PHONY: help install course test lint notebooks pocket-models bench grid clean distclean
+.PHONY: help gpu install course test lint notebooks pocket-models bench grid clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-install: $(VENV)/.installed  ## Make .venv with the pinned packages (TORCH_INDEX=<index> for torch alone)
+install: $(VENV)/.installed$(if $(GPU),-gpu)  ## Make .venv with the pinned packages (TORCH_INDEX=<index> for torch alone; PROFILE=)
 
-$(VENV)/.installed: requirements.txt pyproject.toml
+gpu:  ## Is there a GPU? (asked before anything is installed or run where the profile says `device: cuda`)
+	@nvidia-smi -L 2>/dev/null | grep -q '^GPU' || { echo "Profile $(PROFILE) needs an NVIDIA GPU, and nvidia-smi shows none; repeat this on a machine with one and its driver, or take PROFILE=pocket." >&2; exit 1; }
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(if $(GPU),gpu)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 12) or sys.exit("Python %d.%d is not supported; take 3.11 or 3.12: make course PYTHON=python3.12" % v)'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV); install your system's python3-venv package and repeat." >&2; exit 1; }
 	@echo "Installing into $(VENV) (1.8 GB, or 5.5 GB with CUDA; minutes, once)"
@@ -36,11 +48,19 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PY) -m pip install --no-deps -e .
 	@touch $@
 
+# Also where a CPU build of torch was installed before, for `pocket`: it satisfies the pin and sees no GPU.
+$(VENV)/.installed-gpu: $(VENV)/.installed requirements-gpu.txt | gpu
+	@echo "Adding vLLM and DeepSpeed to $(VENV) for $(PROFILE) (several gigabytes more; once)"
+	@$(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is None)' || $(PY) -m pip uninstall -y torch
+	$(PY) -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' requirements.txt)"
+	$(PY) -m pip install -r requirements-gpu.txt
+	@touch $@
+
 $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(PY) -m pip install -r requirements-test.txt
 	@touch $@
 
-course: $(VENV)/.installed  ## Run notebooks 00-08 and write runs/<profile>/report.html (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
+course: $(VENV)/.installed$(if $(GPU),-gpu)  ## Run notebooks 00-08 and write runs/<profile>/report.html; a profile with `device: cuda` installs requirements-gpu.txt, too (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
 	@$(COURSE)
 
 lint: $(VENV)/.installed-test  ## ruff and the notebook rules
@@ -64,9 +84,11 @@ pocket-models: $(VENV)/.installed  ## Retrain the pocket models from nothing (up
 bench: $(VENV)/.installed-test  ## Run the benchmarks in bench/
 	@for file in bench/*.py; do [ -e "$$file" ] || { echo "There are no benchmarks yet."; break; }; echo "== $$file"; $(PY) $$file || exit 1; done
 
-clean:  ## Remove runs/ and left-overs of tools
-	rm -rf runs build *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean:  ## Remove runs/ and left-overs of tools; replies you paid for (runs/*/paid.jsonl) stay
+	@if [ -d runs ]; then find runs ! -type d ! -name paid.jsonl -delete; find runs -depth -type d -empty -delete; fi
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find acelib tests notebooks bench -name __pycache__ -o -name .ipynb_checkpoints 2>/dev/null | xargs rm -rf
 
-distclean: clean  ## ... and .venv and .cache too
-	rm -rf .venv .cache
+distclean: clean  ## ... and .venv, .cache and the replies you paid for, too
+	@find runs -name paid.jsonl 2>/dev/null | sed 's/^/Removing replies that were paid for: /'
+	rm -rf runs .venv .cache

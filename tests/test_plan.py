@@ -8,10 +8,9 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from acelib import reward_model
 from acelib.__main__ import main
 from acelib.models import load_policy
-from acelib.plan import QUESTIONS_AT_ONCE, SHAPES, PlanError, fits, kept_questions, plan, shape_of, stages
+from acelib.plan import SHAPES, PlanError, fits, kept_questions, plan, shape_of, stages
 from acelib.profiles import ROOT, load_profile, profile_names
 from acelib.shapes import training_gib
 
@@ -58,10 +57,6 @@ def test_adapters_leave_frozen_weights_of_four_bytes():
     shape = SHAPES["1.5B"]
     full, lora = (training_gib(shape, 1, 0, 0, lora_rank=rank) for rank in (0, 32))
     assert full - lora == pytest.approx((12 * shape.parameters - 16 * shape.adapters(32)) / 2**30)
-
-
-def test_the_plan_knows_how_many_questions_the_reward_model_takes_at_once():
-    assert QUESTIONS_AT_ONCE == reward_model.QUESTIONS_AT_ONCE
 
 
 def stage(what, *arguments):

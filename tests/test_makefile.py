@@ -1,0 +1,74 @@
+"""What `make` would run, and what `make clean` leaves: nothing is installed here."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from acelib.profiles import ROOT
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with the Makefile, the profiles and an `nvidia-smi` that finds no driver, as on a machine without."""
+    for name in ("Makefile", "requirements.txt", "requirements-gpu.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\nexit 9\n")
+    smi.chmod(0o755)
+    return tmp_path
+
+
+def make(checkout, *words):
+    environment = {**os.environ, "PATH": f"{checkout / 'bin'}:{os.environ['PATH']}"}
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # this may itself run under `make test`
+        environment.pop(name, None)
+    return subprocess.run(["make", *words], cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "gpu"),
+    [
+        (["PROFILE=pocket"], False),
+        (["PROFILE=single-gpu"], True),
+        (["PROFILE=paper"], True),  # says so by the profile it extends
+        (["PROFILE=mine.yaml"], True),
+        (["PROFILE=single-gpu", "SET=sampling.n=4 models.device=cpu"], False),
+        (["PROFILE=pocket", "SET=models.device=cuda"], True),
+        (["PROFILE=cpu.yaml"], False),
+        (["PROFILE=missing"], False),  # the course itself says which profiles there are
+    ],
+)
+def test_a_profile_on_a_gpu_installs_what_gpus_need_and_others_do_not(checkout, words, gpu):
+    (checkout / "mine.yaml").write_text("extends: single-gpu   # and nothing else\nname: mine\n")
+    (checkout / "cpu.yaml").write_text("extends: mine\nname: cpu\nmodels: {dtype: float32, device: cpu}\n")
+    said = make(checkout, "-n", "course", *words).stdout
+    steps = [said.find("nvidia-smi -L"), said.find("install  \"$(grep '^torch=="), said.find("-r requirements.txt"),
+             said.find("-r requirements-gpu.txt"), said.find("-m acelib course")]  # fmt: skip
+    if gpu:
+        assert -1 not in steps and steps == sorted(steps)
+    else:
+        assert steps[0] == steps[3] == -1 and steps[1] < steps[2] < steps[4]
+
+
+def test_without_a_gpu_nothing_is_installed(checkout):
+    found = make(checkout, "course", "PROFILE=single-gpu")
+    assert found.returncode != 0 and found.stdout == ""
+    assert "Profile single-gpu needs an NVIDIA GPU, and nvidia-smi shows none; repeat this on" in found.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_clean_keeps_what_was_paid_for_and_distclean_says_what_it_takes(checkout):
+    run = checkout / "runs" / "mine"
+    for name in ("paid.jsonl", "artifacts/a.parquet", "notebooks/01.ipynb"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("x")
+    (checkout / "runs" / "other").mkdir()
+    assert make(checkout, "clean").returncode == 0
+    assert [path for path in (checkout / "runs").rglob("*")] == [run, run / "paid.jsonl"]
+    assert "Removing replies that were paid for: runs/mine/paid.jsonl" in make(checkout, "distclean").stdout
+    assert not (checkout / "runs").exists()
+    assert make(checkout, "clean").returncode == 0
