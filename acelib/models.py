@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from acelib.decoding import SampledTokens, decode
 from acelib.decoding import left_pad as left_pad
+from acelib.devices import DeviceError, gpu_problem, machine_facts
 from acelib.errors import CourseError
 from acelib.hub import HUB_ERRORS, hub_problem
 from acelib.profiles import Remote
@@ -58,10 +59,16 @@ def _check_location(name_or_path: str | Path) -> str:
     return str(name_or_path)
 
 
-def pick_device(device: str = "auto") -> torch.device:
-    """`auto` takes the GPU when there is one."""
+def pick_device(device: str = "auto", dtype: str = "float32") -> torch.device:
+    """`auto` takes the GPU when there is one. Raises DeviceError when a GPU cannot compute in `dtype`, or when `cuda`
+    is asked for in vain."""
+    available = torch.cuda.is_available()
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if available else "cpu"
+    if device == "cuda" and (not available or dtype == "bfloat16"):
+        problem = gpu_problem(machine_facts(), dtype)
+        if problem:
+            raise DeviceError(problem)
     return torch.device(device)
 
 
@@ -101,7 +108,8 @@ def load_policy(
     device: str = "auto",
     remote: tuple[Remote, Path] | None = None,
 ) -> PreTrainedModel | Server:
-    """A causal language model in eval mode. Raises ModelError when the folder holds none or the hub hands out none.
+    """A causal language model in eval mode. Raises ModelError when the folder holds none or the hub hands out
+    none, and DeviceError as `pick_device` does.
 
     An address such as `http://host:8000/v1#model` gives a server to sample from, with limits and log from `remote`
     (a run's `run.remote`); without `remote` it is refused, for a stage that needs the weights.
@@ -113,7 +121,7 @@ def load_policy(
                 "under `models` in the profile."
             )
         return connect(str(name_or_path), *remote)
-    location = _check_location(name_or_path)
+    location, where = _check_location(name_or_path), pick_device(device, dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype))
     except (*HUB_ERRORS, ValueError) as error:
@@ -121,7 +129,7 @@ def load_policy(
             hub_problem(error, location) or f"{location} holds no causal language model that can be loaded ({error}); "
             "check that config.json and model.safetensors are complete."
         ) from error
-    return model.to(pick_device(device)).eval()
+    return model.to(where).eval()
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Conversation) -> str:

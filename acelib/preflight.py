@@ -5,20 +5,26 @@ import platform
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 from transformers import PreTrainedTokenizerBase
 
+from acelib.devices import GIB, Machine, gpu_memory, gpu_problem, machine_facts, processes_per_machine
 from acelib.errors import CourseError
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import ModelError, load_tokenizer, render, solve_messages
+from acelib.plan import PlanError, stages
 from acelib.profiles import ROOT, Profile
 
 REQUIREMENTS = ROOT / "requirements.txt"
-GIB = 2**30
+ROOM = 0.92  # of a GPU's memory, as in `acelib.plan`; the rest is lost to fragments and to CUDA itself
+LOWER = {  # what needs less memory, by the notebook that runs out of it
+    "04": "lower reward_model.max_length",
+    "06": "lower reinforce.micro_batch or reinforce.max_new_tokens",
+}
 
 
 class PreflightError(CourseError):
@@ -95,6 +101,46 @@ def check_judge(limits: Limits | None = None, make_judge: Callable = Judge) -> F
                    "run `python -m pytest tests/test_judge.py` and read its first failure")  # fmt: skip
 
 
+def check_gpu(machine: Machine, dtype: str, processes: int) -> Finding:
+    """A GPU for each of `processes` on this machine, new enough for torch and for `dtype`."""
+    what, _, remedy = (gpu_problem(machine, dtype, processes) or "").rstrip(".").partition("; ")
+    names = ", ".join(sorted({gpu.name for gpu in machine.gpus}))
+    return finding("GPU", not what, what or f"{len(machine.gpus)} x {names}", "a run that fails, or that computes on "
+                   "the CPU for weeks", remedy)  # fmt: skip
+
+
+def check_gpu_memory(stage: str, notebook: str, needed: float, free: float, total: float) -> Finding:
+    """`needed`, `free` and `total` are GiB per GPU: what `acelib.plan` computes, and what the fullest card has."""
+    remedy = f"{LOWER.get(notebook, 'take a smaller model')}, or take more or larger GPUs (see engine.launch)"
+    if needed <= ROOM * total:
+        remedy = "end the other programs on the GPU, which `nvidia-smi` lists"
+    return finding(f"GPU memory for {notebook}, {stage}", needed <= ROOM * free,
+                   f"about {needed:.1f} GiB per GPU needed, {free:.1f} of {total:.1f} GiB free",
+                   "an out-of-memory error in mid-training", remedy)  # fmt: skip
+
+
+def preflight_gpu(profile: Profile, *notebooks: str) -> list[Finding]:
+    """The GPU itself, and its memory for the stages of `notebooks` ("04"; none named: for all).
+
+    Empty where the profile leaves the device open or names the CPU, as the pocket profile does.
+    """
+    if profile.models.device != "cuda":
+        return []
+    try:
+        here, everywhere = processes_per_machine(profile.resolve(profile.engine.launch))
+        planned = stages(replace(profile, plan=replace(profile.plan, gpus=everywhere)))
+    except PlanError:
+        planned = []  # of models whose shape nobody knows, nothing can be computed
+    except CourseError as error:
+        return [finding_of_error("GPU", error, "a launch that fails")]
+    findings = [check_gpu(machine_facts(), profile.models.dtype, here)]
+    if not findings[0].ok:
+        return findings
+    free, total = min(gpu_memory())
+    return findings + [check_gpu_memory(one.what, one.notebook, one.gib, free, total) for one in planned
+                       if not notebooks or one.notebook in notebooks]  # fmt: skip
+
+
 def finding_of_error(check: str, error: CourseError, prevents: str) -> Finding:
     """A failed check from an error whose message reads `what is wrong; remedy`."""
     what, _, remedy = str(error).rstrip(".").partition("; ")
@@ -160,6 +206,7 @@ def check_eos(name: str) -> Finding:
 def preflight(profile: Profile, run_dir: Path, memory_gib: float = 3.0) -> list[Finding]:
     """Every check of the course's start. Models named by hub name are skipped: loading them is their own check."""
     findings = [check_versions(), check_cores(), check_memory(memory_gib), check_disk(run_dir), check_judge()]
+    findings += preflight_gpu(profile)
     names = {profile.resolve(name) for name in (profile.models.teacher, profile.models.proxy, profile.models.policy)}
     for name in sorted(name for name in names if Path(name).is_absolute()):
         findings += [check_chat_template(name), check_eos(name)]
