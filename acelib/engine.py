@@ -15,6 +15,7 @@ from peft import LoraConfig
 from acelib.checkpoints import last_checkpoint
 from acelib.disk import full_disk_explained
 from acelib.errors import CourseError
+from acelib.memory_watch import MemoryWatch, out_of_memory_explained
 from acelib.profiles import Engine
 
 LOCAL = Engine(
@@ -72,10 +73,14 @@ def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> N
                           "different lengths; set engine.generation to vllm.")
 
 
-def run_from_last_checkpoint(trainer: Any, scratch: Path) -> None:
-    """Train to the end, from the newest whole checkpoint in `scratch` where there is one."""
-    checkpoint = last_checkpoint(scratch)
-    with full_disk_explained(scratch / "checkpoint"):
+def run_from_last_checkpoint(trainer: Any, scratch: Path, section: str) -> None:
+    """Train to the end, from the newest whole checkpoint in `scratch` where there is one.
+
+    `section` of the profile is where `micro_batch` stands, for the remedy when a GPU has too little memory.
+    """
+    checkpoint, remedy = last_checkpoint(scratch), f"lower {section}.micro_batch"
+    trainer.add_callback(MemoryWatch(remedy))
+    with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 

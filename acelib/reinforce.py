@@ -316,7 +316,7 @@ def train(
     have without the crash. Raises ReinforceError, or ModelError when a prompt does not fit the context.
     """
     trainer = make_trainer(policy, problems, reward, scratch, **options)
-    run_from_last_checkpoint(trainer, scratch)
+    run_from_last_checkpoint(trainer, scratch, "reinforce")
     rows = log_rows(trainer.state.log_history, trainer.settings.updates_per_rollout)
     if trainer.is_world_process_zero():
         path.mkdir(parents=True, exist_ok=True)

@@ -351,7 +351,7 @@ def train_reward_model(
     scratch.mkdir(parents=True, exist_ok=True)  # the trainer makes it on the main process only
     check_settings(scratch, {"base": str(base), "seed": seed, "n": n, "dtype": dtype, "lora_rank": engine.lora_rank,
                              **vars(settings)})  # fmt: skip
-    run_from_last_checkpoint(trainer, scratch)
+    run_from_last_checkpoint(trainer, scratch, "reward_model")
     log = trainer.state.log_history
     if trainer.is_world_process_zero():
         path.mkdir(parents=True, exist_ok=True)

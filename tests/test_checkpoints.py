@@ -119,7 +119,8 @@ def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(tmp_pa
         cwd=ROOT / "tests",
     )  # fmt: skip
     assert stopped.returncode == 3, stopped.stderr[-2000:]
-    assert "The disk is full: checkpoint could not be written" in stopped.stdout and "repeat the command" in stopped.stdout
+    assert "The disk is full: checkpoint could not be written" in stopped.stdout
+    assert "repeat the command" in stopped.stdout
     assert last_checkpoint(scratch).name == "checkpoint-1"
     torn = scratch / "checkpoint-2"
     assert torn.is_dir() and not (torn / STATE).exists()
