@@ -75,9 +75,10 @@ class MemoryWatch(TrainerCallback):
         growth = expected_growth(self.readings[-2], now, step)
         if growth > 0 and now.reserved + growth > now.capacity:
             raise GpuMemoryError(
-                f"GPU memory will not last: at step {step} of this run {now.reserved:.1f} of {now.capacity:.1f} GiB are "
-                f"reserved, {now.reserved - now.allocated:.1f} of them as fragments, and another growth of "
-                f"{growth:.1f} GiB like the last would not fit; {UNFRAGMENTED}, or {self.remedy}, and repeat the command."
+                f"GPU memory will not last: at step {step} of this run {now.reserved:.1f} of {now.capacity:.1f} GiB "
+                f"are reserved, {now.reserved - now.allocated:.1f} of them as fragments, and another growth of "
+                f"{growth:.1f} GiB like the last would not fit; {UNFRAGMENTED}, or {self.remedy}, and repeat the "
+                "command."
             )
 
 
