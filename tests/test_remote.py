@@ -261,6 +261,36 @@ def test_a_server_that_dies_is_waited_for_and_one_that_comes_back_goes_on(tmp_pa
     assert seen.paid + again.paid == Counter({f"question {i}": 1 for i in range(9)})
 
 
+SHORT_LIVED = """
+import os, signal, time
+from fake_server import Behaviour, serving
+
+class Mortal(Behaviour):
+    def fault(self, number, body):
+        if sum(self.paid.values()) >= 3000:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+with serving(Mortal()) as url:
+    print(url, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_server_that_dies_among_thousands_costs_the_requests_in_flight(tmp_path):
+    count, log, concurrency = 4000, tmp_path / "log", 8
+    server = subprocess.Popen([sys.executable, "-c", SHORT_LIVED], cwd=ROOT / "tests", stdout=subprocess.PIPE)
+    url = server.stdout.readline().decode().strip()
+    said = "failed 2 times in a row, last with APIConnectionError; when it is well again repeat .* of 4,000 replies"
+    with server, pytest.raises(RemoteError, match=said):
+        ask(url, log, questions(count), concurrency=concurrency, max_retries=1)
+    kept = {line["id"] for line in records(log) if "reply" in line}
+    assert server.returncode == -signal.SIGKILL and 3000 - concurrency <= len(kept) <= 3000
+    with serving(again := Behaviour()) as url:
+        assert ask(url, log, questions(count), concurrency=concurrency) == expected(count)
+    missing = questions(count).keys() - kept
+    assert again.paid == Counter({f"question {name[1:]}": 1 for name in missing})
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
