@@ -1,5 +1,6 @@
 """Shards in this process and on a local Ray cluster of two nodes: the same rows as without shards, whatever dies."""
 
+import importlib.util
 from pathlib import Path
 
 import pyarrow.parquet
@@ -24,13 +25,9 @@ PROBLEMS = [
 ]  # fmt: skip
 
 
-def profile(**engine):
-    values = {f"engine.{name}": value for name, value in ({"shard_questions": 4} | engine).items()}
-    return load_profile("pocket", values | {"models.device": "cpu"})
-
-
-def made(folder, problems=PROBLEMS, engine=None, **changes):
-    chosen = profile(**(engine or {}))
+def made(folder, problems=PROBLEMS, engine=None, device="cpu", **changes):
+    values = {f"engine.{name}": value for name, value in ({"shard_questions": 4} | (engine or {})).items()}
+    chosen = load_profile("pocket", values | {"models.device": device})
     return sample_and_judge(chosen, chosen.models.policy, problems, limits=LIMITS, workers=1, folder=Path(folder),
                             **(OPTIONS | changes))  # fmt: skip
 
@@ -120,7 +117,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, num_gpus=2)  # Ray takes our word for the GPUs
     cluster.wait_for_nodes()
     root = str(Path(on_ray.__file__).parents[2])
     ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
@@ -130,11 +127,20 @@ def cluster():
 
 
 @pytest.mark.timeout(280)
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="says what is said where vLLM is missing")
+def test_a_sampler_for_each_gpu_and_why_none_can_work(cluster, tmp_path, capsys):
+    vllm = ON | {"generation": "vllm"}
+    with pytest.raises(ShardError, match="No node of the Ray cluster has 64 GPU"):
+        made(tmp_path, engine=vllm | {"vllm_parallel": 64}, device="cuda")
+    with pytest.raises(ShardError, match="pip install -r requirements-gpu.txt"):
+        made(tmp_path, engine=vllm, device="cuda")
+    lost = [line for line in capsys.readouterr().out.splitlines() if "lost the sampler on" in line]
+    assert [line.endswith(f"Left: {left}.") for line, left in zip(lost, (1, 0), strict=True)] == [True, True]
+
+
+@pytest.mark.timeout(280)
 def test_a_cluster_that_loses_all_samplers_keeps_what_is_done(cluster, without_shards, tmp_path, monkeypatch):
     import ray
-
-    with pytest.raises(ShardError, match="No node of the Ray cluster has 1 GPU"):
-        made(tmp_path, engine=ON | {"generation": "vllm"})
 
     started, start = [], shards._start_samplers
     monkeypatch.setattr(shards, "_start_samplers", lambda *args: started.append(start(*args)) or started[-1])
