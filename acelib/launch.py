@@ -5,9 +5,11 @@ import gc
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from acelib.profiles import ROOT, load_profile
 from acelib.watch import end_tree
 
 LOG = "launch.log"
+PATIENCE = 300  # seconds for other machines to end after this one
 
 
 class LaunchError(CourseError):
@@ -45,9 +48,11 @@ def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label:
     }), encoding="utf-8")
     for stale in scratch.glob("error-*.json"):
         stale.unlink()
-    command, environment = _command(run, order)
-    print(f"{label}: {' '.join(command[2:-1])} {order.name}")
-    _follow(command, environment, scratch)
+    config = configuration(run.profile.engine.launch)
+    command, environment = _command(run, config, order)
+    with _other_machines(run, config.get("num_machines", 1), command, environment) as mine:
+        print(f"{label}: {' '.join(mine[2:-1])} {order.name}")
+        _follow(mine, environment, scratch)
 
 
 def configuration(name: str) -> dict[str, Any]:
@@ -59,16 +64,74 @@ def configuration(name: str) -> dict[str, Any]:
     return yaml.safe_load(path.read_text(encoding="utf-8")) | {"file": str(path)}
 
 
-def _command(run: Run, order: Path) -> tuple[list[str], dict[str, str]]:
-    config = configuration(run.profile.engine.launch)
+def _command(run: Run, config: dict[str, Any], order: Path) -> tuple[list[str], dict[str, str]]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config["file"]]
-    if config.get("num_machines", 1) > 1:
-        raise LaunchError("Several machines are not supported yet.")
-    command += ["--main_process_port", "0", "-m", "acelib.launch", str(order)]
+    command += ["--main_process_port", str(_free_port() if config.get("num_machines", 1) > 1 else 0)]
     threads = max(1, run.profile.threads // config["num_processes"])
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return command, environment
+    environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+    return [*command, "-m", "acelib.launch", str(order)], environment
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return one.getsockname()[1]
+
+
+@contextmanager
+def _other_machines(run: Run, count: int, command: list[str], environment: dict[str, str]) -> Iterator[list[str]]:
+    """The command of this machine, while Ray runs that of each of the `count - 1` others. They must see this checkout
+    and the run directory under the same paths (a shared file system). Raises LaunchError."""
+    if count == 1:
+        yield command
+        return
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from acelib.judge.on_ray import connect
+
+    ray = connect(None if run.profile.engine.cluster == "none" else run.profile.engine.cluster)
+    here = ray.get_runtime_context().get_node_id()
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    others = [nodes[name] for name in sorted(nodes.keys() - {here})][: count - 1]
+    if len(others) < count - 1:
+        raise LaunchError(f"{run.profile.engine.launch} asks for {count} machines, the Ray cluster has {len(nodes)}; "
+                          "run `ray start --address=<this machine>:6379` on the others, or take a configuration for "
+                          "one machine.")  # fmt: skip
+    address = ["--num_machines", str(count), "--main_process_ip", nodes[here]["NodeManagerAddress"], "--machine_rank"]
+    task = ray.remote(num_cpus=0, max_retries=0)(_machine)
+    running = [
+        task.options(
+            num_gpus=node["Resources"].get("GPU", 0),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote([*command[:5], *address, str(rank), *command[5:]], environment)
+        for rank, node in enumerate(others, start=1)
+    ]
+    try:
+        yield [*command[:5], *address, "0", *command[5:]]
+        ray.get(running, timeout=PATIENCE)
+    except ray.exceptions.GetTimeoutError:
+        raise LaunchError(f"Another machine of the job has not ended {PATIENCE} s after this one; look at what still "
+                          "runs there.") from None  # fmt: skip
+    except ray.exceptions.RayError as error:
+        said = str(getattr(error, "cause", error)).strip().splitlines()[-1]
+        raise LaunchError(f"A machine of the job was lost ({said}); start Ray there again and repeat the command, the "
+                          "job goes on from its last checkpoint.") from error  # fmt: skip
+    finally:
+        for one in running:
+            ray.cancel(one)
+
+
+def _machine(command: list[str], environment: dict[str, str]) -> None:
+    """On another machine, in a Ray worker."""
+    process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=ROOT, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    try:
+        _, said = process.communicate()
+    except BaseException:
+        end_tree(process)
+        raise
+    if process.returncode:
+        raise LaunchError(f"status {process.returncode}: {said.strip().splitlines()[-1:]}")
 
 
 def _free_gpu() -> None:
@@ -82,8 +145,10 @@ def _free_gpu() -> None:
 def _follow(command: list[str], environment: dict[str, str], scratch: Path) -> None:
     """Print what the first process prints, and raise what any of them raised."""
     with (scratch / LOG).open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=log, text=True, start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=log, text=True, start_new_session=True,
+        )  # fmt: skip
         try:
             for line in process.stdout:
                 print(line, end="", flush=True)

@@ -121,3 +121,42 @@ def test_accelerate_reads_every_configuration(path, monkeypatch):
     machines, devices = (path.stem.split("-")[1].split("x") + [""])[:2] if "x" in path.stem else ("1", "")
     if devices:
         assert (args.num_machines, args.num_processes) == (int(machines), int(machines) * int(devices))
+
+
+@pytest.fixture
+def two_machines(monkeypatch):
+    """Two Ray nodes on this computer."""
+    ray = pytest.importorskip("ray", reason="Ray is for clusters, requirements-gpu.txt")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def two_machine_configuration(folder, machines=2):
+    values = yaml.safe_load((ROOT / "configs" / "cpu-2.yaml").read_text())
+    path = folder / "two.yaml"
+    path.write_text(yaml.safe_dump(values | {"num_machines": machines, "num_processes": machines}))
+    return str(path)
+
+
+@pytest.mark.timeout(280)
+def test_two_machines_give_the_model_of_one(tmp_path, base, monkeypatch, two_machines):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    weights = {}
+    for name, launched in (("here", "none"), ("there", two_machine_configuration(tmp_path))):
+        run, scratch = a_run(tmp_path / "run", base, launched), scratch_of(tmp_path, f"s-{name}")
+        launch(run, training.reward_model, tmp_path / name, scratch, "training", pairs="pairs")
+        weights[name] = load_file(tmp_path / name / "model.safetensors")
+    for name, one in weights["here"].items():
+        torch.testing.assert_close(weights["there"][name], one, rtol=1e-4, atol=1e-4)
+
+    run = a_run(tmp_path / "run", base, two_machine_configuration(tmp_path, machines=3))
+    with pytest.raises(LaunchError, match="asks for 3 machines, the Ray cluster has 2; run `ray start"):
+        launch(run, training.reward_model, tmp_path / "out", scratch_of(tmp_path, "s3"), "RM", pairs="pairs")
