@@ -68,7 +68,7 @@ def test_clean_keeps_what_was_paid_for_and_distclean_says_what_it_takes(checkout
         (run / name).write_text("x")
     (checkout / "runs" / "other").mkdir()
     assert make(checkout, "clean").returncode == 0
-    assert [path for path in (checkout / "runs").rglob("*")] == [run, run / "paid.jsonl"]
+    assert list((checkout / "runs").rglob("*")) == [run, run / "paid.jsonl"]
     assert "Removing replies that were paid for: runs/mine/paid.jsonl" in make(checkout, "distclean").stdout
     assert not (checkout / "runs").exists()
     assert make(checkout, "clean").returncode == 0
