@@ -29,17 +29,17 @@ def adopt(
     pairs: str | None = None,
     limit: int | None = None,
     command: str = "",
-    asked: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> Counter:
     """Writes the artefacts `imagined`, `filtered` and `filter_audit`, and from the rows' programs `samples_unfiltered`
     and `samples`; with `pairs` (AceCodePair-300K) also `pairs` and `pairs_unfiltered`.
 
     Their manifests name the source and its version, and notebooks keep them. `questions_only` leaves the programs to
     notebook 03, `model` picks one of several models' programs, `limit` is the number of rows to read. Of each question
-    the first `sampling.n` programs are taken; pass rates are shares of its tests, whatever the source says. `asked` is
-    what `adopt_as_profile_says` compares next time. Returns counts of what was taken and left out. Raises CourseError,
-    before anything is written, for a source that cannot be read or lacks a column, and when the run has made such
-    artefacts itself.
+    the first `sampling.n` programs are taken; pass rates are shares of its tests, whatever the source says.
+    `settings` is what `adopt_as_profile_says` compares next time. Returns counts of what was taken and left out.
+    Raises CourseError, before anything is written, for a source that cannot be read or lacks a column, and when the run
+    has made such artefacts itself.
     """
     opened = open_source(source)
     unread = ("inferences", "context_messages") if questions_only else ()  # most of a row; 87,000 of them fill memory
@@ -79,7 +79,7 @@ def adopt(
         tables |= {"pairs": found, "pairs_unfiltered": found}
         counts["pairs"] = len(found)
         origin |= {"pairs": pairs, "pairs_version": pair_source.version}
-    run.adopt(tables, origin | {"asked": asked, "tables": list(tables), "counts": dict(counts)})
+    run.adopt(tables, origin | {"settings": settings, "tables": list(tables), "counts": dict(counts)})
     return counts
 
 
@@ -94,11 +94,11 @@ def adopt_as_profile_says(run: Run, command: str, say: Callable[[str], Any] = pr
     data, policy = run.profile.data, run.profile.models.policy
     source = run.profile.resolve(data.adopt)
     before = (run.manifest("filtered") or {}).get("adopted")
-    if before and not before.get("asked"):
+    if before and not before.get("settings"):
         return say(f"The run has adopted {before['source']} by hand; kept, and data.adopt is not looked at.")
-    asked = {"source": data.adopt, "rows": data.adopt_rows, "min_tests": run.profile.filtering.min_tests,
-             "n": run.profile.sampling.n, "policy": policy}  # fmt: skip
-    kept = before and before["asked"] == asked and _whole(run, before["tables"])
+    settings = {"source": data.adopt, "rows": data.adopt_rows, "min_tests": run.profile.filtering.min_tests,
+                "n": run.profile.sampling.n, "policy": policy}  # fmt: skip
+    kept = before and before["settings"] == settings and _whole(run, before["tables"])
     try:
         opened = open_source(source)
     except SourceError as error:
@@ -110,7 +110,7 @@ def adopt_as_profile_says(run: Run, command: str, say: Callable[[str], Any] = pr
     first = next(opened.rows(), {})
     own = policy in {item.get("model_name") for item in first.get("inferences") or ()}
     counts = adopt(run, source, questions_only=not own, model=policy if own else None, limit=data.adopt_rows or None,
-                   command=command, asked=asked)  # fmt: skip
+                   command=command, settings=settings)  # fmt: skip
     say(f"{data.adopt}: adopted, {'with the programs' if own else 'notebook 03 samples programs'} of {policy}")
     say(counts_text(counts))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from acelib.__main__ import main
-from acelib.adopt import AdoptError, adopt
+from acelib.adopt import AdoptError, adopt, adopt_as_profile_says
 from acelib.artifacts import ArtifactError, Run
 from acelib.errors import CourseError
 from acelib.judge import Judge
@@ -136,6 +136,53 @@ def test_one_of_several_models_is_picked(run, tmp_path):
         adopt(run, source)
     adopt(run, source, model="other")
     assert {item["model_name"] for row in run.read("samples") for item in row["inferences"]} == {"other"}
+
+
+def asking(tmp_path, **changes):
+    """A run whose profile adopts; returns what it says."""
+    values = {"sampling.n": 3, "data.adopt": QUESTIONS} | {key.replace("__", "."): one for key, one in changes.items()}
+    run, said = Run(tmp_path / "run", load_profile("pocket", values)), []
+    adopt_as_profile_says(run, "make course PROFILE=mine", said.append)
+    return run, "\n".join(said)
+
+
+def test_the_profile_adopts_once_and_again_when_something_changed(tmp_path):
+    source = write(tmp_path / "set.jsonl")
+    run, said = asking(tmp_path, data__adopt=source)
+    assert "notebook 03 samples programs of data/models/policy" in said and "4 questions" in said
+    assert len(run.read("filtered")) == 4 and run.manifest("samples") is None
+    made = run.manifest("filtered")
+    run, said = asking(tmp_path, data__adopt=source)
+    assert said == f"{source}: adopted before, kept." and run.manifest("filtered") == made
+    assert "3 questions" in asking(tmp_path, data__adopt=source, data__adopt_rows=4)[1]
+    assert "4 questions" in asking(tmp_path, data__adopt=source)[1]
+    write(tmp_path / "set.jsonl", lambda row: row | {"question": row["question"] + " Be quick."})
+    assert "4 questions" in asking(tmp_path, data__adopt=source)[1]
+    (run.dir / "artifacts" / "imagined.parquet").unlink()
+    assert "4 questions" in asking(tmp_path, data__adopt=source)[1]
+    Path(source).unlink()
+    assert "kept unchecked (There is no file" in asking(tmp_path, data__adopt=source)[1]
+    run.path("filtered").write_bytes(b"x")
+    with pytest.raises(ArtifactError, match="changed or damaged .*adopt it again with `make course PROFILE=mine`"):
+        run.read("filtered")
+    with pytest.raises(CourseError, match="There is no file"):
+        asking(tmp_path, data__adopt=source)
+
+
+def test_the_policys_own_programs_are_taken_and_those_of_others_are_not(tmp_path):
+    run, said = asking(tmp_path, models__policy="Qwen/Qwen2.5-Coder-7B-Instruct")
+    assert "with the programs of Qwen/Qwen2.5-Coder-7B-Instruct" in said and "9 programs" in said
+    assert len(run.read("samples")) == 3
+    assert "notebook 03 samples programs" in asking(tmp_path)[1] and run.manifest("samples") is None
+    run.table("samples", lambda scratch: [{"x": 1}], inputs=("filtered",))
+    with pytest.raises(ArtifactError, match="holds samples, which its notebooks have made; name another --run-dir"):
+        asking(tmp_path, models__policy="Qwen/Qwen2.5-Coder-7B-Instruct")
+
+
+def test_what_was_adopted_by_hand_is_kept(run, tmp_path):
+    adopt(run, QUESTIONS, pairs=PAIRS, command="by hand")
+    assert "by hand; kept" in asking(tmp_path, data__adopt="elsewhere.jsonl")[1]
+    assert run.manifest("pairs")["adopted"]["command"] == "by hand"
 
 
 def test_command_line(tmp_path, capsys):

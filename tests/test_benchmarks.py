@@ -114,32 +114,6 @@ def test_the_benchmark_is_told_by_its_layout(name, source):
     assert {problem.source for problem in read_benchmark(FIXTURES / f"{name}.jsonl")} == {source}
 
 
-@pytest.mark.parametrize("layout", ["data/test-00000-of-00001.parquet", "rows.jsonl"])
-def test_a_data_set_of_the_hub_reads_like_a_file(tmp_path, layout):
-    """The call that takes a hub name takes a folder with the same files."""
-    path = tmp_path / "humaneval" / layout
-    path.parent.mkdir(parents=True)
-    rows = read_rows(FIXTURES / "humaneval.jsonl")
-    write_rows(path, rows)
-    if path.parent.name == "data":
-        write_rows(path.with_name("train-00000-of-00001.parquet"), rows[:1])
-    folder = tmp_path / "humaneval"
-    assert read_benchmark(folder) == read_benchmark(FIXTURES / "humaneval.jsonl")
-    assert reference_programs(folder) == reference_programs(FIXTURES / "humaneval.jsonl")
-    assert len(read_split(str(folder), "test")[1]) == 16
-
-
-def test_a_missing_benchmark_is_one_sentence(tmp_path):
-    with pytest.raises(EvaluationError, match="no benchmark at data/none.jsonl; correct data.benchmark .* hub name"):
-        read_benchmark("data/none.jsonl")
-    with pytest.raises(EvaluationError, match="owner/set is not in .*HF_HUB_OFFLINE"):
-        read_benchmark("owner/set")  # tests are offline
-    for split in ("train", "validation"):
-        write_rows(tmp_path / f"{split}.jsonl", read_rows(FIXTURES / "humaneval.jsonl"))
-    with pytest.raises(EvaluationError, match="has no split test, only train, validation; give"):
-        read_benchmark(tmp_path)
-
-
 def test_a_profile_may_name_a_humaneval_file():
     profile = load_profile("pocket", {"data.benchmark": str(FIXTURES / "humaneval.jsonl")})
     assert [problem.id for problem in load_benchmark(profile, 1)] == ["HumanEval/9000"]
@@ -166,3 +140,29 @@ def test_two_problems_with_one_id_are_an_error(tmp_path):
     (tmp_path / "b.jsonl").write_text((FIXTURES / "humaneval.jsonl").read_text() * 2)
     with pytest.raises(EvaluationError, match="same task_id"):
         read_benchmark(tmp_path / "b.jsonl")
+
+
+@pytest.mark.parametrize("layout", ["data/test-00000-of-00001.parquet", "rows.jsonl"])
+def test_a_data_set_of_the_hub_reads_like_a_file(tmp_path, layout):
+    """The call that takes a hub name takes a folder with the same files."""
+    path = tmp_path / "humaneval" / layout
+    path.parent.mkdir(parents=True)
+    rows = read_rows(FIXTURES / "humaneval.jsonl")
+    write_rows(path, rows)
+    if path.parent.name == "data":
+        write_rows(path.with_name("train-00000-of-00001.parquet"), rows[:1])
+    folder = tmp_path / "humaneval"
+    assert read_benchmark(folder) == read_benchmark(FIXTURES / "humaneval.jsonl")
+    assert reference_programs(folder) == reference_programs(FIXTURES / "humaneval.jsonl")
+    assert len(read_split(str(folder), "test")[1]) == 16
+
+
+def test_a_missing_benchmark_is_one_sentence(tmp_path):
+    with pytest.raises(EvaluationError, match="no benchmark at data/none.jsonl; correct data.benchmark .* hub name"):
+        read_benchmark("data/none.jsonl")
+    with pytest.raises(EvaluationError, match="owner/set"):
+        read_benchmark("owner/set")  # tests are offline
+    for split in ("train", "validation"):
+        write_rows(tmp_path / f"{split}.jsonl", read_rows(FIXTURES / "humaneval.jsonl"))
+    with pytest.raises(EvaluationError, match="has no split test, only train, validation; give"):
+        read_benchmark(tmp_path)

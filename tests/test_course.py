@@ -171,6 +171,35 @@ def test_an_interrupted_run_leaves_no_process_and_resumes(course, tmp_path):
     assert "01_a  unchanged, skipped" in again.out.getvalue() and "02_b  done in" in again.out.getvalue()
 
 
+def test_adopted_data_replace_the_first_two_notebooks(course):
+    for name in ("00_a", "01_b", "02_c", "03_d"):
+        write_notebook(course.folder / f"{name}.ipynb", OPEN_RUN, *['run.read("filtered")'] * (name == "03_d"))
+    overrides = {"data.adopt": str(Path(__file__).parent / "fixtures" / "acecode.jsonl"), "data.adopt_rows": 3}
+    adopting = course(overrides=overrides)
+    adopting.run()
+    said = adopting.out.getvalue()
+    assert "adopted, notebook 03 samples programs" in said and "01_b  left out: its data come from" in said
+    assert "[1/2] 00_a  done in" in said and "[2/2] 03_d  done in" in said and "02_c  done" not in said
+    assert adopting.store.manifest("filtered")["adopted"]["command"].startswith("make course SET=")
+    again = course(overrides=overrides)
+    again.run("01")
+    assert "adopted before, kept" in again.out.getvalue() and "[1/1] 03_d  unchanged, skipped" in again.out.getvalue()
+    with pytest.raises(NotebookError, match="01_b makes data, and profile pocket adopts .*set data.adopt=none"):
+        course(overrides=overrides).run(only="01")
+
+
+def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
+    write_notebook(course.folder / "00_a.ipynb", "x = 1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(CourseError, match="Profile pocket needs a CUDA GPU and torch .* sees none; run it"):
+        course(overrides={"models.device": "cuda"}).run()
+    with pytest.raises(CourseError, match="There is no benchmark at .*none.jsonl"):
+        course(overrides={"data.benchmark": "data/none.jsonl"}).run()
+    with pytest.raises(CourseError, match="There is no file none.jsonl"):
+        course(overrides={"data.adopt": "none.jsonl"}).run()
+    assert not (course().dir / "notebooks").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -3,16 +3,22 @@
 import ast
 import importlib
 import inspect
+import io
 import json
+import random
 import re
+import shutil
 import textwrap
+from itertools import islice
 
 import pytest
 
 from acelib.course import NOTEBOOKS, Course
 from acelib.notebooks import read_notebook, tags
+from acelib.pocket.problems import compositions, phrase_question, true_tests
 from acelib.profiles import ROOT
 from acelib.report import write_report
+from acelib.schema import Problem, problems_to_rows, write_rows
 
 SAME_AS = "same-as:"
 
@@ -77,3 +83,35 @@ def test_the_report_stands_alone_and_shows_every_figure(smoke_run):
     figures = list((smoke_run / "figures").glob("*/*.png"))
     assert figures and page.count("data:image/png;base64,") == len(figures)
     assert "{{" not in re.sub(r"<figcaption>.*?</figcaption>|<td.*?</td>", "", page)
+
+
+@pytest.mark.timeout(900)
+def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
+    """Those that notice: no seeds, no teacher, no laboratory, no unfiltered tests. Notebook 06 reads what 03 and 04
+    wrote and nothing else; the policies it would train for 07 are put in its place."""
+    problems = [
+        Problem(f"adopted/{i}", phrase_question(random.Random(i), one, "solve", "x"), "solve",
+                tuple(true_tests(one, "solve", 6, i)))
+        for i, one in enumerate(islice(compositions(0, "train"), 16))
+    ]  # fmt: skip
+    write_rows(tmp_path / "set.jsonl", problems_to_rows(problems))
+    overrides = {
+        "data.adopt": str(tmp_path / "set.jsonl"), "data.laboratory": False, "data.seeds": "data/none.jsonl",
+        "models.teacher": "data/none", "best_of_n.ns": [1, 2], "best_of_n.questions": 4, "evaluation.questions": 4,
+        "judge.workers": 1,
+    }  # fmt: skip
+    course = Course(str(ROOT / "tests" / "smoke.yaml"), overrides, tmp_path / "run", out=io.StringIO())
+    for number in ("03", "04", "05"):
+        course.run(only=number)
+    assert course.out.getvalue().count("adopted before, kept") == 2
+    run = course.store
+    assert len(run.read("samples")) == 16 and run.manifest("reward_model_unfiltered")["inputs"].keys() >= {"pairs"}
+    for name in ("policy_rule", "policy_rm"):
+        run.folder(name, lambda path, _: shutil.copytree(ROOT / "data/models/policy", path, dirs_exist_ok=True))
+    looks = [{"run": "rule", "step": step, "pass_at_1": 0.5} for step in range(3)]
+    run.table("rl_log", lambda scratch: looks)
+    course.run(only="07")
+    verdicts = {row["key"]: row["verdict"] for row in run.read("scorecard")}
+    assert verdicts["filter"] == verdicts["filtered_rm"] == "not testable here"
+    assert verdicts["rm_average"] in ("holds", "does not hold")
+    write_report(run.dir)
