@@ -244,14 +244,15 @@ def commands(profile: Profile) -> list[str]:
                       "'{\"backend\": \"nccl\"}'", "on GPUs of its own, for notebook 06")
     lines += _row(course, "everything; repeat it after a stop, it goes on")
     sampler = f"vLLM{_parallel(engine)}" if engine.generation == "vllm" else "transformers"
-    on_ray = f", on Ray, {engine.shard_questions:,} questions a shard"
-    sampler += on_ray if engine.cluster != "none" else " on this machine"
+    on_ray = f"{sampler}, on Ray, {engine.shard_questions:,} questions a shard"
+    sampler += " on this machine"
     trainer = "in its process" if engine.launch == "none" else f"accelerate launch --config_file {engine.launch}"
     trainer += f", LoRA of rank {engine.lora_rank}" if engine.lora_rank else ""
     both = f"{trainer}; vLLM {engine.vllm_mode}" if engine.generation == "vllm" else trainer
     adopted = f"nothing runs: the first run adopts {profile.data.adopt}"
     under = {"01": sampler, "02": sampler} if profile.data.adopt == "none" else {"01": adopted, "02": adopted}
-    under |= {"03": sampler, "04": trainer, "05": sampler, "06": both, "07": sampler}
+    under |= {"03": on_ray if engine.cluster != "none" else sampler, "04": trainer, "05": sampler, "06": both,
+              "07": "transformers in its process"}  # fmt: skip
     for number, what in under.items():
         lines += _row(f"{course} ONLY={number}", what)
     return lines
