@@ -284,7 +284,8 @@ def test_a_server_that_dies_among_thousands_costs_the_requests_in_flight(tmp_pat
     with server, pytest.raises(RemoteError, match=said):
         ask(url, log, questions(count), concurrency=concurrency, max_retries=1)
     kept = {line["id"] for line in records(log) if "reply" in line}
-    assert server.returncode == -signal.SIGKILL and 3000 - concurrency <= len(kept) <= 3000
+    # Replies that other threads had begun may still get out, or be lost.
+    assert server.returncode == -signal.SIGKILL and abs(len(kept) - 3000) <= concurrency
     with serving(again := Behaviour()) as url:
         assert ask(url, log, questions(count), concurrency=concurrency) == expected(count)
     missing = questions(count).keys() - kept
