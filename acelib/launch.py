@@ -191,6 +191,8 @@ def main(order: Path) -> int:
     except CourseError as error:
         (scratch / f"error-{rank}.json").write_text(json.dumps({"message": str(error)}), encoding="utf-8")
         return 1
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # or its threads may outlive the interpreter, and abort the process
     return 0
 
 

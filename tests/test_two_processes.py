@@ -19,9 +19,11 @@ TRAIN_REWARD_MODEL = """
 import sys
 from pathlib import Path
 
+import torch
 from test_two_processes import train
 
 train(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+torch.distributed.destroy_process_group()
 """
 
 
@@ -54,9 +56,11 @@ TRAIN_POLICY = """
 import sys
 from pathlib import Path
 
+import torch
 from test_two_processes import train_policy
 
 train_policy(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+torch.distributed.destroy_process_group()
 """
 
 
