@@ -111,6 +111,12 @@ def test_what_cannot_be_sampled(tmp_path, monkeypatch):
         made(tmp_path, engine={"cluster": "auto"})
 
 
+def test_a_cluster_that_is_not_there(tmp_path):
+    pytest.importorskip("ray", reason="Ray is an optional extra")
+    with pytest.raises(JudgeError, match="no Ray cluster to join at '127.0.0.1:1'.*ray start --head"):
+        made(tmp_path, engine={"cluster": "127.0.0.1:1"})
+
+
 @pytest.fixture(scope="module")
 def cluster():
     ray = pytest.importorskip("ray", reason="Ray is an optional extra")

@@ -7,6 +7,7 @@ lost and nothing changes. Ray is an optional extra: `pip install ray`.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +28,11 @@ def connect(address: str | None = None):
         raise JudgeError("Judging or sampling on a cluster needs Ray, an optional extra: pip install ray.") from None
     if not ray.is_initialized():
         try:
+            host, _, port = (address or "").rpartition(":")
+            if host and "//" not in address:  # where nobody listens, Ray itself tries for minutes
+                socket.create_connection((host, int(port)), timeout=20).close()
             ray.init(address, runtime_env={"py_modules": [str(Path(__file__).parents[1])]}, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise JudgeError(
                 f"There is no Ray cluster to join at {address!r} ({error}); start one with `ray start --head`, and "
                 "`ray start --address=<head>` on each further machine."
