@@ -4,6 +4,7 @@ Facts are gathered in one place (`machine_facts`, `gpu_memory`); what they mean 
 """
 
 import ctypes
+import gc
 import os
 import re
 import subprocess
@@ -13,7 +14,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-import yaml
 
 from acelib.errors import CourseError
 
@@ -131,22 +131,6 @@ def _no_gpu(machine: Machine) -> str:
             f"`nvidia-smi` lists a GPU (after an update of the driver, restart the machine), {otherwise}")
 
 
-def processes_per_machine(launch: str) -> tuple[int, int]:
-    """Processes on one machine and on all, of `engine.launch`: "none" or the path of an accelerate configuration.
-
-    Raises DeviceError when there is no such file or it is none.
-    """
-    if launch == "none":
-        return 1, 1
-    try:
-        values = yaml.safe_load(Path(launch).read_text(encoding="utf-8"))
-        everywhere = int(values["num_processes"])
-        return max(1, everywhere // int(values.get("num_machines", 1))), everywhere
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise DeviceError(f"{launch} is no accelerate configuration ({error!r}); correct engine.launch, or set it to "
-                          "none.") from error
-
-
 def gpu_memory() -> list[tuple[float, float]]:
     """Free and total GiB of each visible GPU; empty without any.
 
@@ -156,6 +140,12 @@ def gpu_memory() -> list[tuple[float, float]]:
         return []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_memory).result()
+
+
+def free_gpu() -> None:
+    """Hand back what this process has cached of a GPU's memory: to other processes it looks taken."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _memory() -> list[tuple[float, float]]:

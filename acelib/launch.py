@@ -1,7 +1,6 @@
 """Start a training job in this process, or through `accelerate launch` on as many devices and machines as the profile's
 `engine.launch` names. Progress, what the job prints, and its errors come back into the calling cell either way."""
 
-import gc
 import importlib
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from acelib.artifacts import Run
+from acelib.devices import free_gpu
 from acelib.errors import CourseError
 from acelib.profiles import ROOT, load_profile
 from acelib.watch import end_tree
@@ -35,10 +35,11 @@ def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label:
     `scratch`, the job goes on from its last checkpoint. Raises what the job raises in this process, and LaunchError
     with the same sentence from elsewhere.
     """
+    free_gpu()  # of models that the notebook has dropped
     if run.profile.engine.launch == "none":
+        print(f"{label}: in this process")
         job(run, path, scratch, lambda done, total: run.progress(done, total, label), **arguments)
         return
-    _free_gpu()
     order = scratch / "job.json"
     values = scratch / "profile.yaml"
     values.write_text(yaml.safe_dump(run.profile.to_dict(), sort_keys=False), encoding="utf-8")
@@ -132,14 +133,6 @@ def _machine(command: list[str], environment: dict[str, str]) -> None:
         raise
     if process.returncode:
         raise LaunchError(f"status {process.returncode}: {said.strip().splitlines()[-1:]}")
-
-
-def _free_gpu() -> None:
-    """What this process has cached of a GPU's memory is lost to the processes of the job."""
-    import torch
-
-    gc.collect()
-    torch.cuda.empty_cache()
 
 
 def _follow(command: list[str], environment: dict[str, str], scratch: Path) -> None:

@@ -5,7 +5,10 @@ the assumptions stand in the profile's `plan` section and are printed with the r
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import urlsplit
+
+import yaml
 
 from acelib.profiles import Profile
 from acelib.remote import is_address
@@ -58,16 +61,17 @@ class _Reckoner:
         self.profile, self.assumed, self.engine = profile, profile.plan, profile.engine
         self.gpus = max(1, self.assumed.gpus)
         self.learners = self.gpus if self.engine.launch != "none" else 1
-        shared = self.engine.generation == "vllm" or self.engine.cluster != "none"
-        self.samplers = self.gpus if shared else 1
+        processes, everywhere = processes_per_machine(profile.resolve(self.engine.launch))
+        self.here = max(1, self.gpus * processes // everywhere) if self.engine.generation == "vllm" else 1
+        self.everywhere = self.gpus if self.engine.cluster != "none" else self.here
         self.size = HALF if profile.models.dtype == "bfloat16" else FULL
 
     def shape(self, name: str) -> Shape:
         return shape_of(self.profile.resolve(name))
 
     def decoding(self, shape: Shape, tokens: float, gpus: int | None = None) -> float:
-        """Hours to read and write `tokens`."""
-        speed = (gpus or self.samplers) * self.assumed.gpu_tflops * 1e12 * self.assumed.generation_utilisation
+        """Hours to read and write `tokens`, on the GPUs of one machine where nothing else is said."""
+        speed = (gpus or self.here) * self.assumed.gpu_tflops * 1e12 * self.assumed.generation_utilisation
         return 2 * shape.parameters * tokens / speed / 3600
 
     def passing(self, shape: Shape, tokens: float, passes: float) -> float:
@@ -82,6 +86,11 @@ class _Reckoner:
         if self.engine.generation == "vllm":
             return (shape.parameters * HALF * BUFFERS + shape.cache(tokens)) / self.engine.vllm_parallel / 2**30
         return (shape.parameters * self.size * BUFFERS + shape.cache(tokens * batch, self.size)) / 2**30
+
+    def scoring_gib(self, shape: Shape) -> float:
+        """Weights, and the logits of a batch of full replies (`acelib.selectors.policy_confidence`)."""
+        replies = self.profile.reward_model.score_batch * self.profile.sampling.max_new_tokens
+        return self.size * (shape.parameters * BUFFERS + replies * shape.vocabulary) / 2**30
 
     def imagined(self) -> Stage:
         """Notebook 01: reads a program, writes a question and tests."""
@@ -128,7 +137,7 @@ class _Reckoner:
         tokens = rl.steps * rollout * length
         looks = (rl.steps // rl.eval_every + 1) * rl.eval_questions * (rl.samples_per_question // 2 + 1)
         # Learning, and a forward pass each for the old policy's log-probs and for the reference's.
-        both = max(self.samplers, self.learners)
+        both = max(self.here, self.learners)
         hours = self.decoding(policy, tokens + looks * length, both)
         hours += self.passing(policy, tokens, self._learning() + 2)
         reference = rl.beta > 0 and not engine.lora_rank
@@ -155,6 +164,22 @@ class _Reckoner:
         return 3 if self.engine.lora_rank else 4
 
 
+def processes_per_machine(launch: str) -> tuple[int, int]:
+    """Processes on one machine and on all, of `engine.launch`: "none" or the path of an accelerate configuration.
+
+    Raises PlanError when there is no such file or it is none.
+    """
+    if launch == "none":
+        return 1, 1
+    try:
+        values = yaml.safe_load(Path(launch).read_text(encoding="utf-8"))
+        everywhere = int(values["num_processes"])
+        return max(1, everywhere // int(values.get("num_machines", 1))), everywhere
+    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
+        raise PlanError(f"{launch} is no accelerate configuration ({error!r}); correct engine.launch, or set it to "
+                          "none.") from error
+
+
 def _divisor(number: int, limit: int) -> int:
     """The largest divisor up to `limit`: how the trainers split a batch into passes."""
     return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
@@ -172,13 +197,14 @@ def stages(profile: Profile) -> list[Stage]:
         found = [reckon.imagined(), reckon.filtered()]
     tokens = kept_questions(profile) * (assumed.question_tokens + profile.sampling.n * assumed.program_tokens)
     found.append(Stage("03", f"policy writes {profile.sampling.n} programs each", tokens,
-                       reckon.decoding(policy, tokens), sampling))
+                       reckon.decoding(policy, tokens, reckon.everywhere), sampling))
     tokens, hours, gib = reckon.reward_model(scorer)
     found.append(Stage("04", "reward model, filtered tests", tokens, hours, gib, "24 h on 8 x A100"))
     found.append(Stage("04", "reward model, all tests", tokens, hours, gib))
     tokens = profile.best_of_n.questions * (max(profile.best_of_n.ns) + 1) * length
     hours = reckon.decoding(policy, tokens) + 2 * reckon.passing(scorer, tokens, 1) + reckon.passing(policy, tokens, 1)
-    found.append(Stage("05", f"best of {max(profile.best_of_n.ns)}, with scores", tokens, hours, sampling))
+    found.append(Stage("05", f"best of {max(profile.best_of_n.ns)}, with scores", tokens, hours,
+                       max(sampling, reckon.scoring_gib(policy))))
     for what, by in (("RL, rule", None), ("RL, reward model", scorer)):
         found.append(Stage("06", what, *reckon.reinforce(policy, by), "6 h on 8 x H100"))
     tokens = profile.evaluation.questions * (profile.evaluation.samples + 1) * length
@@ -252,7 +278,7 @@ def commands(profile: Profile) -> list[str]:
     adopted = f"nothing runs: the first run adopts {profile.data.adopt}"
     under = {"01": sampler, "02": sampler} if profile.data.adopt == "none" else {"01": adopted, "02": adopted}
     under |= {"03": on_ray if engine.cluster != "none" else sampler, "04": trainer, "05": sampler, "06": both,
-              "07": "transformers in its process"}  # fmt: skip
+              "07": sampler}  # fmt: skip
     for number, what in under.items():
         lines += _row(f"{course} ONLY={number}", what)
     return lines

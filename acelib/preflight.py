@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 from transformers import PreTrainedTokenizerBase
 
-from acelib.devices import GIB, Machine, gpu_memory, gpu_problem, machine_facts, processes_per_machine
+from acelib.devices import GIB, Machine, gpu_memory, gpu_problem, machine_facts
 from acelib.errors import CourseError
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import ModelError, load_tokenizer, render, solve_messages
-from acelib.plan import PlanError, stages
+from acelib.plan import PlanError, processes_per_machine, stages
 from acelib.profiles import ROOT, Profile
 
 REQUIREMENTS = ROOT / "requirements.txt"
@@ -128,11 +128,12 @@ def preflight_gpu(profile: Profile, *notebooks: str) -> list[Finding]:
         return []
     try:
         here, everywhere = processes_per_machine(profile.resolve(profile.engine.launch))
+    except PlanError as error:
+        return [finding_of_error("GPU", error, "a launch that fails")]
+    try:
         planned = stages(replace(profile, plan=replace(profile.plan, gpus=everywhere)))
     except PlanError:
         planned = []  # of models whose shape nobody knows, nothing can be computed
-    except CourseError as error:
-        return [finding_of_error("GPU", error, "a launch that fails")]
     findings = [check_gpu(machine_facts(), profile.models.dtype, here)]
     if not findings[0].ok:
         return findings

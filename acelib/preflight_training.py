@@ -198,7 +198,8 @@ def check_reward_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         noise = (other - scores).abs().max().item()
         if noise > SCORE_NOISE * apart:
             return failed(f"the score of one program changes by {noise:.2g} {how}, two programs differ by {apart:.2g}",
-                          "put the model in eval mode, and use one pad token in its config and tokenizer")  # fmt: skip
+                          "put the model in eval mode, and use one pad token in its config and tokenizer; where it "
+                          "computes in bfloat16, train it for longer or set models.dtype to float32")  # fmt: skip
     return finding(check, True, f"one output, scores of two programs typically {apart:.2g} apart, "
                    f"changes of at most {noise:.0e} with the batch", prevents, "")  # fmt: skip
 
@@ -284,8 +285,10 @@ def preflight_reinforce(
     if not all(one.ok for one in findings):
         return findings
     with TemporaryDirectory() as folder:
+        # Nothing learns here, so the policy may be as the reference is: equal weights then give equal log-probs, and
+        # with the reward model beside them the three fit where the training itself is spread over several GPUs.
         trainer = make_trainer(policy, problems, rewards[0], Path(folder), settings=settings, prompt=prompt, seed=seed,
-                               dtype=dtype, device=device)  # fmt: skip
+                               dtype=dtype, device=device, weights=dtype)  # fmt: skip
         tokenizer, stop = trainer.processing_class, trainer.stop
         run = rehearse(trainer, problems)
         firsts = slice(None, None, run.n)

@@ -253,7 +253,7 @@ def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torc
     at_once = next(size for size in range(min(per_update, settings.micro_batch), 0, -1) if per_update % size == 0)
     pieces, algorithm = per_update // at_once, ALGORITHMS[settings.algorithm]
     on_gpu = device.type != "cpu"
-    bf16 = on_gpu and dtype == "bfloat16"
+    bf16 = dtype == "bfloat16"
     return GRPOConfig(
         **generation, output_dir=str(folder), seed=seed, use_cpu=not on_gpu, report_to="none", disable_tqdm=True,
         bf16=bf16, model_init_kwargs={"dtype": "bfloat16"} if bf16 else None,  # of the reference alone
@@ -277,8 +277,12 @@ def make_trainer(
     policy: str | Path, problems: Sequence[Problem], reward: RewardFunction, scratch: Path, *, settings: Reinforce,
     prompt: str, seed: int, dtype: str = "float32", device: str = "auto", watch: Sequence[RewardFunction] = (),
     measure: Measure | None = None, progress: Callable[[int, int], None] | None = None, engine: Engine = LOCAL,
+    weights: str = "float32",
 ) -> ReinforceTrainer:
-    """The trainer behind `train`, ready to start. Raises as `train` does."""
+    """The trainer behind `train`, ready to start. Raises as `train` does.
+
+    `weights` is what the policy is held in: other than float32 only where it does not learn.
+    """
     if not problems:
         raise ReinforceError("There are no questions to train on; look at the hard questions that notebook 03 chose.")
     where, tokenizer = pick_device(device), load_tokenizer(policy)
@@ -291,7 +295,7 @@ def make_trainer(
     })
     generation = vllm_arguments(engine, max(map(len, tokens)) + settings.max_new_tokens)
     args = trainer_arguments(settings, scratch, seed, where, dtype, **generation)
-    model = load_policy(policy, "float32", "cpu")  # after the arguments: with ZeRO-3 they decide how it is loaded
+    model = load_policy(policy, weights, "cpu")  # after the arguments: with ZeRO-3 they decide how it is loaded
     check_room(tokens, settings.max_new_tokens, context_length(model))
     scratch.mkdir(parents=True, exist_ok=True)
     check_settings(scratch, {"policy": str(policy), "reward": reward.__name__, "seed": seed, "dtype": dtype,

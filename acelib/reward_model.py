@@ -332,8 +332,8 @@ def train_reward_model(
         num_train_epochs=settings.epochs, per_device_train_batch_size=micro, per_device_eval_batch_size=micro,
         gradient_accumulation_steps=per_device // micro, lr_scheduler_type="cosine",
         warmup_steps=settings.warmup_ratio, max_length=settings.max_length, center_rewards_coefficient=None,
-        # TRL turns bf16 and gradient checkpointing on by default; on a CPU the first gains nothing, the second costs.
-        bf16=gpu and dtype == "bfloat16", gradient_checkpointing=gpu, use_cpu=not gpu, report_to="none",
+        # TRL turns bf16 and gradient checkpointing on by default; on a CPU the second only costs time.
+        bf16=dtype == "bfloat16", gradient_checkpointing=gpu, use_cpu=not gpu, report_to="none",
         logging_steps=max(1, int(steps) // 40), logging_first_step=True, disable_tqdm=True,
         dataloader_pin_memory=gpu, remove_unused_columns=False,
         eval_strategy="steps" if held_out else "no", eval_steps=checks, eval_on_start=bool(held_out),

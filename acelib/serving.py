@@ -19,6 +19,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from acelib.devices import free_gpu
 from acelib.errors import CourseError
 from acelib.models import load_policy, load_tokenizer
 from acelib.profiles import Profile, Remote
@@ -32,7 +35,8 @@ PROGRAMS = {
     "vllm": (
         "vllm",
         "-m vllm.entrypoints.cli.main serve {model} --host 127.0.0.1 --port {port} --dtype {dtype} "
-        "--tensor-parallel-size {parallel} --generation-config vllm --disable-uvicorn-access-log",
+        "--tensor-parallel-size {parallel} --data-parallel-size {replicas} --generation-config vllm "
+        "--disable-uvicorn-access-log",
     ),
     "transformers": (
         "fastapi",
@@ -99,18 +103,21 @@ def serve(
     dtype: str = "bfloat16",
     device: str = "auto",
     parallel: int = 1,
+    replicas: int = 1,
     limits: Remote | None = None,
     start_seconds: float = START_SECONDS,
 ) -> LocalServer:
     """Start a server for a model folder or hub name and wait until it answers.
 
-    `parallel` GPUs share one copy of the model. `scratch` gets the server's log; replies go to the log of the stage
-    that asks. Time-outs and retries are those of `limits`. Raises ServingError, with the server's last words.
+    `parallel` GPUs share one copy of the model, of which there are `replicas` behind the one address. `scratch` gets
+    the server's log; replies go to the log of the stage that asks. Time-outs and retries are those of `limits`. Raises
+    ServingError, with the server's last words.
     """
     package, arguments = PROGRAMS[program]
     if importlib.util.find_spec(package) is None:
         raise ServingError(f"engine.generation: {program} needs the package {package}; {REMEDIES[package]}.")
-    values = dict(model=model, port=_free_port(), dtype=dtype, device=device, parallel=parallel)
+    values = dict(model=model, port=_free_port(), dtype=dtype, device=device, parallel=parallel, replicas=replicas)
+    free_gpu()  # or the server finds less of the card than it wants
     url = f"http://127.0.0.1:{values['port']}"
     words = [word.format(**values) for word in arguments.split()]
     process = Process([sys.executable, *words], scratch / f"{program}-{os.getpid()}-{values['port']}.log")
@@ -120,7 +127,7 @@ def serve(
         process.close()
         raise
     timeout, retries = (limits.timeout_seconds, limits.max_retries) if limits else (3600.0, 8)
-    free = Remote(IN_FLIGHT, timeout, retries, 0.0, 0.0, 0.0)
+    free = Remote(IN_FLIGHT * replicas, timeout, retries, 0.0, 0.0, 0.0)
     server = connect(f"{url}/v1#{model}", free, None)
     return LocalServer(**{field.name: getattr(server, field.name) for field in fields(Server)}, process=process)
 
@@ -131,15 +138,18 @@ def open_sampler(
     """(model, tokenizer) to give to `sample_replies` and all that build on it, as the profile's `engine` says.
 
     An address is a server (with `remote`, as in `load_policy`); otherwise `generation: transformers` loads the weights
-    into this process, and `vllm` starts a server that ends when the model is closed or no longer used. Give
-    `reply_settings(profile)` as `params` of the artefact. Raises ModelError, RemoteError or ServingError.
+    into this process, and `vllm` starts a server on all GPUs of this machine, which ends when the model is closed or no
+    longer used. Give `reply_settings(profile)` as `params` of the artefact. Raises ModelError, RemoteError or
+    ServingError.
     """
     name, models = profile.resolve(name), profile.models
     if is_address(name) or profile.engine.generation == "transformers":
         return load_policy(name, models.dtype, models.device, remote), load_tokenizer(name)
     load_tokenizer(name)  # a folder without a model or a chat template is told of before a server starts
     parallel = profile.engine.vllm_parallel
-    return serve(name, scratch, dtype=models.dtype, parallel=parallel, limits=profile.remote), None
+    replicas = max(1, torch.cuda.device_count() // parallel)
+    server = serve(name, scratch, dtype=models.dtype, parallel=parallel, replicas=replicas, limits=profile.remote)
+    return server, None
 
 
 def reply_settings(profile: Profile) -> dict[str, str]:

@@ -5,16 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from acelib.devices import (
-    DeviceError,
-    Gpu,
-    Machine,
-    gpu_memory,
-    gpu_problem,
-    machine_facts,
-    processes_per_machine,
-)
+from acelib.devices import DeviceError, Gpu, Machine, gpu_memory, gpu_problem, machine_facts
 from acelib.models import load_policy, pick_device
+from acelib.plan import PlanError, processes_per_machine
 from acelib.preflight import check_gpu, check_gpu_memory, preflight_gpu
 from acelib.profiles import ROOT, load_profile
 
@@ -87,7 +80,7 @@ def test_a_launch_says_how_many_gpus_it_wants(tmp_path):
     assert processes_per_machine(str(file)) == (8, 16) and processes_per_machine("none") == (1, 1)
     for text in ("num_machines: 2\n", "[]", "a: [", ""):
         file.write_text(text)
-        with pytest.raises(DeviceError, match="is no accelerate configuration .*; correct engine.launch"):
+        with pytest.raises(PlanError, match="is no accelerate configuration .*; correct engine.launch"):
             processes_per_machine(str(file))
     profile = load_profile("pocket", {"models.device": "cuda", "engine.launch": str(tmp_path / "none.yaml")})
     (found,) = preflight_gpu(profile)

@@ -139,6 +139,20 @@ def test_commands_name_the_launcher_the_cluster_and_the_server():
     assert "nothing runs: the first run adopts TIGER-Lab/AceCode-87K" in plan(load_profile("single-gpu"))
 
 
+def test_only_sampling_for_pairs_is_spread_over_machines():
+    hours = {name: {one.what: one.hours for one in stages(load_profile(name))} for name in ("paper", "paper-multinode")}
+    for what in ("teacher imagines tests", "proxy filters tests", "evaluation of four models"):
+        assert hours["paper-multinode"][what] == hours["paper"][what]
+    assert hours["paper-multinode"]["policy writes 16 programs each"] == pytest.approx(
+        hours["paper"]["policy writes 16 programs each"] / 2)  # fmt: skip
+
+
+def test_a_batch_of_logits_counts():
+    scoring = "best of 64, with scores"
+    one, two = (stage(scoring, "paper", {"reward_model.score_batch": n}) for n in (16, 32))
+    assert two.gib - one.gib == pytest.approx(16 * 2048 * SHAPES["7B"].vocabulary * 2 / 2**30)
+
+
 def test_other_numbers_of_questions(capsys):
     profile = load_profile("paper")
     assert kept_questions(profile) == pytest.approx(87_000, rel=0.01)

@@ -90,11 +90,13 @@ def test_the_rehearsal_is_what_the_trainer_samples(trainer, rehearsal, problems)
     assert trainer.state.global_step == 0
 
 
-def test_the_shipped_policy_passes_every_check(problems, pairs, tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_shipped_policy_passes_every_check(problems, pairs, tmp_path, dtype):
     scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
     with Judge(workers=1, limits=PROFILE.judge_limits()) as judge:
         rewards = [rule_reward(judge, problems), model_reward(*scorer, 64)]
-        findings = checks.preflight_reinforce(POLICY, problems, rewards, scorer, pairs, settings=SETTINGS, **OPTIONS)
+        findings = checks.preflight_reinforce(POLICY, problems, rewards, scorer, pairs, settings=SETTINGS, dtype=dtype,
+                                              **OPTIONS)  # fmt: skip
     require(findings)
     assert all(one.ok for one in findings) and len(findings) == 11, report(findings)
     require(checks.preflight_reward_model(POLICY, {"pairs": pairs}, prompt=OPTIONS["prompt"], max_length=256,

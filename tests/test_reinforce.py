@@ -301,14 +301,17 @@ def test_rows_of_the_log(policy, tmp_path):
     assert rows[1]["kl"] == pytest.approx(0, abs=1e-3) and rows[-1]["kl"] > 0.01
 
 
-def test_the_reward_rises(policy, tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_reward_rises(policy, tmp_path, dtype):
     def likes_a(completions, **_):
         return [min(5, completion[-1]["content"].count("a")) / 5 for completion in completions]
 
-    rows = train(policy, PROBLEMS, likes_a, tmp_path / "out", tmp_path / "s",
+    rows = train(policy, PROBLEMS, likes_a, tmp_path / "out", tmp_path / "s", dtype=dtype,
                  **options(steps=25, learning_rate=1e-2, beta=0.001, eval_every=100, samples_per_question=8))
     first, last = ([row["reward"] for row in part] for part in (rows[1:6], rows[-5:]))
     assert sum(last) / 5 > sum(first) / 5 + 0.2
+    stored = load_file(tmp_path / "out" / "model.safetensors")
+    assert {one.dtype for one in stored.values()} == {torch.float32}  # computing in bfloat16 changes no weight's type
 
 
 def test_held_out_pass_rate():

@@ -122,11 +122,12 @@ def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path,
             torch.testing.assert_close(parameter.grad, gradients[name] * factor, rtol=1e-3, atol=1e-8)
 
 
-def test_training_learns_saves_a_standard_folder_and_logs(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_learns_saves_a_standard_folder_and_logs(tmp_path, dtype):
     base = save_tiny_policy(tmp_path / "base")
     seen = []
     log = train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "scratch", settings=Settings(), n=4,
-                             seed=0, progress=lambda done, total: seen.append((done, total)))
+                             seed=0, dtype=dtype, progress=lambda done, total: seen.append((done, total)))
     losses = [entry["pair_loss"] for entry in log if "pair_loss" in entry]
     assert losses[-1] < 0.5 * losses[0]
     assert any("eval_accuracy" in entry for entry in log)
