@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     harness.add_argument("--dataset", required=True, help="humaneval, mbpp | complete[-hard], instruct[-hard] | "
                          "release_v4, release_v5, release_v6")  # fmt: skip
     harness.add_argument("--model", help="model folder or hub name (default: the profile's policy)")
-    harness.add_argument("--questions", type=Path, help="file with the benchmark's questions (default: data.benchmark)")
+    harness.add_argument("--questions", help="file or hub name of the benchmark's questions (default: data.benchmark)")
     harness.add_argument("--out", type=Path, required=True, help="folder for samples, results and the harness's log")
     harness.add_argument("--profile", default="pocket", help="device, prompt and lengths (default: pocket)")
     harness.add_argument("--samples", metavar="N", type=int, default=0, help="N sampled programs (default: one greedy)")
@@ -186,7 +186,7 @@ def _harness(asked: argparse.Namespace) -> int:
     if asked.dataset not in harness.datasets:
         raise HarnessError(f"{asked.name} has no dataset {asked.dataset!r}; it has {', '.join(harness.datasets)}.")
     model = asked.model or profile.models.policy
-    questions = asked.questions or Path(profile.resolve(profile.data.benchmark))
+    questions = asked.questions or profile.resolve(profile.data.benchmark)
     samples = collect(harness, asked.dataset, questions, asked.out, profile, model, n=asked.samples or 1,
                       temperature=profile.evaluation.temperature if asked.samples else 0.0,
                       extraction=asked.extraction, own=asked.prompt == "harness")  # fmt: skip
@@ -195,7 +195,9 @@ def _harness(asked: argparse.Namespace) -> int:
         print(f"Repeat with --execute, or run yourself: {shlex.join(command(harness, asked.dataset, samples))}")
         return 0
     rows = execute(harness, asked.dataset, samples, asked.release, asked.workers)
-    print(summary(harness, asked.dataset, rows, model, greedy=not asked.samples))
+    said = summary(harness, asked.dataset, rows, model, not asked.samples and asked.prompt == "harness")
+    (asked.out / "summary.txt").write_text(said + "\n", encoding="utf-8")  # notebook 07 shows those of its run
+    print(said)
     return 0
 
 

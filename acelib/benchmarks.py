@@ -40,7 +40,8 @@ def reference_programs(path: str | Path) -> list[str | None]:
     return [program for _, program in _read(path)]
 
 
-def _read(path: str | Path) -> list[tuple[Problem, str | None]]:
+def benchmark_rows(path: str | Path) -> list[Row]:
+    """The rows of a benchmark, whatever their layout, from where `read_benchmark` finds it. Raises EvaluationError."""
     try:
         if Path(path).is_file():
             rows = read_rows(path)
@@ -53,6 +54,11 @@ def _read(path: str | Path) -> list[tuple[Problem, str | None]]:
         raise EvaluationError(str(error)) from error
     if not rows:
         raise EvaluationError(f"{path} holds no problems; correct data.benchmark in the profile.")
+    return rows
+
+
+def _read(path: str | Path) -> list[tuple[Problem, str | None]]:
+    rows = benchmark_rows(path)
     found = [_problem(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
     if len({problem.id for problem, _ in found}) < len(found):
         raise EvaluationError(f"{path} holds two problems with the same task_id; give every problem its own.")

@@ -137,11 +137,13 @@ def paired_bootstrap(
 
 @dataclass(frozen=True)
 class Baseline:
-    """A published pass@1 of an untrained model; `rival`: what another set-up gives, which need not be reproduced."""
+    """A published pass@1 of an untrained model. `prompt`: in whose words it was asked, profile or harness; `rival`:
+    what another set-up gives, which need not be reproduced."""
 
     published: float
     tolerance: float
     decoding: str
+    prompt: str
     source: str
     rival: bool = False
 
@@ -151,15 +153,18 @@ def published_baselines(
 ) -> list[Baseline]:
     """What data/baselines.yaml has for a model on one of `benchmarks` (name: number of questions); often nothing.
 
-    Sampled figures count at their own temperature only.
+    Sampled figures count at their own temperature only. Raises EvaluationError on one in a harness's words.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     found = []
     for entry in content["published"]:
+        if (entry["decoding"], entry["prompt"]) == ("sampled", "harness"):
+            raise EvaluationError(f"{path.name} has a sampled figure in a harness's words ({entry['source']}), which "
+                                  "nothing here measures; give the greedy one.")
         for name, value in entry["figures"].get(model, {}).items():
             whole = name in benchmarks and benchmarks[name] == content["questions"].get(name, benchmarks[name])
             if whole and (entry["decoding"] == "greedy" or entry["temperature"] == temperature):
-                found.append(Baseline(value, entry["tolerance"], entry["decoding"], entry["source"],
+                found.append(Baseline(value, entry["tolerance"], entry["decoding"], entry["prompt"], entry["source"],
                                       entry.get("rival", False)))
     return found
 
@@ -204,7 +209,7 @@ CLAIMS = (
           "correct, RM best-of-N - average", "+6.6 points (57.6 vs 51.0, N = 16)", must_hold=True, gain=True),
     Claim("rm_greedy", "The reward model's pick beats greedy decoding",
           "correct, RM best-of-N - greedy", "+2.4 points (57.6 vs 55.2, N = 16)", gain=True),
-    Claim("oracle", "The oracle stays above every selector",
+    Claim("oracle", "The oracle stays above the reward model, greedy and the average",
           "correct, oracle - best of the others", "+21.1 points (78.9 vs 57.8, N = 64)", must_hold=True),
     Claim("filtered_rm", "A reward model from filtered tests beats one from unfiltered tests",
           "correct, best-of-N, filtered - unfiltered", "+1.0 points (57.6 vs 56.6, N = 16)"),

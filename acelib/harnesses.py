@@ -19,14 +19,14 @@ from statistics import fmean
 from typing import Any
 
 from acelib.artifacts import write_json
-from acelib.benchmarks import read_benchmark
+from acelib.benchmarks import benchmark_rows, read_benchmark
 from acelib.errors import CourseError
 from acelib.evaluation import EVALPLUS, Interval, Prompt, ask, published_baselines, reproduces
 from acelib.extraction import EXTRACTIONS
 from acelib.models import load_policy, load_tokenizer
 from acelib.pairs import bootstrap_mean
 from acelib.profiles import ROOT, Profile
-from acelib.schema import Problem, Row, read_rows, write_rows
+from acelib.schema import Problem, Row, write_rows
 
 WARNING = "This executes model-written code outside the judge, with your rights: use a container or a spare machine."
 
@@ -105,12 +105,13 @@ def installed(harness: Harness) -> Path | None:
     return None
 
 
-def questions(harness: Harness, dataset: str, path: Path) -> list[Problem]:
-    """The harness's questions from a file in its own layout or the hub's, with its ids and without tests.
+def questions(harness: Harness, dataset: str, path: str | Path) -> list[Problem]:
+    """The harness's questions in its own layout or the hub's, with its ids and without tests; `path` is a file, or a
+    hub name.
 
-    EvalPlus also takes the layouts of `read_benchmark`. Raises HarnessError for a file of another layout.
+    EvalPlus also takes the layouts of `read_benchmark`. Raises HarnessError for rows of another layout.
     """
-    rows = read_rows(path)
+    rows = benchmark_rows(path)
     try:
         if harness.name == "bigcodebench":
             split = dataset.removesuffix("-hard")
@@ -223,7 +224,7 @@ def pass_at_1(rows: Sequence[Row], kind: str = "base") -> list[float]:
 
 
 def collect(
-    harness: Harness, dataset: str, path: Path, folder: Path, profile: Profile, model: str, *, n: int = 1,
+    harness: Harness, dataset: str, path: str | Path, folder: Path, profile: Profile, model: str, *, n: int = 1,
     temperature: float = 0.0, extraction: str = "extract_program", own: bool = True,
 ) -> Path:
     """Samples of `model` for the questions in `path`, as a file in `folder` for the harness; kept when it is there.
@@ -251,14 +252,16 @@ def collect(
                                            for one, mine in zip(problems, replies, strict=True)})
 
 
-def summary(harness: Harness, dataset: str, rows: Sequence[Row], model: str, greedy: bool) -> str:
-    """pass@1 with its 95% interval over questions and, for greedy decoding, whether it is what was published."""
-    lines = []
+def summary(harness: Harness, dataset: str, rows: Sequence[Row], model: str, as_published: bool) -> str:
+    """pass@1 with its 95% interval over questions and, when the model was asked `as_published` (greedily, in the
+    harness's words), whether it is what was published."""
+    lines = [f"{model}, judged by {harness.name}"]
     for kind in ("base", "plus") if rows[0]["plus"] else ("base",):
         name = benchmark_name(harness, dataset, kind == "plus")
         here = Interval(*bootstrap_mean(pass_at_1(rows, kind)))
-        lines.append(f"{name}: pass@1 {here.value:.3f} [{here.low:.3f}, {here.high:.3f}] on {len(rows)} questions")
-        for one in published_baselines(model, {name: len(rows)}) if greedy else ():
+        lines.append(f"  {name}: pass@1 {here.value:.3f} [{here.low:.3f}, {here.high:.3f}] on {len(rows)} questions")
+        for one in published_baselines(model, {name: len(rows)}) if as_published else ():
             same = "reproduced" if reproduces(here, one.published, one.tolerance) else "not reproduced"
-            lines.append(f"  published {one.published:.3f} ({one.source}), tolerance {one.tolerance}: {same}")
+            same += " (shown, not required)" if one.rival else ""
+            lines.append(f"    published {one.published:.3f} ({one.source}), tolerance {one.tolerance}: {same}")
     return "\n".join(lines)

@@ -65,6 +65,8 @@ def predict(profile: Profile, questions: int, units: dict[str, Any]) -> dict[str
         "days": gpu / assumed.gpus / 24,
         "GPUs for a month": gpu / MONTH,
         "GPU dollars": gpu * assumed.dollars_per_gpu_hour,
+        "dollars": gpu * assumed.dollars_per_gpu_hour + core_hours * DOLLARS_PER_CORE_HOUR
+        + (sum(gb.values()) + models) * DOLLARS_PER_GB_MONTH,
         "teacher bought": at.synthesis.questions * PAPER_TEACHER,
         "teacher own": _stage(found, "01").hours * assumed.gpus * assumed.dollars_per_gpu_hour,
         "million programs": programs / 1e6,
@@ -115,6 +117,7 @@ ROWS = (  # heading of the row, key of `predict`, format
     ("**Dollars**: GPUs", "GPU dollars", "{:,.0f}"),
     ("cores", "core dollars", "{:,.0f}"),
     ("storage, a month", "storage dollars", "{:,.0f}"),
+    ("all of these", "dollars", "{:,.0f}"),
     ("the teacher bought instead of run", "teacher bought", "{:,.0f}"),
 )
 
@@ -150,7 +153,7 @@ def _head(units: dict[str, Any], profile: Profile) -> list[str]:
                  (f"judge, verdicts per core-second, {kind}",
                   f"{judge[f'verdicts per core-second, {kind}']:,.0f}", "measured")]
     rows += [("a worker's time per program, 5% bad, ms", f"{2000 / judge['programs/s with 2 workers, 5% bad']:.0f}",
-              "measured; bad programs that sleep hold a worker without using its core")]
+              "measured by the wall clock, on the shared machine")]
     rows += [(what, f"{value:,.1f}" if value < 1000 else f"{value:,.0f}", "measured") for what, value in tables.items()]
     rows += [(what, f"{value:.2f}", "measured") for what, value in units["reports"].items()]
     rows += [("RL log, bytes per rollout", f"{units['pocket']['RL log, bytes per rollout']:.0f}", "measured, pocket")]
@@ -162,7 +165,7 @@ def _head(units: dict[str, Any], profile: Profile) -> list[str]:
         f"Everything else was measured with `python bench/units.py` on {units['measured']} ({units['machine']}; "
         f"programs: {units['programs']}, {judge['tests per program']:.0f} tests each; the machine was shared, which "
         "wall-clock figures show and CPU figures do not) and is multiplied out. *5% bad*: every twentieth program "
-        "loops, sleeps, exits, recurses or fills memory, a pessimistic assumption.", "",
+        "loops, calls `sleep`, exits, recurses or fills memory, a pessimistic assumption.", "",
         "## Unit costs", "", "| | | |", "|---|---:|---|", *(f"| {' | '.join(row)} |" for row in rows), "",
         f"Prices: ${assumed.dollars_per_gpu_hour:g} per GPU-hour, ${DOLLARS_PER_CORE_HOUR:g} per core-hour, "
         f"${DOLLARS_PER_GB_MONTH:g} per GB and month, all assumed; a bought teacher at the paper's $300 for 124,006 "

@@ -159,14 +159,16 @@ def test_published_baselines_of_the_shipped_policy_and_of_the_paper():
     assert [(one.decoding, one.published, one.rival) for one in pocket] == [
         ("greedy", 0.49, False), ("sampled", 0.35, False),
     ]  # fmt: skip
-    assert [(one.published, one.rival) for one in published_baselines(QWEN, {"HumanEval+": 164})] == [
-        (0.86, False), (0.823, True),
+    assert [(one.published, one.prompt, one.rival) for one in published_baselines(QWEN, {"HumanEval+": 164})] == [
+        (0.86, "harness", False), (0.841, "harness", True), (0.823, "harness", True),
     ]  # fmt: skip
+    (small,) = published_baselines(load_profile("single-gpu").models.policy, {"HumanEval+": 164})
+    assert small.published == 0.573 and not small.rival
 
 
 def test_a_part_of_a_benchmark_another_model_or_temperature_has_no_baseline():
     assert published_baselines(QWEN, {"HumanEval+": 163}) == []
-    assert published_baselines("Qwen/Qwen2.5-Coder-0.5B-Instruct", {"HumanEval+": 164}) == []
+    assert published_baselines("Qwen/Qwen2.5-Coder-3B-Instruct", {"HumanEval+": 164}) == []
     cooler = load_profile("pocket", {"evaluation.temperature": 0.5})
     assert [one.decoding for one in profile_baselines(cooler)] == ["greedy"]
 

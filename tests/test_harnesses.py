@@ -221,11 +221,11 @@ def test_several_samples_and_another_extraction(tmp_path):
 
 def test_the_summary_holds_a_greedy_figure_against_what_is_published():
     rows = [{"id": str(i), "base": [i < 150], "plus": [i < 141]} for i in range(164)]
-    told = summary(HARNESSES["evalplus"], "humaneval", rows, "Qwen/Qwen2.5-Coder-7B-Instruct", greedy=True)
+    told = summary(HARNESSES["evalplus"], "humaneval", rows, "Qwen/Qwen2.5-Coder-7B-Instruct", as_published=True)
     assert "HumanEval+: pass@1 0.860" in told
     assert "published 0.860 (AceCoder, arXiv 2502.01718v4, table of RL results), tolerance 0.0125: reproduced" in told
-    assert "published 0.823 (another harness), tolerance 0.0125: not reproduced" in told
-    few = summary(HARNESSES["evalplus"], "humaneval", rows[:9], "Qwen/Qwen2.5-Coder-7B", greedy=True)
+    assert "published 0.823 (d3LLM's leaderboard (another harness)), tolerance 0.0125: not reproduced (shown" in told
+    few = summary(HARNESSES["evalplus"], "humaneval", rows[:9], "Qwen/Qwen2.5-Coder-7B", as_published=True)
     assert "published" not in few
     assert benchmark_name(HARNESSES["bigcodebench"], "complete-hard") == "BigCodeBench-Complete-Hard"
     assert benchmark_name(HARNESSES["livecodebench"], "release_v4") == "LiveCodeBench-v4"
