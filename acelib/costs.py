@@ -18,6 +18,7 @@ import psutil
 from acelib.errors import CourseError
 from acelib.plan import stages
 from acelib.profiles import ROOT, Profile, load_profile, profile_names
+from acelib.watch import GpuMemory
 
 COSTS = ROOT / "profiles" / "costs.json"
 
@@ -111,6 +112,7 @@ class Meter:
         # In a session that a reader keeps open, only the work on this notebook counts.
         self.start = psutil.Process().create_time() if os.environ.get("ACELIB_PROGRESS") else time.time()
         self.estimate = estimate(profile, notebook)
+        self.gpu_memory = GpuMemory()
         self.bought = paid.stat().st_size if paid.exists() else 0
 
     def card(self) -> str:
@@ -125,15 +127,14 @@ class Meter:
         return f"{name}, estimated: {', '.join(parts)}.\n{one.how}"
 
     def actual(self) -> dict[str, float]:
-        """Minutes; GiB of the largest process; and what GPUs and servers took, where there were any. Memory of GPUs is
-        what this process reserved."""
+        """Minutes; GiB of the largest process; and what GPUs and servers took, where there were any."""
         found = {"minutes": (time.time() - self.start) / 60,
                  "GiB, largest process": max(peak_memory_mb(), peak_memory_mb(resource.RUSAGE_CHILDREN)) / 1024}
         torch = sys.modules.get("torch")
         used = torch.cuda.device_count() if torch and torch.cuda.is_available() else 0
         gpus = self.profile.plan.gpus or used
-        if used:
-            found["GiB, GPU"] = max(torch.cuda.max_memory_reserved(one) for one in range(used)) / 2**30
+        if self.gpu_memory.gib is not None:
+            found["GiB, GPU"] = self.gpu_memory.gib
         if gpus:
             found["GPU-hours"] = found["minutes"] / 60 * gpus
         dollars = found.get("GPU-hours", 0.0) * self.profile.plan.dollars_per_gpu_hour + self._paid()
@@ -144,8 +145,9 @@ class Meter:
         one, found = self.estimate, self.actual()
         estimated = {"minutes": one.minutes, "GiB, GPU": one.gpu_gib, "GPU-hours": one.gpu_hours,
                      "dollars": one.dollars or None}
-        words = {"minutes": "{:.1f} minutes", "GiB, GPU": "{:.1f} GiB of GPU memory", "GPU-hours": "{:.2f} GPU-hours",
-                 "dollars": "${:.2f}", "GiB, largest process": "{:.1f} GiB in its largest process"}
+        words = {"minutes": "{:.1f} minutes", "GiB, GPU": "{:.1f} GiB on the fullest GPU",
+                 "GPU-hours": "{:.2f} GPU-hours", "dollars": "${:.2f}",
+                 "GiB, largest process": "{:.1f} GiB in its largest process"}
         parts = []
         for key in (key for key in words if key in found):
             figure = words[key].split()[0]

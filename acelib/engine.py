@@ -20,7 +20,7 @@ from acelib.profiles import Engine
 
 LOCAL = Engine(
     launch="none", lora_rank=0, generation="transformers", vllm_mode="colocate", vllm_server="", vllm_memory=0.3,
-    vllm_parallel=1, cluster="none", shard_questions=1000,
+    vllm_parallel=1, checkpoints=6, cluster="none", shard_questions=1000,
 )  # fmt: skip
 
 

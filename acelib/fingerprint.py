@@ -25,7 +25,8 @@ TOOLS = {
 }  # fmt: skip
 # Changing these changes how fast a result comes, not what it is.
 SPEED_ONLY = {("name",), ("threads",), ("judge", "workers"), ("remote",), ("plan",)} | {
-    ("engine", key) for key in ("launch", "vllm_mode", "vllm_server", "vllm_memory", "vllm_parallel", "cluster")
+    ("engine", key)
+    for key in ("launch", "vllm_mode", "vllm_server", "vllm_memory", "vllm_parallel", "checkpoints", "cluster")
 }
 # Of these a builder depends only on the entries it names: another policy does not change what the teacher says.
 BY_ENTRY = {"data", "models", "prompts"}

@@ -69,6 +69,7 @@ class Engine:  # what trains and what samples, and on how many machines
     vllm_server: str
     vllm_memory: float = within(0, 0.95, above=True)
     vllm_parallel: int = within(1, 64)
+    checkpoints: int = within(1, 10_000)
     cluster: str  # "none", or the address of a Ray cluster ("auto": the one this machine belongs to)
     shard_questions: int = within(1, 100_000)
 

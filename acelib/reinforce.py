@@ -240,7 +240,7 @@ class ReinforceTrainer(GRPOTrainer):
 
 
 def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torch.device, dtype: str,
-                      **generation: Any) -> GRPOConfig:
+                      checkpoints: int = LOCAL.checkpoints, **generation: Any) -> GRPOConfig:
     """AceCoder's settings in TRL's words. TRL's own defaults fit another algorithm and a GPU."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     per_update, rest = divmod(settings.rollout_questions * settings.samples_per_question,
@@ -269,7 +269,8 @@ def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torc
         epsilon=settings.epsilon, epsilon_high=algorithm.clip_higher or settings.epsilon, loss_type=algorithm.loss,
         mask_truncated_completions=algorithm.drop_truncated, scale_rewards="none",
         logging_steps=settings.updates_per_rollout, save_total_limit=2, save_strategy="steps",
-        save_steps=settings.updates_per_rollout * settings.eval_every,  # a resumed run must start with a rollout
+        # whole rollouts: a resumed run must start with one
+        save_steps=settings.updates_per_rollout * max(1, settings.steps // checkpoints),
     )
 
 
@@ -294,7 +295,7 @@ def make_trainer(
         "problem_id": [problems[i].id for i in order],
     })
     generation = vllm_arguments(engine, max(map(len, tokens)) + settings.max_new_tokens)
-    args = trainer_arguments(settings, scratch, seed, where, dtype, **generation)
+    args = trainer_arguments(settings, scratch, seed, where, dtype, engine.checkpoints, **generation)
     model = load_policy(policy, weights, "cpu")  # after the arguments: with ZeRO-3 they decide how it is loaded
     check_room(tokens, settings.max_new_tokens, context_length(model))
     scratch.mkdir(parents=True, exist_ok=True)

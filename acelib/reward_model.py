@@ -337,7 +337,7 @@ def train_reward_model(
         logging_steps=max(1, int(steps) // 40), logging_first_step=True, disable_tqdm=True,
         dataloader_pin_memory=gpu, remove_unused_columns=False,
         eval_strategy="steps" if held_out else "no", eval_steps=checks, eval_on_start=bool(held_out),
-        save_strategy="steps", save_steps=checks, save_total_limit=1,
+        save_strategy="steps", save_steps=max(1, int(steps) // engine.checkpoints), save_total_limit=1,
         model_init_kwargs={"dtype": "float32"},
     )
     trainer = QuestionRewardTrainer(

@@ -115,3 +115,25 @@ def end_tree(process: subprocess.Popen) -> None:
         except psutil.Error:
             pass
     process.wait()
+
+
+class GpuMemory:
+    """Highest memory in use on any GPU of this machine, by whatever process, as nvidia-smi tells every two seconds.
+
+    A job on several devices or a server holds memory that the caller's torch does not know of.
+    """
+
+    def __init__(self) -> None:
+        self.gib: float | None = None  # None until a GPU has been seen
+        if smi := shutil.which("nvidia-smi"):
+            threading.Thread(target=self._look, args=(smi,), daemon=True).start()
+
+    def _look(self, smi: str) -> None:
+        ask = [smi, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        while True:
+            done = subprocess.run(ask, capture_output=True, text=True)
+            used = [int(line) for line in done.stdout.split() if line.isdigit()]
+            if done.returncode or not used:
+                return
+            self.gib = max(self.gib or 0.0, max(used) / 1024)
+            time.sleep(2)

@@ -1,6 +1,8 @@
 """Cost cards: what a notebook will take and how one knows, and afterwards what it took."""
 
 import json
+import os
+import time
 
 import pytest
 
@@ -94,3 +96,17 @@ def test_gpus_are_paid_while_they_are_held_and_servers_by_the_reply(tmp_path):
     text, values = one.compare([])
     assert f"4.00 GPU-hours ({one.estimate.gpu_hours:.2f} estimated)" in text
     assert values["cost: dollars, estimated"] == one.estimate.dollars
+
+
+def test_memory_of_gpus_is_what_the_driver_says_of_all_processes(tmp_path, monkeypatch):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text('#!/bin/sh\n[ "$1" = --query-gpu=memory.used ] && echo 1024 && echo 20480\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    one = meter(tmp_path, "paper")
+    deadline = time.monotonic() + 30
+    while one.gpu_memory.gib is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert f"20.0 GiB on the fullest GPU ({one.estimate.gpu_gib:.1f} estimated)" in one.compare([])[0]
+    smi.write_text("#!/bin/sh\necho no devices were found\nexit 6\n")
+    assert "GiB, GPU" not in meter(tmp_path, "paper").actual()

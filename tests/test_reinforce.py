@@ -270,13 +270,14 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in
     killer.__name__ = wordy.__name__
     whole = train(policy, PROBLEMS, wordy, tmp_path / "whole", tmp_path / "a", measure=measure, **options())
     seen = []
-    arguments = dict(measure=measure, progress=lambda done, total: seen.append((done, total)), **options())
+    arguments = dict(measure=measure, progress=lambda done, total: seen.append((done, total)), **options(),
+                     engine=dataclasses.replace(LOCAL, checkpoints=2))  # fmt: skip
     with pytest.raises(Killed):
         train(policy, PROBLEMS, killer, tmp_path / "cut", tmp_path / "b", **arguments)
     assert seen == [(done, 4) for done in range(1, killed_in)]
     (tmp_path / "b" / "checkpoint-99").mkdir()  # what a kill in the middle of saving leaves behind
     again = train(policy, PROBLEMS, wordy, tmp_path / "cut", tmp_path / "b", **arguments)
-    kept = (killed_in - 1) // 2 * 2  # a checkpoint is saved every second rollout
+    kept = (killed_in - 1) // 2 * 2  # two checkpoints of four rollouts
     assert seen[killed_in - 1 :] == [(done, 4) for done in range(kept + 1, 5)]
     assert without_seconds(again) == without_seconds(whole)
     a, b = (load_policy(tmp_path / name, device="cpu").state_dict() for name in ("whole", "cut"))
