@@ -112,13 +112,13 @@ def test_the_course_ends_with_a_report(finished):
 
 
 @needs("vllm")
-def test_vllm_samples_in_rl(finished):
+def test_the_course_with_vllm(finished):
     course(finished, "--only", "06", **{"engine.generation": "vllm"})
 
 
 @needs("vllm")
 @needs("deepspeed")
-def test_vllm_samples_for_a_launched_training(finished, tmp_path):
+def test_the_course_with_vllm_and_zero3(finished, tmp_path):
     course(finished, "--only", "06", **{"engine.generation": "vllm", "engine.launch": for_one_gpu("zero3-8", tmp_path)})
 
 
@@ -126,5 +126,5 @@ def test_vllm_samples_for_a_launched_training(finished, tmp_path):
     "fsdp2-1", "fsdp2-8", pytest.param("zero3-1", marks=needs("deepspeed")),
     pytest.param("zero3-8", marks=needs("deepspeed")),
 ])  # fmt: skip
-def test_a_reward_model_is_launched(finished, tmp_path, name):
+def test_a_launched_reward_model(finished, tmp_path, name):
     course(finished, "--only", "04", **{"engine.launch": for_one_gpu(name, tmp_path)})
