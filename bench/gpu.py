@@ -131,6 +131,8 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=ROOT / "runs" / "gpu" / "models", help="kept for the next time")
     parser.add_argument("--out", type=Path, help="Markdown file to append to (default: runs/gpu/results.md)")
     asked = parser.parse_args(words)
+    if asked.generation == "vllm" and len(asked.sizes) > 1:
+        parser.error("one process can hold one engine of vLLM; give one of --sizes per command with --generation vllm.")
     asked.words, asked.world = words, int(os.environ.get("WORLD_SIZE", 1))
     asked.device = torch.device("cpu" if asked.tiny else "cuda")
     asked.dtype = "float32" if asked.tiny else "bfloat16"

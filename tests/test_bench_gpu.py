@@ -82,6 +82,12 @@ def test_vllm_takes_no_more_cards_than_there_are(monkeypatch, world, parallel):
     assert (engine.generation, engine.lora_rank, engine.vllm_parallel) == ("vllm", 8, parallel)
 
 
+def test_vllm_takes_one_size_per_process(capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(["--sizes", "0.5B", "1.5B", "--generation", "vllm"])
+    assert "one of --sizes per command" in capsys.readouterr().err
+
+
 def test_operations_by_hand():
     # One layer, width 2, inner width 3, one head: attention 2*2*2 + 2*2*2 + 2 + 2*2 = 22 weights, gate, up and down
     # 3*2*3 = 18, three norms 6: 46 without the table of 5 words, which is 10 more where logits are wanted.
