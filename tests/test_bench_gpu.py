@@ -18,7 +18,9 @@ from acelib.models import load_tokenizer
 from acelib.pocket import corpus
 from acelib.pocket.train import new_model
 from acelib.profiles import ROOT, load_profile
-from bench import gpu, rounding, scale_up
+from acelib.shapes import SHAPES, Shape
+from bench import architecture, gpu, phases, rounding, scale_up
+from bench.architecture import forward_flop, update_flop
 
 PROMPT, REPLY, QUESTIONS, REPLIES = 24, 16, 2, 4
 COLUMNS = ["phase", "seconds", "share of time", "tokens", "tokens/s", "TFLOP", "share of matrix rate"]
@@ -37,15 +39,15 @@ def measured(tmp_path_factory):
 
 def test_the_record_adds_up(measured):
     records = measured[0]
-    assert list(records) == list(gpu.STAGES)
+    assert list(records) == list(phases.STAGES)
     for record in records.values():
-        phases = dict(record["phases"])
-        whole = phases.pop("all")
-        assert all(math.isfinite(value) and value >= 0 for one in phases.values() for value in one.values())
-        assert whole["seconds"] == pytest.approx(sum(one["seconds"] for one in phases.values()))
-        assert whole["flop"] == sum(one["flop"] for one in phases.values())
+        parts = dict(record["phases"])
+        whole = parts.pop("all")
+        assert all(math.isfinite(value) and value >= 0 for one in parts.values() for value in one.values())
+        assert whole["seconds"] == pytest.approx(sum(one["seconds"] for one in parts.values()))
+        assert whole["flop"] == sum(one["flop"] for one in parts.values())
         assert record["matrix_tflops"] > 0 and record["trained_weights"] == ["float32"]
-    assert set(records["RL"]["phases"]) == {*gpu.PHASES, "all"}
+    assert set(records["RL"]["phases"]) == {*phases.PHASES, "all"}
     tokens = {name: one["tokens"] for name, one in records["RL"]["phases"].items()}
     replies = QUESTIONS * REPLIES
     assert tokens["generate"] == replies * REPLY
@@ -58,28 +60,52 @@ def test_the_table_has_every_phase_and_column(measured):
             for line in measured[1].splitlines() if line.startswith("|")]
     assert rows.count(COLUMNS) == 2 and all(len(row) == len(COLUMNS) for row in rows)
     rl = rows[len(rows) - 1 - rows[::-1].index(COLUMNS) + 2 :]
-    assert [row[0] for row in rl] == [*gpu.PHASES, "all"]
+    assert [row[0] for row in rl] == [*phases.PHASES, "all"]
     assert sum(float(row[2].rstrip("%")) for row in rl[:-1]) == pytest.approx(100, abs=0.5)
+
+
+@pytest.mark.parametrize("variant, optimiser, frozen", [("lora", "AdamW", ["float32"]), ("no-moments", "SGD", [])])
+def test_a_variant_trains_what_its_name_says(measured, tmp_path, variant, optimiser, frozen):
+    assert gpu.main(["--tiny", "--variant", variant, "--prompt", "24", "--reply", "16", "--questions", "1", "--replies",
+                     "2", "--steps", "1", "--models", str(measured[2]), "--out", str(tmp_path / "out.md")]) == 0
+    for line in (tmp_path / "out.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        assert (record["optimiser"], record["frozen_weights"]) == (optimiser, frozen)
+        assert record["trained_weights"] == ["float32"]
+
+
+@pytest.mark.parametrize("world, parallel", [(1, 1), (8, phases.PAPER.engine.vllm_parallel)])
+def test_vllm_takes_no_more_cards_than_there_are(monkeypatch, world, parallel):
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    asked = gpu.arguments(["--generation", "vllm", "--variant", "lora", "--rank", "8"])
+    engine = phases.engine(asked)
+    assert (engine.generation, engine.lora_rank, engine.vllm_parallel) == ("vllm", 8, parallel)
+
+
+def test_vllm_takes_one_size_per_process(capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(["--sizes", "0.5B", "1.5B", "--generation", "vllm"])
+    assert "one of --sizes per command" in capsys.readouterr().err
 
 
 def test_operations_by_hand():
     # One layer, width 2, inner width 3, one head: attention 2*2*2 + 2*2*2 + 2 + 2*2 = 22 weights, gate, up and down
     # 3*2*3 = 18, three norms 6: 46 without the table of 5 words, which is 10 more where logits are wanted.
-    shape = gpu.Shape(layers=1, hidden=2, intermediate=3, key_values=2, vocabulary=5, tied=True)
+    shape = Shape(layers=1, hidden=2, intermediate=3, key_values=2, vocabulary=5, tied=True)
     assert shape.parameters == 46 + 10
-    assert gpu.forward_flop(shape, 0, 4, 0) == 2 * 46 * 4 + 2 * 2 * 16
-    assert gpu.forward_flop(shape, 4, 6, 1) == 2 * 46 * 2 + 2 * 10 + 2 * 2 * (36 - 16)
-    assert gpu.forward_flop(shape, 0, 4, 0) + gpu.forward_flop(shape, 4, 6, 0) == gpu.forward_flop(shape, 0, 6, 0)
-    assert gpu.update_flop(shape, 4, 0, lora=False) == 6 * 46 * 4 + 6 * 2 * 16
-    assert gpu.update_flop(shape, 4, 0, lora=True) == 4 * 46 * 4 + 6 * 2 * 16
+    assert forward_flop(shape, 0, 4, 0) == 2 * 46 * 4 + 2 * 2 * 16
+    assert forward_flop(shape, 4, 6, 1) == 2 * 46 * 2 + 2 * 10 + 2 * 2 * (36 - 16)
+    assert forward_flop(shape, 0, 4, 0) + forward_flop(shape, 4, 6, 0) == forward_flop(shape, 0, 6, 0)
+    assert update_flop(shape, 4, 0, lora=False) == 6 * 46 * 4 + 6 * 2 * 16
+    assert update_flop(shape, 4, 0, lora=True) == 4 * 46 * 4 + 6 * 2 * 16
 
 
-@pytest.mark.parametrize("size", gpu.HEADS)
+@pytest.mark.parametrize("size", architecture.HEADS)
 def test_the_shapes_are_those_of_the_models(size):
     """Of a model without memory, as large as the real one."""
-    shape = gpu.SHAPES[size]
+    shape = SHAPES[size]
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(gpu.architecture(shape, gpu.HEADS[size]))
+        model = AutoModelForCausalLM.from_config(architecture.configuration(shape, architecture.HEADS[size]))
     assert model.num_parameters() == shape.parameters
     assert model.config.num_key_value_heads in (2, 4) and model.config.rope_parameters["rope_theta"] == 1e6
 
@@ -87,7 +113,7 @@ def test_the_shapes_are_those_of_the_models(size):
 def test_a_random_model_reads_and_writes_exact_lengths(measured):
     folder = measured[2] / "tiny"
     tokenizer, rng = load_tokenizer(folder), random.Random(0)
-    text = gpu.words(rng, 50, gpu.TINY.vocabulary)
+    text = architecture.words(rng, 50, architecture.TINY.vocabulary)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert len(ids) == 50 and tokenizer.decode(ids) == text
     assert AutoConfig.from_pretrained(folder).dtype == torch.bfloat16

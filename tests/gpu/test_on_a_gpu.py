@@ -1,11 +1,12 @@
 """What needs a GPU: `python -m pytest tests/gpu` on a machine that has one. Elsewhere all of it is skipped.
 
 The course on tiny values runs once, with everything in the notebooks' process; single notebooks then run again with the
-engines that only a GPU can test.
+engines that only a GPU can test. docs/hardware.md splits them into commands of a few minutes each.
 """
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from test_reinforce import PROBLEMS, SETTINGS, wordy
 from test_reward_model import Settings, some_pairs
 from tiny_models import save_tiny_policy
@@ -28,21 +30,36 @@ pytestmark = [
 SMOKE = Path(__file__).parents[1] / "smoke.yaml"
 
 
+def needs(package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not find_spec(package), reason=f"{package} is missing: see requirements-gpu.txt")
+
+
 def run(*words: object) -> str:
-    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+    # A kernel that finds pytest's variable gives its output no file descriptor, and vLLM asks for one.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
-def course(folder: Path, *words: object) -> str:
-    return run("-m", "acelib", "course", "--profile", SMOKE, "--run-dir", folder, *words)
+def course(folder: Path, *words: object, **values: object) -> None:
+    asked = {"models.device": "cuda", "models.dtype": "bfloat16"} | values
+    settings = [word for key, value in asked.items() for word in ("--set", f"{key}={value}")]
+    run("-m", "acelib", "course", "--profile", SMOKE, "--run-dir", folder, *words, *settings)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    course(folder, "--set", "models.device=cuda", "--set", "models.dtype=bfloat16")
+    course(folder)
     return folder
+
+
+def for_one_gpu(name: str, folder: Path) -> Path:
+    """An accelerate configuration of `configs/`, with one process."""
+    values = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    (folder / "one.yaml").write_text(yaml.safe_dump(values | {"num_processes": 1}), encoding="utf-8")
+    return folder / "one.yaml"
 
 
 def weights(model) -> torch.Tensor:
@@ -80,13 +97,34 @@ def test_the_bench_measures_the_true_shape(tmp_path):
         assert states < record["peak_gib"]["allocated"] <= record["peak_gib"]["reserved"]
 
 
-@pytest.mark.skipif(not find_spec("vllm"), reason="vllm is not installed: see requirements-gpu.txt")
-def test_vllm_samples_in_rl(finished):
-    course(finished, "--only", "06", "--set", "models.device=cuda", "--set", "models.dtype=bfloat16",
-           "--set", "engine.generation=vllm")
+@needs("vllm")
+@pytest.mark.parametrize("variant", ["full", "lora"])
+def test_the_bench_samples_with_vllm(tmp_path, variant):
+    run("bench/gpu.py", "--sizes", "0.5B", "--stages", "RL", "--generation", "vllm", "--variant", variant, "--prompt",
+        256, "--reply", 128, "--questions", 1, "--replies", 2, "--steps", 1, "--models", tmp_path, "--out",
+        tmp_path / "out.md")  # fmt: skip
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert record["phases"]["generate"]["tokens"] > 0.9 * 2 * 128
 
 
-@pytest.mark.skipif(not find_spec("deepspeed"), reason="deepspeed is not installed: see requirements-gpu.txt")
-def test_a_reward_model_through_accelerate_launch(finished):
-    course(finished, "--only", "04", "--set", "models.device=cuda", "--set", "models.dtype=bfloat16",
-           "--set", "engine.launch=configs/zero3-1.yaml")
+def test_the_course_ends_with_a_report(finished):
+    assert (finished / "report.html").stat().st_size > 10_000
+
+
+@needs("vllm")
+def test_the_course_with_vllm(finished):
+    course(finished, "--only", "06", **{"engine.generation": "vllm"})
+
+
+@needs("vllm")
+@needs("deepspeed")
+def test_the_course_with_vllm_and_zero3(finished, tmp_path):
+    course(finished, "--only", "06", **{"engine.generation": "vllm", "engine.launch": for_one_gpu("zero3-8", tmp_path)})
+
+
+@pytest.mark.parametrize("name", [
+    "fsdp2-1", "fsdp2-8", pytest.param("zero3-1", marks=needs("deepspeed")),
+    pytest.param("zero3-8", marks=needs("deepspeed")),
+])  # fmt: skip
+def test_a_launched_reward_model(finished, tmp_path, name):
+    course(finished, "--only", "04", **{"engine.launch": for_one_gpu(name, tmp_path)})

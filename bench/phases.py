@@ -1,0 +1,181 @@
+"""The two trainings that `bench/gpu.py` measures, phase by phase. `asked` is what its command line said."""
+
+import argparse
+import math
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+
+from acelib import reward_model
+from acelib.judge import Judge
+from acelib.profiles import Engine, load_profile
+from acelib.reinforce import make_trainer
+from acelib.reinforce_log import log_rows
+from acelib.rewards import rule_reward
+from acelib.schema import Pair, Problem
+from acelib.shapes import Shape
+from bench.architecture import OPENING, TURN, BenchError, forward_flop, update_flop, words
+
+PAPER = load_profile("paper")
+VARIANTS = {
+    "full": "float32 weights and gradients, and Adam's two moments: 16 bytes per weight",
+    "no-moments": "float32 weights and gradients, plain SGD in the place of Adam: 8 bytes per weight",
+    "lora": "adapters of rank --rank with gradients and Adam's moments; the other weights are frozen, in float32",
+}
+PHASES = ("generate", "reward", "reference", "update", "optimiser")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase of a step took, and what it had to compute."""
+
+    seconds: float
+    tokens: int = 0
+    flop: float = 0.0
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once everything that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class Clock(TrainerCallback):
+    """When each optimiser step ended, and how long the optimiser itself took in it."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.ends, self.optimiser = device, [], []
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self._start = now(self.device)
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        self.optimiser.append(now(self.device) - self._start)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.ends.append(now(self.device))
+
+
+def run(trainer, asked: argparse.Namespace) -> Clock:
+    """Trains without checkpoints, which would be measured, and fill disks."""
+    clock = Clock(asked.device)
+    trainer.args.save_strategy = "no"
+    trainer.add_callback(clock)
+    trainer.remove_callback(PrinterCallback)
+    if asked.variant == "no-moments":
+        trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), lr=trainer.args.learning_rate)
+    trainer.train()
+    return clock
+
+
+def engine(asked: argparse.Namespace) -> Engine:
+    """The paper's, with adapters or vLLM as asked. vLLM shares its weights out over as many cards as there are."""
+    return replace(
+        PAPER.engine, lora_rank=asked.rank if asked.variant == "lora" else 0, generation=asked.generation,
+        vllm_parallel=math.gcd(PAPER.engine.vllm_parallel, asked.world),
+    )  # fmt: skip
+
+
+class Ready(Exception):
+    """Carries a trainer that is about to start."""
+
+
+def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse.Namespace, scratch: Path):
+    """The trainer that `train_reward_model` starts, caught before it does: it would keep checkpoints, and the model."""
+    settings = replace(PAPER.reward_model, batch_size=asked.questions, micro_batch=max(1, asked.micro_batch // 2),
+                       epochs=1.0, max_length=length, held_out=0.0)  # fmt: skip
+
+    def catch(trainer, *_):
+        raise Ready(trainer)
+
+    with patch.object(reward_model, "run_from_last_checkpoint", catch):
+        try:
+            reward_model.train_reward_model(
+                pairs, folder, scratch / "model", scratch, settings=settings, n=PAPER.sampling.n, seed=0,
+                dtype=asked.dtype, device=asked.device.type, engine=engine(asked),
+            )
+        except Ready as ready:
+            return ready.args[0]
+
+
+def reward_model_step(folder: Path, shape: Shape, asked: argparse.Namespace, scratch: Path) -> dict[str, Phase]:
+    """Phases of one optimiser step on `--questions` questions with two programs each."""
+    rng, length = random.Random(0), (asked.prompt + asked.reply) // 2
+    asks, room = length // 8, length - length // 8 - 2 * TURN
+    pairs = [
+        Pair(str(i), words(rng, asks, shape.vocabulary), *(words(rng, room, shape.vocabulary) for _ in range(2)), 1, 0)
+        for i in range(asked.questions * (asked.steps + 1))
+    ]
+    trainer = reward_trainer(pairs, folder, length, asked, scratch)
+    if {len(sequence) for row in trainer.train_dataset for sequence in row["sequences"]} != {length}:
+        raise BenchError(f"A program does not have {length} tokens with its question; mend the tokenizer.")
+    clock = run(trainer, asked)
+    note(asked, trainer)
+    optimiser = sum(clock.optimiser[1:]) / asked.steps
+    programs = 2 * asked.questions
+    flop = programs * update_flop(shape, length, 0, asked.variant == "lora")
+    return {"update": Phase((clock.ends[-1] - clock.ends[0]) / asked.steps - optimiser, programs * length, flop),
+            "optimiser": Phase(optimiser)}
+
+
+def reinforce_rollout(folder: Path, shape: Shape, asked: argparse.Namespace, scratch: Path) -> dict[str, Phase]:
+    """Phases of one rollout of `--questions` x `--replies` and its updates."""
+    rng, n = random.Random(0), asked.replies
+    room = asked.prompt - TURN - OPENING
+    problems = [Problem(str(i), words(rng, room, shape.vocabulary), "solve", ("assert solve(1) == 1",))
+                for i in range(asked.questions * (asked.steps + 1))]
+    settings = replace(
+        PAPER.reinforce, rollout_questions=asked.questions, samples_per_question=n, steps=asked.steps + 1,
+        updates_per_rollout=asked.updates, micro_batch=asked.micro_batch, max_new_tokens=asked.reply,
+        eval_every=asked.steps + 1,
+    )
+    with Judge(workers=min(8, os.cpu_count() or 1), limits=PAPER.judge_limits()) as judge:
+        trainer = make_trainer(
+            folder, problems, rule_reward(judge, problems), scratch, settings=settings, prompt="{question}", seed=0,
+            dtype=asked.dtype, device=asked.device.type, engine=engine(asked),
+        )
+        trainer.stop = [-1]  # no token ends a reply
+        clock = run(trainer, asked)
+    note(asked, trainer)
+    rows = log_rows(trainer.state.log_history, asked.updates)[-asked.steps:]
+    reply = sum(row["length"] for row in rows) / asked.steps
+    if reply < 0.9 * asked.reply:
+        raise BenchError(f"Replies have {reply:.0f} tokens on average instead of {asked.reply}; let no token end them.")
+    mean = {phase: sum(row[f"seconds_{phase}"] for row in rows) / asked.steps for phase in PHASES[:3]}
+    mean["optimiser"] = sum(clock.optimiser[asked.updates :]) / asked.steps
+    whole = (clock.ends[-1] - clock.ends[asked.updates - 1]) / asked.steps
+    replies, length = asked.questions * n, asked.prompt + reply
+    written = (asked.questions * forward_flop(shape, 0, asked.prompt, 0)
+               + replies * forward_flop(shape, asked.prompt, length, reply))
+    update = update_flop(shape, length, reply, asked.variant == "lora")
+    return {
+        "generate": Phase(mean["generate"], round(replies * reply), written),
+        "reward": Phase(mean["reward"]),
+        "reference": Phase(mean["reference"], round(replies * length), replies * forward_flop(shape, 0, length, reply)),
+        "update": Phase(whole - sum(mean.values()), round(replies * length), replies * update),
+        "optimiser": Phase(mean["optimiser"]),
+    }
+
+
+def note(asked: argparse.Namespace, trainer) -> None:
+    """What the trainer made of the request, for the record."""
+    kinds = {True: set(), False: set()}
+    for weight in trainer.model.parameters():
+        kinds[weight.requires_grad].add(str(weight.dtype).removeprefix("torch."))
+    asked.found = {
+        "trained_weights": sorted(kinds[True]), "frozen_weights": sorted(kinds[False]),
+        "autocast": "bfloat16" if trainer.args.bf16 else "none", "checkpointing": trainer.args.gradient_checkpointing,
+        "optimiser": type(getattr(trainer.optimizer, "optimizer", trainer.optimizer)).__name__,
+        "micro_batch": trainer.args.per_device_train_batch_size,
+    }
+
+
+STAGES: dict[str, Callable] = {"reward model": reward_model_step, "RL": reinforce_rollout}
