@@ -11,7 +11,7 @@ from acelib.devices import GIB
 from acelib.errors import CourseError
 
 WATCHED = 3  # steps
-UNFRAGMENTED = "set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
+UNFRAGMENTED = "set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True (without colocated vLLM)"
 
 
 class GpuMemoryError(CourseError):

@@ -13,7 +13,6 @@ import yaml
 from acelib.profiles import Profile
 from acelib.remote import is_address
 from acelib.shapes import FULL, HALF, PlanError, Shape, shape_of, training_gib
-from acelib.shapes import SHAPES as SHAPES
 
 BUFFERS = 1.1  # what an engine needs beside weights and cache
 USABLE = 0.92  # share of a card that a stage may fill; the rest goes to fragments and to CUDA itself
@@ -140,7 +139,7 @@ class _Reckoner:
         both = max(self.here, self.learners)
         hours = self.decoding(policy, tokens + looks * length, both)
         hours += self.passing(policy, tokens, self._learning() + 2)
-        reference = rl.beta > 0 and not engine.lora_rank
+        reference = self.size if rl.beta > 0 and not engine.lora_rank else 0
         longest = assumed.question_tokens + rl.max_new_tokens
         at_once = _divisor(max(1, rollout // rl.updates_per_rollout // self.learners), rl.micro_batch)
         step = training_gib(policy, self.learners, at_once, longest, reference=reference, logits=rl.max_new_tokens,
@@ -295,7 +294,8 @@ def _parallel(engine) -> str:
 def _weights(profile: Profile) -> str:
     if profile.engine.lora_rank:
         return f"{FULL} bytes per frozen weight (fp32), 16 per adapter's (fp32, gradient, Adam)."
-    return "16 bytes per weight that learns (fp32, gradient, Adam), 4 per reference weight."
+    size = HALF if profile.models.dtype == "bfloat16" else FULL
+    return f"16 bytes per weight that learns (fp32, gradient, Adam), {size} per reference weight."
 
 
 def _short(tokens: float) -> str:

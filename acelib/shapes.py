@@ -7,7 +7,7 @@ from pathlib import Path
 from acelib.errors import CourseError
 
 # Bytes per weight. Weights are fp32 wherever they learn (an update at a learning rate of 5e-7 is lost in bf16), and
-# autocast computes in bf16; the reference is loaded in fp32, too, and so are the frozen weights below LoRA adapters.
+# autocast computes in bf16; the frozen weights below LoRA adapters are fp32, too, a reference is in `models.dtype`.
 HALF, FULL, ADAM = 2, 4, 16  # bf16; fp32; fp32 with gradient and Adam's two moments
 LOGIT = 12  # bytes: bf16 and fp32, each with its gradient
 GATHERED = 10**9  # weights that ZeRO-3 holds whole at a time (its default)
@@ -71,15 +71,16 @@ def shape_of(name: str) -> Shape:
                     f"with {', '.join(SHAPES)}.")
 
 
-def training_gib(shape: Shape, gpus: int, sequences: int, tokens: int, *, reference: bool = False, logits: int = 0,
+def training_gib(shape: Shape, gpus: int, sequences: int, tokens: int, *, reference: int = 0, logits: int = 0,
                  lora_rank: int = 0) -> float:
     """GiB per GPU of a training step on `sequences` x `tokens`, of which the last `logits` tokens go through the head.
 
-    States (weights, gradients, moments) and a reference are sharded over the GPUs; to them come the bf16 weights in
-    use, the activations kept for the backward pass (each layer's input) and those of one layer recomputed, and logits.
+    States (weights, gradients, moments) and a reference of `reference` bytes per weight are sharded over the GPUs; to
+    them come the bf16 weights in use, the activations kept for the backward pass (each layer's input) and those of one
+    layer recomputed, and logits.
     """
     learning = shape.adapters(lora_rank) if lora_rank else shape.parameters
-    states = learning * ADAM + (shape.parameters * FULL if lora_rank or reference else 0)
+    states = learning * ADAM + shape.parameters * (FULL if lora_rank else reference)
     in_use = HALF * (shape.parameters if gpus == 1 else min(shape.parameters, GATHERED))
     kept = sequences * tokens * shape.hidden * shape.layers * FULL
     layer = sequences * tokens * (32 * shape.hidden + 10 * shape.intermediate)

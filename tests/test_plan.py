@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from acelib.__main__ import main
 from acelib.models import load_policy
-from acelib.plan import SHAPES, PlanError, fits, kept_questions, plan, shape_of, stages
+from acelib.plan import PlanError, fits, kept_questions, plan, stages
 from acelib.profiles import ROOT, load_profile, profile_names
-from acelib.shapes import training_gib
+from acelib.shapes import HALF, SHAPES, shape_of, training_gib
 
 
 def built(size):
@@ -49,8 +49,8 @@ def test_an_unknown_model_is_an_error_that_names_what_is_known():
 def test_sharding_and_a_reference_change_the_memory_as_they_must():
     alone, eight = (training_gib(SHAPES["7B"], gpus, 1, 2048) for gpus in (1, 8))
     assert alone > 16 * 7.6e9 / 2**30 and eight < alone / 5
-    with_reference = training_gib(SHAPES["7B"], 8, 1, 2048, reference=True)
-    assert with_reference - eight == pytest.approx(4 * SHAPES["7B"].parameters / 8 / 2**30)
+    with_reference = training_gib(SHAPES["7B"], 8, 1, 2048, reference=HALF)
+    assert with_reference - eight == pytest.approx(2 * SHAPES["7B"].parameters / 8 / 2**30)
 
 
 def test_adapters_leave_frozen_weights_of_four_bytes():
@@ -78,7 +78,7 @@ def test_one_learner_does_not_get_faster_by_more_gpus():
 
 def test_vllm_beside_the_trainer_takes_its_share_of_the_card():
     little, much = (stage("RL, rule", "single-gpu", {"engine.vllm_memory": share}) for share in (0.3, 0.9))
-    states = training_gib(SHAPES["0.5B"], 1, 0, 0, reference=True)
+    states = training_gib(SHAPES["0.5B"], 1, 0, 0, reference=HALF)
     assert much.gib == pytest.approx(states + 0.9 * 24e9 / 2**30) and not fits(much, load_profile("single-gpu"))
     assert fits(little, load_profile("single-gpu"))
 
