@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +114,7 @@ def test_each_case_has_its_own_sentence_from_every_loader(said, name, expected):
         assert "\n" not in message and message.count(". ") == 0, message
 
 
+HF = ("HF_HOME", "HF_TOKEN_PATH", "HF_TOKEN")
 PUSHES = {
     "typo": "There is no data set o/typo on the hub", "token": "takes nothing for o/token without a token .* HF_TOKEN",
     "rights": r"forbids writing to o/rights \(403\); correct the owner, or allow your token to write",
@@ -126,6 +128,27 @@ def test_a_push_that_fails_says_why(said, name):
     error, message = said[f"push_home {name}"]
     assert error == "SourceError" and re.search(rf"could not be pushed to o/{name}: .*{PUSHES[name]}", message), message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "places", [{}, {"XDG_CACHE_HOME": "{home}/cache"}, {"HF_HOME": "{home}/hf"}], ids=["home", "cache", "hub"]
+)
+def test_the_login_of_hf_auth_is_found_though_caches_move(tmp_path, places):
+    places = {name: place.format(home=tmp_path) for name, place in places.items()}
+    kept = {name: one for name, one in os.environ.items() if name not in ("XDG_CACHE_HOME", *HF)}
+    script = "from acelib.course import contain; {}from huggingface_hub import get_token, constants; {}"
+
+    def say(*lines):
+        ran = subprocess.run([sys.executable, "-c", script.format(*lines)], text=True, capture_output=True,
+                             env=kept | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)} | places)  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout.strip()
+
+    token = Path(say("", "print(constants.HF_TOKEN_PATH)"))
+    assert token.is_relative_to(tmp_path)
+    token.parent.mkdir(parents=True)
+    token.write_text("hf_mine")
+    assert say("contain(); contain(); ", "print(get_token())") == "hf_mine"
 
 
 def test_a_repository_without_a_model_is_no_fault_of_the_hub(said):
