@@ -192,7 +192,7 @@ def _export(asked: argparse.Namespace) -> int:
     counts = export(asked.run_dir, asked.out, print)
     print("\n".join(f"{count:9,} {what}" for what, count in counts.items()))
     print(f"Data set: {asked.out} (data.adopt: {asked.out / 'questions'} in a profile); its card: "
-          f"{asked.out / 'README.md'}, where a licence is still to be stated.")  # fmt: skip
+          f"{asked.out / 'README.md'}; state a licence there before you publish it.")  # fmt: skip
     if asked.repository:
         print(f"Pushed to {push_export(asked.out, asked.repository, asked.private)}")
     return 0

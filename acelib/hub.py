@@ -5,9 +5,9 @@ forbids, limits or is not there all become "cannot find the requested files in t
 the chain, and there it is looked for.
 """
 
-from collections.abc import Iterator
-
 import httpx
+
+from acelib.disk import causes
 
 HUB_ERRORS = (OSError, httpx.HTTPError)  # what loading something from the hub may raise
 LOGIN = "log in with `hf auth login` or set HF_TOKEN"
@@ -22,13 +22,13 @@ def hub_problem(error: BaseException, name: str, kind: str = "model", writing: b
     from huggingface_hub import constants, get_token, is_offline_mode
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    causes = list(_causes(error))
+    chain = list(causes(error))
     page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'data set' else ''}{name}"
-    status = next((one.response.status_code for one in causes if isinstance(one, HfHubHTTPError)
+    status = next((one.response.status_code for one in chain if isinstance(one, HfHubHTTPError)
                    and one.response is not None), 0)  # fmt: skip
-    if any(isinstance(one, GatedRepoError) for one in causes):
+    if any(isinstance(one, GatedRepoError) for one in chain):
         return f"The {kind} {name} is gated; accept its terms at {page} and {LOGIN}."
-    if any(isinstance(one, RepositoryNotFoundError) for one in causes):
+    if any(isinstance(one, RepositoryNotFoundError) for one in chain):
         return (f"There is no {kind} {name} on the hub, or it is private; correct the name, or, if it is yours, "
                 f"{LOGIN}.")  # fmt: skip
     if status == 401 and writing and not get_token():
@@ -45,8 +45,8 @@ def hub_problem(error: BaseException, name: str, kind: str = "model", writing: b
         return f"The hub fails with {status} for {name}; repeat the command in some minutes."
     if status:
         return None
-    lacking = [one for one in causes if isinstance(one, (LocalEntryNotFoundError, httpx.TransportError))]
-    offline = is_offline_mode() and (lacking or any(isinstance(one, ConnectionError) for one in causes))
+    lacking = [one for one in chain if isinstance(one, (LocalEntryNotFoundError, httpx.TransportError))]
+    offline = is_offline_mode() and (lacking or any(isinstance(one, ConnectionError) for one in chain))
     if offline and writing:
         return f"HF_HUB_OFFLINE keeps this process from the network and so from {name}; unset it."
     if offline:
@@ -62,9 +62,3 @@ def hub_problem(error: BaseException, name: str, kind: str = "model", writing: b
 
 def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

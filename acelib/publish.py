@@ -41,8 +41,8 @@ def push(folder: Path, repository: str, files: Sequence[str], private: bool) -> 
         api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=folder, allow_patterns=list(files),
                           delete_patterns=list(files))  # fmt: skip
     except Exception as error:  # whatever the network says
-        why = hub_problem(error, repository, "data set", writing=True) or (
-            f"{' '.join(str(error).split())[:200]}; check the name and the network, and repeat the command."
-        )
+        said = " ".join(str(error).split())[:200].rstrip(".")
+        why = hub_problem(error, repository, "data set", writing=True)
+        why = why or f"{said}; check the name and the network, and repeat the command."
         raise SourceError(f"{folder} is complete but could not be pushed to {repository}: {why}") from error
     return str(address)

@@ -1,6 +1,8 @@
 """A run's data as a data set: what is written is what `load_dataset` and `adopt` read, with a card that tells of it."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from acelib.artifacts import ArtifactError, Run
 from acelib.export import ExportError, export, push_export
 from acelib.export_card import size_category
 from acelib.pairs import build_pairs
-from acelib.profiles import load_profile
+from acelib.profiles import ROOT, load_profile
 from acelib.schema import pairs_to_rows, problems_to_rows, rows_to_problems
 from acelib.seeds import build_seeds
 from acelib.sources import SourceError
@@ -137,6 +139,25 @@ def test_a_stop_leaves_the_old_folder_or_none(run, rows, tmp_path, monkeypatch):
             export(run.dir, out)
     assert contents(out) == before and list(out.parent.iterdir()) == [out]
     assert export(run.dir, out)["questions"] == 2 and list(out.parent.iterdir()) == [out]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(run, tmp_path):
+    """A file-size limit stands in for it, as in the tests of artefacts."""
+    script = f"""
+import resource, signal, sys
+from pathlib import Path
+from acelib.disk import FullDiskError
+from acelib.export import export
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+try:
+    export(Path({str(run.dir)!r}), Path({str(tmp_path / "data" / "out")!r}))
+except FullDiskError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert "The disk is full: out could not be written to" in done.stderr.splitlines()[-1], done.stderr
+    assert not any((tmp_path / "data").iterdir())
 
 
 def test_an_edited_card_is_kept_until_the_run_changes(run, rows, tmp_path):
