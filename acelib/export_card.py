@@ -112,7 +112,7 @@ other models on what theirs write.
     configs[0]["default"] = True
     more = {"tags": ["code", "synthetic", "unit-tests", "preference"], "task_categories": ["text-generation"],
             "size_categories": [size_category(rows)]}  # fmt: skip
-    return dataset_card(text, configs, [name for name, _ in origins.sources], **more)
+    return dataset_card(text, [name for name, _ in origins.sources], configs=configs, **more)
 
 
 def size_category(rows: int) -> str:
@@ -159,8 +159,8 @@ class _Origins:
     def _sampled(self) -> str:
         sampling = self.profile.sampling
         if self.programs:
-            return (f"Programs and verdicts were adopted from `{self.programs['source']}`, {sampling.n} per question; "
-                    "`model_name` says whose they are.")  # fmt: skip
+            return (f"Programs, and verdicts where it has them, were adopted from `{self.programs['source']}`, "
+                    f"{sampling.n} per question; `model_name` says whose they are.")  # fmt: skip
         return (f"Policy `{self.profile.models.policy}` wrote {sampling.n} programs per question at temperature "
                 f"{sampling.temperature:g}, top-p {sampling.top_p:g}; each was run in a sandbox on every test.")
 

@@ -10,15 +10,15 @@ from acelib.hub import hub_problem
 from acelib.sources import SourceError
 
 
-def dataset_card(text: str, configs: Sequence[dict[str, Any]], sources: Sequence[str], **more: Any) -> str:
+def dataset_card(text: str, sources: Sequence[str], **more: Any) -> str:
     """README.md of a data set: the YAML that the hub and `datasets.load_dataset` read, and the Markdown `text`.
 
     `sources` are names of what it was made from; those of the hub are linked. No licence is chosen: that is for the
-    person to do who publishes. Fields of the hub's dataset card metadata, in `more`, are added or replaced.
+    person to do who publishes. `more` are further fields of the hub's metadata, such as `configs`, or other values.
     """
     hub = [name for name in sources if name.count("/") == 1 and not Path(name).exists()]
     front = {"license": "other", "license_name": "see-the-source-sets", "language": ["code", "en"], "tags": ["code"],
-             "source_datasets": hub, "configs": list(configs)} | more  # fmt: skip
+             "source_datasets": hub} | more  # fmt: skip
     return f"---\n{yaml.safe_dump(front, sort_keys=False).strip()}\n---\n{text.strip()}\n"
 
 

@@ -240,7 +240,7 @@ was like.
 {counts_table(report['counts'])}
 """
     configs = [{"config_name": "default", "data_files": "seeds.jsonl"}]
-    return dataset_card(text, configs, [name for name, _ in made_of["sources"]])
+    return dataset_card(text, [name for name, _ in made_of["sources"]], configs=configs)
 
 
 def push_seeds(out: Path, repository: str) -> str:
