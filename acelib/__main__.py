@@ -1,5 +1,5 @@
-"""Command line: `python -m acelib course | scorecard | rank | grid | plan | seeds | adopt | harness | lint |
-refresh`."""
+"""Command line: `python -m acelib course | scorecard | rank | grid | plan | seeds | adopt | export |
+harness | lint | refresh`."""
 
 import argparse
 import shlex
@@ -68,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     adopt.add_argument("--questions-only", action="store_true", help="let notebook 03 sample programs from your policy")
     adopt.add_argument("--model", help="whose programs to take, where the set holds those of several models")
     adopt.add_argument("--limit", metavar="N", type=int, help="rows to read")
+    export = commands.add_parser("export", help="write a run's questions, programs and pairs as a data set",
+                                 description="Writes Parquet in the columns of AceCode-87K and AceCodePair-300K, with "
+                                 "a dataset card. Nothing is uploaded unless you say so; put a licence into the card "
+                                 "first (an edited card is kept).")  # fmt: skip
+    export.add_argument("run_dir", type=Path, help="a run that has finished notebook 03, such as runs/pocket")
+    export.add_argument("out", type=Path, help="folder to write, for load_dataset and for data.adopt")
+    export.add_argument("--push-to-hub", dest="repository", metavar="OWNER/NAME", help="upload it, too")
+    export.add_argument("--private", action="store_true", help="where the data set is new on the hub, keep it private")
     harness = commands.add_parser("harness", help="evaluate a model by a benchmark's own harness (opt-in)",
                                   description="Writes a model's programs in the format of EvalPlus, BigCodeBench or "
                                   "LiveCodeBench and, with --execute, runs that harness on them. It executes "
@@ -178,6 +186,18 @@ def _adopt(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _export(asked: argparse.Namespace) -> int:
+    from acelib.export import export, push_export
+
+    counts = export(asked.run_dir, asked.out, print)
+    print("\n".join(f"{count:9,} {what}" for what, count in counts.items()))
+    print(f"Data set: {asked.out} (data.adopt: {asked.out / 'questions'} in a profile); its card: "
+          f"{asked.out / 'README.md'}; state a licence there before you publish it.")  # fmt: skip
+    if asked.repository:
+        print(f"Pushed to {push_export(asked.out, asked.repository, asked.private)}")
+    return 0
+
+
 def _harness(asked: argparse.Namespace) -> int:
     from acelib.harnesses import HARNESSES, WARNING, HarnessError, collect, command, execute, summary
     from acelib.profiles import load_profile
@@ -223,7 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     contain()
     try:
         run = {"course": _course, "scorecard": _scorecard, "rank": _rank, "grid": _grid, "plan": _plan, "seeds": _seeds,
-               "adopt": _adopt, "harness": _harness, "lint": _lint, "refresh": _refresh}  # fmt: skip
+               "adopt": _adopt, "export": _export, "harness": _harness, "lint": _lint, "refresh": _refresh}  # fmt: skip
         return run[asked.command](asked)
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)

@@ -52,7 +52,7 @@ def write_json(path: Path, value: Any) -> None:
     with full_disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(_strict(value), indent=1, default=float) + "\n", encoding="utf-8")
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, path)
 
 
@@ -65,7 +65,8 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """What was written to a file, or below a folder, is on the disk when this returns."""
     for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
         handle = os.open(one, os.O_RDONLY)
         try:
@@ -163,9 +164,10 @@ class Run:
 
     def read(self, name: str) -> list[dict]:
         """Rows of a table made by an earlier notebook. Raises ArtifactError, also when the file was changed since."""
-        return read_rows(self._unchanged(name))
+        return read_rows(self.unchanged(name))
 
-    def _unchanged(self, name: str) -> Path:
+    def unchanged(self, name: str) -> Path:
+        """Where the table `name` lies. Raises ArtifactError as `path` does, and when it was changed since."""
         path, manifest = self.path(name), self.manifest(name)
         if path.is_dir():
             raise ArtifactError(f"{name!r} is a folder; use run.path({name!r}).")
@@ -216,7 +218,7 @@ class Run:
         final = store / (name + suffix)
         old = self.manifest(name)
         if old and "adopted" in old:
-            self._unchanged(name)
+            self.unchanged(name)
             self.kept.append(name)
             print(f"{name}: adopted from {old['adopted']['source']}, kept.")
             return final
@@ -245,7 +247,7 @@ class Run:
                 store.mkdir(parents=True, exist_ok=True)
                 _remove(temporary)
                 write(temporary)
-                _flush(temporary)
+                flush(temporary)
         except BaseException:
             _remove(temporary)
             raise

@@ -43,6 +43,9 @@ def contain() -> None:
         "JUPYTER_CONFIG_DIR": "jupyter/config", "JUPYTER_DATA_DIR": "jupyter/data",
         "JUPYTER_RUNTIME_DIR": "jupyter/runtime", "TORCHINDUCTOR_CACHE_DIR": "inductor",
     }  # fmt: skip
+    # The login is no cache: `hf auth login` keeps it where the hub's client looks unless it is told otherwise.
+    usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    os.environ.setdefault("HF_TOKEN_PATH", str(Path(os.environ.get("HF_HOME", usual), "token").expanduser()))
     for name, place in places.items():
         os.environ.setdefault(name, str(cache / place))
     fixed = {

@@ -17,6 +17,17 @@ class FullDiskError(CourseError):
     """Something could not be written because there is no room for it."""
 
 
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on: libraries wrap what the system said in errors of their own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _says_full(error: BaseException) -> bool:
+    return getattr(error, "errno", None) in FULL or any(said in str(error) for said in SAID)
+
+
 @contextmanager
 def full_disk_explained(path: Path) -> Iterator[None]:
     """Turn 'no space left' from anywhere below into FullDiskError, which says what could not be written and what to do.
@@ -26,8 +37,7 @@ def full_disk_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = getattr(error, "errno", None) in FULL or any(said in str(error) for said in SAID)
-        if not full or isinstance(error, FullDiskError):
+        if not any(_says_full(one) for one in causes(error)) or isinstance(error, FullDiskError):
             raise
         place = next(one for one in (path, *path.parents) if one.exists())
         free = shutil.disk_usage(place).free // 2**20

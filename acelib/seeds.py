@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml
-
 from acelib.artifacts import full_disk_explained, write_json
 from acelib.errors import CourseError
 from acelib.extraction import python_blocks
 from acelib.fingerprint import digest, path_digest
 from acelib.overlap import Benchmarks, NearDuplicates, parse
+from acelib.publish import dataset_card, push, sources_list
 from acelib.schema import Row, read_rows
 from acelib.sources import Source, SourceError, open_source
 
@@ -222,22 +221,15 @@ def counts_table(counts: dict[str, Counter]) -> str:
 def data_card(report: dict) -> str:
     """README.md of the data set, with the YAML the hub reads."""
     made_of = report["made_of"]
-    hub = [name for name, _ in made_of["sources"] if name.count("/") == 1 and not Path(name).exists()]
-    front = {"license": "other", "license_name": "see-the-source-sets", "language": ["code", "en"], "tags": ["code"],
-             "source_datasets": hub, "configs": [{"config_name": "default", "data_files": "seeds.jsonl"}]}  # fmt: skip
-    sources = "\n".join(f"- `{name}` at `{at[:12]}`; licence: see the source set" for name, at in made_of["sources"])
     checked = ", ".join(f"{Path(path).name} ({n:,} questions)" for path, n in report["benchmark questions"].items())
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     limit = f" At most {made_of['limit']:,} seeds were kept of each source, its first ones." if made_of["limit"] else ""
-    return f"""---
-{yaml.safe_dump(front, sort_keys=False).strip()}
----
-# Seed programs
+    text = f"""# Seed programs
 
 Python programs that prompt a teacher to write questions and tests, as in AceCoder (arXiv 2502.01718, section 3.1). One
 JSON object per line: `id`, `source`, `program`. Made by `python -m acelib seeds` ({versions}).
 
-{sources}
+{sources_list(made_of["sources"])}
 
 Kept are entries with a function or class that parse.{limit} Duplicates are exact once comments and layout are gone,
 or near: estimated Jaccard similarity of token 5-grams of 0.7 or more (MinHash). Benchmarks it is kept apart from:
@@ -247,19 +239,10 @@ was like.
 
 {counts_table(report['counts'])}
 """
+    configs = [{"config_name": "default", "data_files": "seeds.jsonl"}]
+    return dataset_card(text, [name for name, _ in made_of["sources"]], configs=configs)
 
 
 def push_seeds(out: Path, repository: str) -> str:
     """Uploads a finished folder of `build_seeds` as a private data set; returns its address. Raises SourceError."""
-    from huggingface_hub import HfApi
-
-    files = ["seeds.jsonl", "dropped.jsonl", "report.json", "README.md"]
-    try:
-        api = HfApi()
-        address = api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
-        api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=out, allow_patterns=files)
-    except Exception as error:  # whatever the network says
-        raise SourceError(f"{out} is complete but could not be pushed to {repository} "
-                          f"({' '.join(str(error).split())[:200]}); run `hf auth login`, check the name and the "
-                          "network, and repeat the command.") from error
-    return str(address)
+    return push(out, repository, ["seeds.jsonl", "dropped.jsonl", "report.json", "README.md"], private=True)

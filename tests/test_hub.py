@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -24,15 +25,18 @@ ANSWERS = {  # what the hub says of o/<name>: status, X-Error-Code, X-Error-Mess
 }
 # Its settings are read when the hub's client is imported, hence a process of its own.
 SCRIPT = """
-import json, sys, time
+import json, os, sys, time
 time.sleep = lambda seconds: None  # between the client's own tries
 from acelib.errors import CourseError
 from acelib.models import load_policy, load_tokenizer
+from acelib.publish import push
 from acelib.reward_heads import load_classifier
 from acelib.sources import open_source
+def push_home(name):
+    push(os.environ["HF_HOME"], name, ["README.md"], private=True)
 said = {}
 for name in sys.argv[1:]:
-    for load in (load_policy, load_tokenizer, load_classifier, open_source):
+    for load in (load_policy, load_tokenizer, load_classifier, open_source, push_home):
         try:
             load(f"o/{name}")
         except CourseError as error:
@@ -43,7 +47,13 @@ print(json.dumps(said))
 
 class Hub(BaseHTTPRequestHandler):
     def do_GET(self):
-        status, code, message = next(answer for name, answer in ANSWERS.items() if f"o/{name}" in self.path)
+        self.answer(self.path.partition("o/")[2])
+
+    def do_POST(self):  # a push begins by making the repository
+        self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["name"])
+
+    def answer(self, asked):
+        status, code, message = next(answer for name, answer in ANSWERS.items() if asked.startswith(name))
         self.send_response(status)
         self.send_header("X-Error-Code", code)
         self.send_header("X-Error-Message", message)
@@ -102,6 +112,43 @@ def test_each_case_has_its_own_sentence_from_every_loader(said, name, expected):
         error, message = said[f"{loader} {name}"]
         assert error == kind and re.search(expected, message), (loader, message)
         assert "\n" not in message and message.count(". ") == 0, message
+
+
+HF = ("HF_HOME", "HF_TOKEN_PATH", "HF_TOKEN")
+PUSHES = {
+    "typo": "There is no data set o/typo on the hub", "token": "takes nothing for o/token without a token .* HF_TOKEN",
+    "rights": r"forbids writing to o/rights \(403\); correct the owner, or allow your token to write",
+    "closed": r"hub at http://127.0.0.1:9 cannot be reached for o/closed \(.*\); .* and repeat the command",
+    "offline": "HF_HUB_OFFLINE keeps this process from the network and so from o/offline; unset it",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUSHES)
+def test_a_push_that_fails_says_why(said, name):
+    error, message = said[f"push_home {name}"]
+    assert error == "SourceError" and re.search(rf"could not be pushed to o/{name}: .*{PUSHES[name]}", message), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "places", [{}, {"XDG_CACHE_HOME": "{home}/cache"}, {"HF_HOME": "{home}/hf"}], ids=["home", "cache", "hub"]
+)
+def test_the_login_of_hf_auth_is_found_though_caches_move(tmp_path, places):
+    places = {name: place.format(home=tmp_path) for name, place in places.items()}
+    kept = {name: one for name, one in os.environ.items() if name not in ("XDG_CACHE_HOME", *HF)}
+    script = "from acelib.course import contain; {}from huggingface_hub import get_token, constants; {}"
+
+    def say(*lines):
+        ran = subprocess.run([sys.executable, "-c", script.format(*lines)], text=True, capture_output=True,
+                             env=kept | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)} | places)  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout.strip()
+
+    token = Path(say("", "print(constants.HF_TOKEN_PATH)"))
+    assert token.is_relative_to(tmp_path)
+    token.parent.mkdir(parents=True)
+    token.write_text("hf_mine")
+    assert say("contain(); contain(); ", "print(get_token())") == "hf_mine"
 
 
 def test_a_repository_without_a_model_is_no_fault_of_the_hub(said):
