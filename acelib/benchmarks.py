@@ -40,19 +40,25 @@ def reference_programs(path: str | Path) -> list[str | None]:
     return [program for _, program in _read(path)]
 
 
-def _read(path: str | Path) -> list[tuple[Problem, str | None]]:
+def benchmark_rows(path: str | Path) -> list[Row]:
+    """The rows of what `read_benchmark` reads, as they stand. Raises EvaluationError when there are none."""
     try:
         if Path(path).is_file():
             rows = read_rows(path)
         elif Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.gz)(?<!\.parquet)", str(path)):
             rows, _ = read_split(str(path), "test")
         else:
-            raise EvaluationError(f"There is no benchmark at {path}; correct data.benchmark in the profile: a file, or "
-                                  "a hub name such as evalplus/humanevalplus.")
+            raise EvaluationError(f"There is no benchmark at {path}; correct data.benchmark or data.decontaminate in "
+                                  "the profile: a file, or a hub name such as evalplus/humanevalplus.")
     except (SchemaError, SourceError) as error:
         raise EvaluationError(str(error)) from error
     if not rows:
-        raise EvaluationError(f"{path} holds no problems; correct data.benchmark in the profile.")
+        raise EvaluationError(f"{path} holds no problems; correct data.benchmark or data.decontaminate in the profile.")
+    return rows
+
+
+def _read(path: str | Path) -> list[tuple[Problem, str | None]]:
+    rows = benchmark_rows(path)
     found = [_problem(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
     if len({problem.id for problem, _ in found}) < len(found):
         raise EvaluationError(f"{path} holds two problems with the same task_id; give every problem its own.")
