@@ -99,9 +99,8 @@ def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
     write_rows(tmp_path / "bench.jsonl", [*held_out, held_out[0] | {"task_id": "x", "question": problems[-1].question}])
     overrides = {
         "data.adopt": str(tmp_path / "set.jsonl"), "data.benchmark": str(tmp_path / "bench.jsonl"),
-        "data.laboratory": False, "data.seeds": "data/none.jsonl",
-        "models.teacher": "data/none", "best_of_n.ns": [1, 2], "best_of_n.questions": 4, "evaluation.questions": 4,
-        "judge.workers": 1,
+        "data.laboratory": False, "data.seeds": "data/none.jsonl", "models.teacher": "data/none",
+        "best_of_n.ns": [1, 2], "best_of_n.questions": 4, "evaluation.questions": 4, "judge.workers": 1,
     }  # fmt: skip
     course = Course(str(ROOT / "tests" / "smoke.yaml"), overrides, tmp_path / "run", out=io.StringIO())
     for number in ("03", "04", "05"):
