@@ -13,6 +13,7 @@ from acelib.artifacts import ArtifactError, Run, full_disk_explained
 from acelib.errors import CourseError
 from acelib.extraction import extract_program
 from acelib.fingerprint import path_digest
+from acelib.judge import Judge
 from acelib.overlap import Benchmarks, parse
 from acelib.schema import Problem, Row, pairs_to_rows, problems_to_rows, rows_to_pairs, rows_to_problems, write_rows
 from acelib.sources import Source, SourceError, open_source
@@ -46,6 +47,7 @@ def adopt(
     The artefacts' manifests name the source and its version; notebooks keep them. `questions_only` leaves the programs
     to notebook 03, `model` picks one of several models' programs, `limit` is the number of rows to read. Of each
     question the first `sampling.n` programs are taken; pass rates are shares of its tests, whatever the source says.
+    Where it does not say which tests a program passes, the judge does.
     `settings` is what `adopt_as_profile_says` compares next time. Returns counts of what was taken and left out.
     Raises CourseError, before anything is written, for a source or benchmark that cannot be read or lacks a column, and
     when the run has made such artefacts itself.
@@ -84,10 +86,15 @@ def adopt(
     tables = {"imagined": asked, "filtered": asked, "filter_audit": _audit(chosen)}
     counts["questions"] = len(chosen)
     if inferences is not None:
-        samples = [row | {"inferences": _programs(inferences[place], problems[place])}
-                   for place, row in zip(kept, asked, strict=True)]  # fmt: skip
-        tables |= {"samples_unfiltered": samples, "samples": samples}
+        samples = [row | {"inferences": inferences[place]} for place, row in zip(kept, asked, strict=True)]
         counts["programs"] = len(samples) * run.profile.sampling.n
+        if all(item.get("test_results") is not None for row in samples for item in row["inferences"]):
+            samples = [row | {"inferences": _programs(row)} for row in samples]
+        else:  # the set on the hub has pass rates alone
+            print(f"{source} does not say which tests are passed: judging {counts['programs']:,} programs.", flush=True)
+            samples = _judged(run, samples, chosen)
+            counts["programs judged here"] = counts["programs"]
+        tables |= {"samples_unfiltered": samples, "samples": samples}
     origin = {"source": source, "version": opened.version, "note": NOTE, "command": command}
     if pairs:
         pair_source = open_source(pairs)
@@ -130,7 +137,7 @@ def adopt_as_profile_says(run: Run, command: str, say: Callable[[str], Any] = pr
     if kept and before["version"] == opened.version:
         return say(f"{data.adopt}: adopted before, kept.")
     first = next(opened.rows(), {})
-    # The set on the hub names pass rates but not which tests were passed: such programs are of no use here.
+    # Where the source does not say which tests were passed, notebook 03 samples and judges in shards that can resume.
     own = policy in {item.get("model_name") for item in first.get("inferences") or () if item.get("test_results")}
     counts = adopt(run, source, questions_only=not own, model=policy if own else None, limit=data.adopt_rows or None,
                    command=command, settings=settings)  # fmt: skip
@@ -233,10 +240,10 @@ def _inferences(rows: list[Row], model: str | None, n: int) -> list[list[Row]]:
         if row.get("inferences") is None:
             raise AdoptError(f"Row {number} has no inferences; {remedy}.")
         for place, item in enumerate(row["inferences"]):
-            missing = [name for name in ("model_name", "completion", "test_results") if item.get(name) is None]
+            missing = [name for name in ("model_name", "completion") if item.get(name) is None]
             if missing:
                 raise AdoptError(f"Row {number}, inference {place} has no {', '.join(missing)}; {remedy}.")
-            if len(item["test_results"]) != len(row["test_cases"]):
+            if item.get("test_results") is not None and len(item["test_results"]) != len(row["test_cases"]):
                 raise AdoptError(
                     f"Row {number}, inference {place} has {len(item['test_results'])} test_results for "
                     f"{len(row['test_cases'])} test_cases; mend the row, or pass --questions-only."
@@ -248,16 +255,24 @@ def _inferences(rows: list[Row], model: str | None, n: int) -> list[list[Row]]:
     return [[item for item in row["inferences"] if model in (None, item["model_name"])][:n] for row in rows]
 
 
-def _programs(inferences: list[Row], problem: Problem) -> list[Row]:
-    """Inferences as `samples_to_rows` writes them."""
+def _judged(run: Run, rows: list[Row], problems: list[Problem]) -> list[Row]:
+    from acelib.sampling import judge_programs, rows_to_programs, samples_to_rows  # loads torch, which `plan` need not
+
+    programs = rows_to_programs(rows)
+    with Judge(workers=run.profile.judge.workers, limits=run.profile.judge_limits()) as judge:
+        return samples_to_rows(problems, programs, judge_programs(judge, problems, programs))
+
+
+def _programs(row: Row) -> list[Row]:
+    """A row's inferences as `samples_to_rows` writes them."""
     found = []
-    for place, item in enumerate(inferences):
+    for place, item in enumerate(row["inferences"]):
         results = [bool(result) for result in item["test_results"]]
         found.append({
             "completion_id": place,
             "model_name": item["model_name"],
             "completion": item["completion"],
-            "program": extract_program(item["completion"], problem.entry_point),
+            "program": extract_program(item["completion"], row["entry_point"]),
             "pass_rate": sum(results) / len(results),
             "test_results": results,
         })

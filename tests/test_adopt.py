@@ -58,6 +58,15 @@ def test_the_stored_results_are_those_of_the_judge(run):
     assert [report.pass_rate for report in reports] == stored
 
 
+def test_programs_of_unknown_results_are_judged(run, tmp_path, capsys):
+    """As on the hub, whose rows have `pass_rate` alone, and over more tests than there are."""
+    adopt(run, QUESTIONS)
+    other = Run(tmp_path / "other", run.profile)
+    counts = adopt(other, write(tmp_path / "set.jsonl", inferences(without("test_results"))))
+    assert counts["programs judged here"] == counts["programs"] == 9 and "judging 9" in capsys.readouterr().out
+    assert other.read("samples") == run.read("samples") == other.read("samples_unfiltered")
+
+
 def test_the_manifest_says_where_it_came_from_and_the_notebooks_keep_it(run, capsys):
     adopt(run, QUESTIONS, command="python -m acelib adopt ...")
     origin = run.manifest("samples")["adopted"]
@@ -179,7 +188,7 @@ def inferences(change):
         (without("question", "test_cases"), "Row 0 has no question, test_cases; .* found id, source, inferences"),
         (without("inferences"), "Row 0 has no inferences; add it, or pass --questions-only"),
         (inferences(without("completion")), "Row 0, inference 0 has no completion; add it"),
-        (inferences(without("model_name", "test_results")), "inference 0 has no model_name, test_results; add it"),
+        (inferences(without("model_name", "completion")), "inference 0 has no model_name, completion; add it"),
         (inferences(lambda item: item | {"test_results": [True] * 20}), "has 20 test_results for 5 test_cases; mend"),
         (lambda row: row | {"id": "same"}, "has several rows with the id 'same'"),
         (inferences(lambda item: item | {"model_name": item["completion"][-12:-4]}), "pick one with --model"),
@@ -245,7 +254,7 @@ def test_the_policys_own_programs_are_taken_and_those_of_others_are_not(tmp_path
     assert "with the programs of Qwen/Qwen2.5-Coder-7B-Instruct" in said and "9 programs" in said
     assert len(run.read("samples")) == 3
     assert "notebook 03 samples programs" in asking(tmp_path)[1] and run.manifest("samples") is None
-    untested = write(tmp_path / "set.jsonl", inferences(without("test_results")))  # as the set on the hub is
+    untested = write(tmp_path / "set.jsonl", inferences(without("test_results")))
     said = asking(tmp_path, data__adopt=untested, models__policy="Qwen/Qwen2.5-Coder-7B-Instruct")[1]
     assert "notebook 03 samples programs of Qwen/Qwen2.5-Coder-7B-Instruct" in said
     run.table("samples", lambda scratch: [{"x": 1}], inputs=("filtered",))
