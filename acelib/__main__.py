@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     adopt.add_argument("--questions-only", action="store_true", help="let notebook 03 sample programs from your policy")
     adopt.add_argument("--model", help="whose programs to take, where the set holds those of several models")
     adopt.add_argument("--limit", metavar="N", type=int, help="rows to read")
+    adopt.add_argument("--decontaminate", metavar="FILE", nargs="+", default=[], help="benchmarks to keep out, besides "
+                       "the profile's data.benchmark and data.decontaminate: files, or hub names")  # fmt: skip
     export = commands.add_parser("export", help="write a run's questions, programs and pairs as a data set",
                                  description="Writes Parquet in the columns of AceCode-87K and AceCodePair-300K, with "
                                  "a dataset card. Nothing is uploaded unless you say so; put a licence into the card "
@@ -178,10 +180,13 @@ def _adopt(asked: argparse.Namespace) -> int:
     given = {"--pairs": asked.pairs, "--model": asked.model, "--limit": asked.limit, "--profile": asked.profile}
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     words += ["--questions-only"] * asked.questions_only
+    words += ["--decontaminate", *asked.decontaminate] if asked.decontaminate else []
     command = shlex.join(["python", "-m", "acelib", "adopt", asked.source, "--run-dir", str(asked.run_dir), *words])
     counts = adopt(Run(asked.run_dir, load_profile(asked.profile)), asked.source, pairs=asked.pairs, model=asked.model,
-                   questions_only=asked.questions_only, limit=asked.limit, command=command)  # fmt: skip
+                   questions_only=asked.questions_only, limit=asked.limit, decontaminate=asked.decontaminate,
+                   command=command)  # fmt: skip
     print(counts_text(counts))
+    print(f"Data card, and what was dropped for a benchmark's sake: {asked.run_dir / 'adopted'}")
     print(f"Go on with: make course PROFILE={asked.profile} RUN_DIR={asked.run_dir} FROM=03")
     return 0
 

@@ -48,12 +48,12 @@ def benchmark_rows(path: str | Path) -> list[Row]:
         elif Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.gz)(?<!\.parquet)", str(path)):
             rows, _ = read_split(str(path), "test")
         else:
-            raise EvaluationError(f"There is no benchmark at {path}; correct data.benchmark in the profile: a file, or "
-                                  "a hub name such as evalplus/humanevalplus.")
+            raise EvaluationError(f"There is no benchmark at {path}; correct data.benchmark or data.decontaminate in "
+                                  "the profile: a file, or a hub name such as evalplus/humanevalplus.")
     except (SchemaError, SourceError) as error:
         raise EvaluationError(str(error)) from error
     if not rows:
-        raise EvaluationError(f"{path} holds no problems; correct data.benchmark in the profile.")
+        raise EvaluationError(f"{path} holds no problems; correct data.benchmark or data.decontaminate in the profile.")
     return rows
 
 

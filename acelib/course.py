@@ -64,7 +64,7 @@ def contain() -> None:
 def _is_local(profile: Profile) -> bool:
     models, data = profile.models, profile.data
     names = [models.teacher, models.proxy, models.policy, profile.reward_model.base, *(m.model for m in models.proxies)]
-    names += [data.benchmark, *([data.adopt] if data.adopt != "none" else [])]
+    names += [data.benchmark, *([data.adopt, *data.decontaminate] if data.adopt != "none" else [])]
     return all(Path(profile.resolve(name)).is_absolute() for name in names)
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from acelib.benchmarks import benchmark_rows
 from acelib.errors import CourseError
-from acelib.schema import Row, read_rows
+from acelib.schema import Row
 
 QUESTIONS = ("question", "prompt", "text", "complete_prompt", "instruct_prompt", "question_content")
 WORDS = 10  # words in a row that two questions do not share by chance
@@ -98,7 +99,8 @@ class Benchmarks:
     """Questions, function signatures and solutions of benchmarks, to be kept out of training data.
 
     Reads the layouts of HumanEval(+), MBPP(+), BigCodeBench and LiveCodeBench, and the course's own, from .jsonl,
-    .jsonl.gz or .parquet files. Raises CourseError for a file without a question.
+    .jsonl.gz or .parquet files, or from the test split of a hub data set. Raises CourseError for one that cannot be
+    read or has no question.
     """
 
     def __init__(self, paths: Iterable[str | Path] = ()):
@@ -108,7 +110,7 @@ class Benchmarks:
         self._sizes: dict[str, int] = {}
         self.rows: dict[str, int] = {}
         for path in paths:
-            rows = read_rows(path)
+            rows = benchmark_rows(path)
             self.rows[str(path)] = len(rows)
             grams = [self._learn(row, f"{Path(path).name}/{number}", path) for number, row in enumerate(rows)]
             common = Counter(gram for _, mine in grams for gram in mine)

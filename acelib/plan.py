@@ -199,9 +199,12 @@ def stages(profile: Profile) -> list[Stage]:
                        reckon.decoding(policy, tokens, reckon.everywhere), sampling))
     tokens, hours, gib = reckon.reward_model(scorer)
     found.append(Stage("04", "reward model, filtered tests", tokens, hours, gib, "24 h on 8 x A100"))
-    found.append(Stage("04", "reward model, all tests", tokens, hours, gib))
+    trained = 1 if profile.data.adopt != "none" else 2  # adopted tests have all passed a filter: nothing to compare
+    if trained == 2:
+        found.append(Stage("04", "reward model, all tests", tokens, hours, gib))
     tokens = profile.best_of_n.questions * (max(profile.best_of_n.ns) + 1) * length
-    hours = reckon.decoding(policy, tokens) + 2 * reckon.passing(scorer, tokens, 1) + reckon.passing(policy, tokens, 1)
+    hours = reckon.decoding(policy, tokens) + reckon.passing(policy, tokens, 1)
+    hours += trained * reckon.passing(scorer, tokens, 1)
     found.append(Stage("05", f"best of {max(profile.best_of_n.ns)}, with scores", tokens, hours,
                        max(sampling, reckon.scoring_gib(policy))))
     for what, by in (("RL, rule", None), ("RL, reward model", scorer)):
@@ -243,7 +246,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
               f"{100 * assumed.training_utilisation:g}% and decoding {100 * assumed.generation_utilisation:g}%;",
               f"{assumed.question_tokens} tokens per question, {assumed.program_tokens} per program, "
               f"{assumed.reply_tokens} per teacher's reply; ${price:g} per GPU-hour: all in the profile's `plan`.",
-              f"Memory is the worst case (every sequence as long as it may be): {_weights(profile)}",
+              f"Memory is the worst case (every sequence as long as it may be): {_weights(profile)}", _fetched(profile),
               "A lower bound on time: the paper's own runs took several times as long as this reckons for them."]
     if not all(fits(one, profile) for one in found):
         lines.append("! does not fit: lower reinforce.micro_batch, reward_model.micro_batch or max_new_tokens; take a "
@@ -296,6 +299,18 @@ def _weights(profile: Profile) -> str:
         return f"{FULL} bytes per frozen weight (fp32), 16 per adapter's (fp32, gradient, Adam)."
     size = HALF if profile.models.dtype == "bfloat16" else FULL
     return f"16 bytes per weight that learns (fp32, gradient, Adam), {size} per reference weight."
+
+
+def _fetched(profile: Profile) -> str:
+    """The weights that a run takes from the hub; the proxy's in any case, for notebook 07 compares with it."""
+    models = profile.models
+    names = [models.policy, profile.reward_model.base, models.proxy]
+    names += [models.teacher] if profile.data.adopt == "none" else []
+    names += [one.model for one in models.proxies] if profile.data.laboratory else []
+    far = [name for name in dict.fromkeys(names) if not is_address(name) and not Path(profile.resolve(name)).is_dir()]
+    sizes = {name: shape_of(name).parameters * HALF / 1e9 for name in far}
+    return (f"Weights to fetch, {HALF} bytes each: {sum(sizes.values()):,.0f} GB ("
+            + ", ".join(f"{name} {gb:.1f}" for name, gb in sizes.items()) + ")." if sizes else "No weights to fetch.")
 
 
 def _short(tokens: float) -> str:

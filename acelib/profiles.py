@@ -30,6 +30,10 @@ def one_of(*choices: str):
     return field(metadata={"choices": choices})
 
 
+def may_be_empty():
+    return field(metadata={"empty": True})
+
+
 def template(placeholder: str):
     """Text with exactly one `placeholder`; filled with str.replace, so other braces (JSON, code) may stand in it."""
     return field(metadata={"placeholder": placeholder})
@@ -42,6 +46,7 @@ class Data:
     laboratory: bool  # is the true meaning of a question known?
     adopt: str  # hub name or file with AceCode-87K's columns to start from, at notebook 03; "none" makes its own
     adopt_rows: int = within(0, 10**7)  # 0: all
+    decontaminate: tuple[str, ...] = may_be_empty()  # benchmarks, besides the one above, to keep out of what is adopted
 
 
 @dataclass(frozen=True)
@@ -333,8 +338,9 @@ def _convert(kind: Any, value: Any, key: str, rules: Any) -> Any:
     if is_dataclass(kind):
         return _build(kind, value, f"{key}.")
     if get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)) or not value:
-            raise ProfileError(f"{key} must be a list with at least one entry, not {value!r}.")
+        if not isinstance(value, (list, tuple)) or not (value or "empty" in rules):
+            least = "" if "empty" in rules else " with at least one entry"
+            raise ProfileError(f"{key} must be a list{least}, not {value!r}.")
         return tuple(_convert(get_args(kind)[0], one, f"{key}[{i}]", rules) for i, one in enumerate(value))
     if kind is float and isinstance(value, str):
         try:  # YAML 1.1 reads 1e-5 (no dot) as text

@@ -19,6 +19,8 @@ from acelib.notebooks import title
 from acelib.profiles import ROOT, load_profile
 from acelib.watch import clock
 
+ADOPTED = "not testable: data were adopted"
+ABOUT_FILTERING = ("filter", "filtered_rm")  # claims that need the tests which the data's authors have dropped
 TEST_RECORD = ROOT / "runs" / "tests.json"  # what the last complete `make test` took; written by tests/conftest.py
 
 
@@ -39,19 +41,26 @@ def _read(path: Path) -> Any:
 
 
 def scorecard(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of the artefact `scorecard`; none when notebook 07 has not run yet."""
+    """The rows of the artefact `scorecard`; none when notebook 07 has not run yet. Where the run's data were adopted,
+    what could not be tested for that reason says so."""
     run = Run(run_dir, load_profile(str(run_dir / "profile.yaml")))
-    return run.read("scorecard") if run.manifest("scorecard") else []
+    rows = run.read("scorecard") if run.manifest("scorecard") else []
+    if "adopted" in (run.manifest("filter_audit") or {}):
+        rows = [row | {"verdict": ADOPTED} if row["key"] in ABOUT_FILTERING and row["here"] is None else row
+                for row in rows]  # fmt: skip
+    return rows
 
 
 def broken_promises(run_dir: Path) -> list[str]:
-    """Claims that must hold and do not. Raises ReportError when there is no scorecard or it promises nothing."""
+    """Claims that must hold and do not; adopted data excuse those about the filter. Raises ReportError when there is no
+    scorecard or it promises nothing."""
     if not (run_dir / "profile.yaml").exists():
         raise ReportError(f"{run_dir} is not a run directory; run `make course` first or correct the path.")
     rows = scorecard(run_dir)
     if not any(row["must_hold"] for row in rows):
         raise ReportError(f"{run_dir} has no scorecard with claims that must hold; run `make course FROM=07` first.")
-    return [f"{row['claim']}: {row['verdict']}" for row in rows if row["must_hold"] and row["verdict"] != "holds"]
+    return [f"{row['claim']}: {row['verdict']}" for row in rows
+            if row["must_hold"] and row["verdict"] not in ("holds", ADOPTED)]  # fmt: skip
 
 
 def figure_text(here: Any) -> str:
@@ -65,11 +74,12 @@ def figure_text(here: Any) -> str:
 
 
 def scorecard_text(rows: list[dict[str, Any]]) -> str:
-    lines = []
+    lines, width = [], max((len(row["verdict"]) for row in rows), default=0)
     for row in rows:
         must = "*" if row["must_hold"] else " "
-        lines.append(f"{must} {row['verdict']:<18} {figure_text(row['here']):<26} {row['claim']}")
-    return "\n".join([*lines, "* must hold on this profile; [low, high] is a 95% interval"]) if lines else ""
+        lines.append(f"{must} {row['verdict']:<{width}} {figure_text(row['here']):<26} {row['claim']}")
+    note = "* must hold on this profile, where it can be tested; [low, high] is a 95% interval"
+    return "\n".join([*lines, note]) if lines else ""
 
 
 def write_metrics(run_dir: Path) -> dict[str, Any]:
@@ -130,7 +140,7 @@ def _table(head: list[str], rows: list[Any], *, raw: bool = False) -> str:
 
 def _heading(values: dict[str, Any]) -> str:
     rows = values["scorecard"]
-    promised = [row for row in rows if row["must_hold"]]
+    promised = [row for row in rows if row["must_hold"] and row["verdict"] != ADOPTED]
     kept = sum(row["verdict"] == "holds" for row in promised)
     facts = [
         ("profile", values["profile"]), ("seed", values["seed"]), ("time", clock(values["total_seconds"])),

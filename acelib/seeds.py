@@ -1,4 +1,4 @@
-"""Seed programs for the teacher from public sets: Python only, once each, without the benchmarks (section 3.1).
+"""Seed programs for the teacher from public sets: Python only, once each, without the benchmarks (section 2.2).
 
 A source is told by its columns: Magicoder-Evol-Instruct (`instruction`, `response`), Magicoder-OSS-Instruct (`lang`,
 `problem`, `solution`), Stack Python functions (`content`), or programs of the reader's own (`program`).
@@ -226,7 +226,7 @@ def data_card(report: dict) -> str:
     limit = f" At most {made_of['limit']:,} seeds were kept of each source, its first ones." if made_of["limit"] else ""
     text = f"""# Seed programs
 
-Python programs that prompt a teacher to write questions and tests, as in AceCoder (arXiv 2502.01718, section 3.1). One
+Python programs that prompt a teacher to write questions and tests, as in AceCoder (arXiv 2502.01718, section 2.2). One
 JSON object per line: `id`, `source`, `program`. Made by `python -m acelib seeds` ({versions}).
 
 {sources_list(made_of["sources"])}

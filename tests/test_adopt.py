@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from acelib.__main__ import main
-from acelib.adopt import AdoptError, adopt, adopt_as_profile_says
+from acelib.adopt import AdoptError, adopt, adopt_as_profile_says, counts_text
 from acelib.artifacts import ArtifactError, Run
 from acelib.errors import CourseError
 from acelib.judge import Judge
@@ -57,6 +58,15 @@ def test_the_stored_results_are_those_of_the_judge(run):
     assert [report.pass_rate for report in reports] == stored
 
 
+def test_programs_of_unknown_results_are_judged(run, tmp_path, capsys):
+    """As on the hub, whose rows have `pass_rate` alone, and over more tests than there are."""
+    adopt(run, QUESTIONS)
+    other = Run(tmp_path / "other", run.profile)
+    counts = adopt(other, write(tmp_path / "set.jsonl", inferences(without("test_results"))))
+    assert counts["programs judged here"] == counts["programs"] == 9 and "judging 9" in capsys.readouterr().out
+    assert other.read("samples") == run.read("samples") == other.read("samples_unfiltered")
+
+
 def test_the_manifest_says_where_it_came_from_and_the_notebooks_keep_it(run, capsys):
     adopt(run, QUESTIONS, command="python -m acelib adopt ...")
     origin = run.manifest("samples")["adopted"]
@@ -82,6 +92,70 @@ def test_questions_only_and_a_second_adoption_leave_no_rest_of_the_first(run):
     with pytest.raises(ArtifactError, match="holds samples, which its notebooks have made; name another --run-dir"):
         adopt(run, QUESTIONS)
     assert len(run.read("filtered")) == 2
+
+
+ASKED = "Given any whole number, of whatever sign, give back exactly twice that number as `double(x)`."
+OWN = {"task_id": "bench/0", "question": f"A task. {ASKED}", "entry_point": "f", "tests": ["assert f(1) == 2"]}
+GIVEN = {
+    "task_id": "HumanEval/0", "prompt": "def backwards(text):\n    \"\"\"Reverse it.\"\"\"\n",
+    "entry_point": "backwards", "canonical_solution": "    return text[::-1]\n",
+    "test": "def check(candidate):\n    assert candidate('ab') == 'ba'\n",
+}  # fmt: skip
+
+
+@pytest.fixture
+def benchmarks(tmp_path):
+    """The profile's benchmark, which asks what evol_1 asks, and another, whose solution is the function of oss_2."""
+    write_rows(tmp_path / "own.jsonl", [OWN])
+    write_rows(tmp_path / "given.jsonl", [GIVEN])
+    write(tmp_path / "set.jsonl", lambda row: row | {"question": ASKED} if row["id"] == "evol_1" else row)
+    pairs = [row | {"id": place} for place, row in enumerate(read_rows(PAIRS))]  # the hub's ids are other ones, too
+    pairs += [pairs[0] | {"id": "fns_3", "instruction": "Write `at_most(x, cap)`."}, pairs[0] | {"instruction": ASKED}]
+    write_rows(tmp_path / "pairs.jsonl", pairs)
+    return tmp_path
+
+
+@pytest.mark.parametrize("questions_only", [False, True])
+def test_what_is_like_a_benchmark_is_left_out_and_told(benchmarks, questions_only):
+    own, given = str(benchmarks / "own.jsonl"), str(benchmarks / "given.jsonl")
+    profile = load_profile("pocket", {"sampling.n": 3, "data.benchmark": own, "data.decontaminate": [given]})
+    run = Run(benchmarks / "run", profile)
+    counts = adopt(run, str(benchmarks / "set.jsonl"), questions_only=questions_only, command="adopt it",
+                   pairs=str(benchmarks / "pairs.jsonl"), decontaminate=[str(FIXTURES / "mbpp.jsonl")])  # fmt: skip
+    assert [row["id"] for row in run.read("filtered")] == ["fns_3"] + ["evol_5"] * questions_only
+    assert (run.manifest("samples") is None) == questions_only
+    assert [row["instruction"] for row in run.read("pairs")] == ["Write `double(x)`.", "Write `at_most(x, cap)`."]
+    dropped = {row["id"]: row for row in read_rows(run.dir / "adopted" / "dropped.jsonl")}
+    assert dropped["evol_1"]["reason"] == "benchmark question" and dropped["evol_1"]["benchmark"] == own
+    assert dropped["evol_1"]["like"].startswith("bench/0: ") and dropped["evol_1"]["source"] == "evol"
+    assert dropped["oss_2"]["like"] == "HumanEval/0: backwards(text)" and dropped["oss_2"]["benchmark"] == given
+    told = [f"1 questions like one of {own} (1), left out", f"1 questions like one of {given} (1), left out",
+            f"0 questions like one of {FIXTURES / 'mbpp.jsonl'} (4), left out",
+            "2 pairs of questions like a benchmark's, left out", "2 pairs"]  # fmt: skip
+    card = (run.dir / "adopted" / "README.md").read_text()
+    assert all(line in counts_text(counts) and line in card for line in told)
+    assert f"| {own} | 1 | 1 | 0 | 0 |" in card and f"| {given} | 1 | 0 | 1 | 0 |" in card and "by `adopt it`" in card
+    assert yaml.safe_load(card.split("---\n")[1])["source_datasets"] == []
+    assert run.manifest("filtered")["adopted"]["counts"] == counts
+
+
+def test_nothing_is_adopted_without_its_benchmark(run, tmp_path):
+    with pytest.raises(CourseError, match="no benchmark at .*none.jsonl; correct data.benchmark or data.decontaminate"):
+        adopt(run, QUESTIONS, decontaminate=[str(tmp_path / "none.jsonl")])
+    write_rows(tmp_path / "bare.jsonl", [{"task_id": 1, "test_list": []}])
+    with pytest.raises(CourseError, match="bare.jsonl has no question in 1"):
+        adopt(run, QUESTIONS, decontaminate=[str(tmp_path / "bare.jsonl")])
+    with pytest.raises(AdoptError, match=r"No question .* \(questions like one of .*all.jsonl .*, left out\)"):
+        write_rows(tmp_path / "all.jsonl", [OWN])
+        adopt(run, write(tmp_path / "set.jsonl", lambda row: row | {"question": ASKED}),
+              decontaminate=[str(tmp_path / "all.jsonl")])  # fmt: skip
+    assert not (run.dir / "artifacts").exists() and not (run.dir / "adopted").exists()
+
+
+def test_a_program_too_deep_to_write_out_is_no_obstacle(run, tmp_path):
+    deep = "def double(x):\n    return " + " + ".join(["x"] * 3000)
+    source = write(tmp_path / "set.jsonl", inferences(lambda item: item | {"completion": f"```python\n{deep}\n```"}))
+    assert adopt(run, source, questions_only=True)["questions"] == 4
 
 
 def test_published_pairs(run):
@@ -114,7 +188,7 @@ def inferences(change):
         (without("question", "test_cases"), "Row 0 has no question, test_cases; .* found id, source, inferences"),
         (without("inferences"), "Row 0 has no inferences; add it, or pass --questions-only"),
         (inferences(without("completion")), "Row 0, inference 0 has no completion; add it"),
-        (inferences(without("model_name", "test_results")), "inference 0 has no model_name, test_results; add it"),
+        (inferences(without("model_name", "completion")), "inference 0 has no model_name, completion; add it"),
         (inferences(lambda item: item | {"test_results": [True] * 20}), "has 20 test_results for 5 test_cases; mend"),
         (lambda row: row | {"id": "same"}, "has several rows with the id 'same'"),
         (inferences(lambda item: item | {"model_name": item["completion"][-12:-4]}), "pick one with --model"),
@@ -160,6 +234,12 @@ def test_the_profile_adopts_once_and_again_when_something_changed(tmp_path):
     assert "4 questions" in asking(tmp_path, data__adopt=source)[1]
     (run.dir / "artifacts" / "imagined.parquet").unlink()
     assert "4 questions" in asking(tmp_path, data__adopt=source)[1]
+    write_rows(tmp_path / "b.jsonl", [OWN])
+    more = {"data__adopt": source, "data__decontaminate": [str(tmp_path / "b.jsonl")]}
+    assert "b.jsonl (1), left out" in asking(tmp_path, **more)[1] and "before, kept." in asking(tmp_path, **more)[1]
+    write_rows(tmp_path / "b.jsonl", [OWN, OWN])
+    assert "b.jsonl (2), left out" in asking(tmp_path, **more)[1]
+    assert "4 questions" in asking(tmp_path, data__adopt=source)[1]
     Path(source).unlink()
     assert "kept unchecked (There is no file" in asking(tmp_path, data__adopt=source)[1]
     run.path("filtered").write_bytes(b"x")
@@ -174,6 +254,9 @@ def test_the_policys_own_programs_are_taken_and_those_of_others_are_not(tmp_path
     assert "with the programs of Qwen/Qwen2.5-Coder-7B-Instruct" in said and "9 programs" in said
     assert len(run.read("samples")) == 3
     assert "notebook 03 samples programs" in asking(tmp_path)[1] and run.manifest("samples") is None
+    untested = write(tmp_path / "set.jsonl", inferences(without("test_results")))
+    said = asking(tmp_path, data__adopt=untested, models__policy="Qwen/Qwen2.5-Coder-7B-Instruct")[1]
+    assert "notebook 03 samples programs of Qwen/Qwen2.5-Coder-7B-Instruct" in said
     run.table("samples", lambda scratch: [{"x": 1}], inputs=("filtered",))
     with pytest.raises(ArtifactError, match="holds samples, which its notebooks have made; name another --run-dir"):
         asking(tmp_path, models__policy="Qwen/Qwen2.5-Coder-7B-Instruct")
@@ -189,10 +272,13 @@ def test_command_line(tmp_path, capsys):
     profile = tmp_path / "mine.yaml"
     profile.write_text("extends: pocket\nname: mine\nsampling: {n: 3}\n")
     run_dir = tmp_path / "run"
-    assert main(["adopt", QUESTIONS, "--run-dir", str(run_dir), "--profile", str(profile), "--pairs", PAIRS]) == 0
+    asked = ["adopt", QUESTIONS, "--run-dir", str(run_dir), "--profile", str(profile), "--pairs", PAIRS]
+    assert main([*asked, "--decontaminate", str(FIXTURES / "humaneval.jsonl")]) == 0
     said = capsys.readouterr().out
+    assert f"0 questions like one of {FIXTURES / 'humaneval.jsonl'} (2), left out" in said
     assert "3 questions" in said and f"RUN_DIR={run_dir} FROM=03" in said
     manifest = json.loads((run_dir / "artifacts" / "filtered.manifest.json").read_text())
+    assert manifest["adopted"]["command"].endswith(f"--decontaminate {FIXTURES / 'humaneval.jsonl'}")
     assert manifest["adopted"]["command"].startswith(f"python -m acelib adopt {QUESTIONS} --run-dir {run_dir} --pairs")
     assert main(["adopt", "none.jsonl", "--run-dir", str(run_dir)]) == 1
     assert "There is no file none.jsonl" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from acelib import benchmarks
 from acelib.benchmarks import EvaluationError, evalplus_tests, read_benchmark, reference_programs
 from acelib.evaluation import load_benchmark
 from acelib.judge import Judge, Limits
+from acelib.overlap import Benchmarks
 from acelib.profiles import load_profile
 from acelib.sampling import judge_programs, submission
 from acelib.schema import Program, read_rows, write_rows
@@ -155,6 +156,7 @@ def test_a_data_set_of_the_hub_reads_like_a_file(tmp_path, layout):
     assert read_benchmark(folder) == read_benchmark(FIXTURES / "humaneval.jsonl")
     assert reference_programs(folder) == reference_programs(FIXTURES / "humaneval.jsonl")
     assert len(read_split(str(folder), "test")[1]) == 16
+    assert Benchmarks([folder]).rows == {str(folder): len(rows)}
 
 
 def test_a_missing_benchmark_is_one_sentence(tmp_path):

@@ -61,7 +61,7 @@ def test_bad_benchmarks_are_explained(tmp_path, text, message):
 
 def test_missing_benchmark_names_the_profile_key(tmp_path):
     profile = load_profile("pocket", {"data.benchmark": str(tmp_path / "none.jsonl")})
-    with pytest.raises(EvaluationError, match="correct data.benchmark in the profile"):
+    with pytest.raises(EvaluationError, match="correct data.benchmark or data.decontaminate in the profile"):
         load_benchmark(profile)
 
 

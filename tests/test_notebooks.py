@@ -17,8 +17,8 @@ from acelib.course import NOTEBOOKS, Course
 from acelib.notebooks import read_notebook, tags
 from acelib.pocket.problems import compositions, phrase_question, true_tests
 from acelib.profiles import ROOT
-from acelib.report import write_report
-from acelib.schema import Problem, problems_to_rows, write_rows
+from acelib.report import broken_promises, scorecard, write_report
+from acelib.schema import Problem, problems_to_rows, read_rows, write_rows
 
 SAME_AS = "same-as:"
 
@@ -92,20 +92,27 @@ def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
     problems = [
         Problem(f"adopted/{i}", phrase_question(random.Random(i), one, "solve", "x"), "solve",
                 tuple(true_tests(one, "solve", 6, i)))
-        for i, one in enumerate(islice(compositions(0, "train"), 16))
+        for i, one in enumerate(islice(compositions(0, "train"), 17))
     ]  # fmt: skip
     write_rows(tmp_path / "set.jsonl", problems_to_rows(problems))
+    held_out = read_rows(ROOT / "data" / "benchmark.jsonl")[:4]
+    write_rows(tmp_path / "bench.jsonl", [*held_out, held_out[0] | {"task_id": "x", "question": problems[-1].question}])
     overrides = {
-        "data.adopt": str(tmp_path / "set.jsonl"), "data.laboratory": False, "data.seeds": "data/none.jsonl",
-        "models.teacher": "data/none", "best_of_n.ns": [1, 2], "best_of_n.questions": 4, "evaluation.questions": 4,
-        "judge.workers": 1,
+        "data.adopt": str(tmp_path / "set.jsonl"), "data.benchmark": str(tmp_path / "bench.jsonl"),
+        "data.laboratory": False, "data.seeds": "data/none.jsonl", "models.teacher": "data/none",
+        "best_of_n.ns": [1, 2], "best_of_n.questions": 4, "evaluation.questions": 4, "judge.workers": 1,
     }  # fmt: skip
     course = Course(str(ROOT / "tests" / "smoke.yaml"), overrides, tmp_path / "run", out=io.StringIO())
     for number in ("03", "04", "05"):
         course.run(only=number)
     assert course.out.getvalue().count("adopted before, kept") == 2
     run = course.store
-    assert len(run.read("samples")) == 16 and run.manifest("reward_model_unfiltered")["inputs"].keys() >= {"pairs"}
+    counts = run.manifest("filtered")["adopted"]["counts"]
+    assert counts[f"questions like one of {tmp_path / 'bench.jsonl'} (5), left out"] == 1
+    assert [row["id"] for row in run.read("samples")] == [problem.id for problem in problems[:-1]]
+    assert run.manifest("reward_model_unfiltered")["inputs"].keys() >= {"pairs"}
+    assert all(row["score"] == row["score_unfiltered"] for row in run.read("best_of_n"))
+    assert not (run.dir / "figures" / "05_best_of_n" / "filter_ablation.png").exists()
     for name in ("policy_rule", "policy_rm"):
         run.folder(name, lambda path, _: shutil.copytree(ROOT / "data/models/policy", path, dirs_exist_ok=True))
     looks = [{"run": "rule", "step": step, "pass_at_1": 0.5} for step in range(3)]
@@ -115,3 +122,6 @@ def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
     assert verdicts["filter"] == verdicts["filtered_rm"] == "not testable here"
     assert verdicts["rm_average"] in ("holds", "does not hold")
     write_report(run.dir)
+    filtering, *_ = scorecard(run.dir)
+    assert filtering["must_hold"] and filtering["verdict"] == "not testable: data were adopted"
+    assert not any(filtering["claim"] in broken for broken in broken_promises(run.dir))

@@ -122,6 +122,23 @@ def test_adopted_data_cost_no_teacher():
     assert made[:2] == ["teacher imagines tests", "proxy filters tests"]
 
 
+def test_of_adopted_data_one_reward_model_is_trained():
+    def trained(**changes):
+        return [one.what for one in stages(load_profile("single-gpu", changes)) if one.notebook == "04"]
+
+    assert trained() == ["reward model, filtered tests"]
+    assert trained(**{"data.adopt": "none"}) == ["reward model, filtered tests", "reward model, all tests"]
+
+
+def test_what_is_fetched_counts_every_model_once_and_the_stronger_one_of_notebook_07():
+    assert "16 GB (Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0, Qwen/Qwen2.5-Coder-7B-Instruct 15.2)" in plan(
+        load_profile("single-gpu"))  # fmt: skip
+    served = plan(load_profile("single-gpu", {"models.proxy": "http://localhost:8000/v1#m"}))
+    assert "1 GB (Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0)" in served
+    here = dict.fromkeys(("models.policy", "models.proxy", "reward_model.base"), "data/models/policy")
+    assert "No weights to fetch." in plan(load_profile("single-gpu", here))
+
+
 def test_a_teacher_behind_a_server_costs_dollars_and_no_hours():
     asked = {"models.teacher": "https://host/v1#m", "remote.dollars_per_million_input": 2,
              "remote.dollars_per_million_output": 4}  # fmt: skip

@@ -30,6 +30,7 @@ def test_every_profile_loads_and_survives_a_round_trip(name, tmp_path):
         ("models.dtype", "int8", "models.dtype must be one of float32, bfloat16"),
         ("prompts.solve", "Solve it.", "prompts.solve must contain {question} exactly once"),
         ("best_of_n.ns", [], "best_of_n.ns must be a list with at least one entry"),
+        ("data.decontaminate", "mbpp.jsonl", "data.decontaminate must be a list, not 'mbpp.jsonl'"),
         ("best_of_n.ns", [4, 2], "best_of_n.ns must rise without repeats"),
         ("best_of_n.ns", [0, 2], r"best_of_n.ns\[0\] must be from 1"),
         ("filtering.min_tests", 13, "every question would be dropped"),

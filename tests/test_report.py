@@ -62,6 +62,21 @@ def test_check_fails_on_a_broken_promise_only(make_run, capsys):
     assert main(["scorecard", str(run_dir)]) == 0
 
 
+def test_adopted_data_excuse_the_claims_about_the_filter_and_no_other(make_run, capsys):
+    untested = [row(f"About {key}", "not testable here", True) | {"key": key} for key in ("filter", "rm_average")]
+    keyed = [HOLDS | {"key": "oracle"}, *untested]
+    run_dir = make_run(*keyed)
+    assert len(broken_promises(run_dir)) == 2
+    Run(run_dir, load_profile("pocket")).adopt({"filter_audit": [{"id": "a"}]}, {"source": "s", "command": "adopt"})
+    assert broken_promises(run_dir) == ["About rm_average: not testable here"]
+    make_run(*keyed[:2])
+    capsys.readouterr()
+    assert main(["scorecard", "--check", str(run_dir)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^\* not testable: data were adopted - +About filter$", said, re.M)
+    assert "1 of 1 hold" in write_report(run_dir)[0].read_text()
+
+
 def test_a_run_without_promises_is_refused(make_run):
     with pytest.raises(ReportError, match="no scorecard with claims that must hold; run `make course FROM=07` first"):
         broken_promises(make_run(OPEN))
