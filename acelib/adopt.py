@@ -7,14 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from acelib.artifacts import ArtifactError, Run, full_disk_explained
 from acelib.errors import CourseError
 from acelib.extraction import extract_program
 from acelib.fingerprint import path_digest
 from acelib.judge import Judge
 from acelib.overlap import Benchmarks, parse
+from acelib.publish import dataset_card, sources_list
 from acelib.schema import Problem, Row, pairs_to_rows, problems_to_rows, rows_to_pairs, rows_to_problems, write_rows
 from acelib.sources import Source, SourceError, open_source
 
@@ -151,24 +150,19 @@ def counts_text(counts: Counter) -> str:
 
 def data_card(origin: dict[str, Any], dropped: Sequence[Row]) -> str:
     """README.md for the tables that `adopt` wrote, with the YAML the hub reads."""
-    hub = [name for name in (origin["source"], origin.get("pairs")) if name and not Path(name).exists()]
-    front = {"license": "other", "license_name": "see-the-source-sets", "language": ["code", "en"], "tags": ["code"],
-             "source_datasets": hub}  # fmt: skip
-    sources = "\n".join(f"- `{origin[name]}` at `{origin[at][:12]}`; licence: see the source set"
-                        for name, at in (("source", "version"), ("pairs", "pairs_version")) if name in origin)
+    sources = [(origin[name], origin[at]) for name, at in (("source", "version"), ("pairs", "pairs_version"))
+               if name in origin]
     reasons = ("benchmark question", "benchmark signature", "benchmark solution")
     found = Counter((row["benchmark"], row["reason"]) for row in dropped)
     table = "\n".join(f"| {name} | {size:,} | " + " | ".join(f"{found[name, reason]:,}" for reason in reasons) + " |"
                       for name, size in origin["apart_from"].items())
-    return f"""---
-{yaml.safe_dump(front, sort_keys=False).strip()}
----
+    return dataset_card(f"""
 # Adopted questions
 
 Tables {", ".join(f"`{name}`" for name in origin["tables"])} in the columns of AceCode-87K and AceCodePair-300K, taken
 from published data by `{origin["command"]}`:
 
-{sources}
+{sources_list(sources)}
 
 {origin["note"]}
 
@@ -183,7 +177,7 @@ benchmarks counts for the first. `dropped.jsonl` lists each with what it was lik
 | benchmark | questions | {" | ".join(reasons)} |
 |---|---|---|---|---|
 {table}
-"""
+""", [name for name, _ in sources])
 
 
 class _Apart:

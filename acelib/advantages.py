@@ -15,7 +15,7 @@ import torch
 def reinforce_plus_plus_advantages(
     rewards: torch.Tensor, logps: torch.Tensor, ref_logps: torch.Tensor, mask: torch.Tensor, beta: float
 ) -> torch.Tensor:
-    """Advantage of every response token (Hu 2025; AceCoder section 4.3).
+    """Advantage of every response token (Hu 2025; AceCoder section 3.2).
 
     `rewards` (replies,), NaN where a reply could not be judged; `logps` and `ref_logps` (replies, tokens), log-probs
     under the policy that sampled them and under the reference; `mask` (replies, tokens), 1 on response tokens.

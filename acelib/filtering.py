@@ -1,4 +1,4 @@
-"""A stronger model's program decides which imagined tests survive (section 3.1 of the paper)."""
+"""A stronger model's program decides which imagined tests survive (section 2.2 of the paper)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -51,7 +51,7 @@ def proxy_programs(
 def filter_tests(tests: Sequence[str], passed: Sequence[bool], min_tests: int = 5) -> tuple[str, ...] | None:
     """The tests that the proxy's program passed, or None when fewer than `min_tests` are left.
 
-    Section 3.1 of the paper (its public code drops a question with three surviving tests or fewer: `min_tests=4`).
+    Section 2.2 of the paper (its public code drops a question with three surviving tests or fewer: `min_tests=4`).
     Raises FilterError when tests and verdicts differ in number.
     """
     if len(tests) != len(passed):

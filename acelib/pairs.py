@@ -82,7 +82,7 @@ def signal_budget(rates: Sequence[Sequence[float]], ns: Sequence[int], seed: int
 
 def hard_quarter(rates: Sequence[Sequence[float]]) -> list[int]:
     """Indices of the questions used for RL, in their order: the lower half by mean pass rate, then, of those, the
-    upper half by standard deviation of pass rate (section 5 of the paper). Halves round down, ties keep the order.
+    upper half by standard deviation of pass rate (section 3.2 of the paper). Halves round down, ties keep the order.
     """
     means = [fmean(question) for question in rates]
     spreads = [float(np.std(question)) for question in rates]

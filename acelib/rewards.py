@@ -61,7 +61,7 @@ def _test_reward(name: str, worth: Callable[[Report], float], judge: Judge, prob
 
 
 def rule_reward(judge: Judge, problems: Sequence[Problem]) -> RewardFunction:
-    """The paper's rule: 1 when the program passes all tests of its question, else 0 (section 4.3)."""
+    """The paper's rule: 1 when the program passes all tests of its question, else 0 (section 3.2)."""
     return _test_reward("rule", lambda report: float(report.passed), judge, problems)
 
 

@@ -224,7 +224,7 @@ def pass_rates(row: Row, denominator: int | None = None) -> list[float]:
     """Share of tests each sampled program passes, in [0, 1].
 
     The paper divides by the surviving tests; its public code divides by all imagined ones: pass their number as
-    `denominator` to do the same (section 3 of the ledger in the course notes).
+    `denominator` to do the same.
     """
     if denominator is None:
         return [item["pass_rate"] for item in row["inferences"]]

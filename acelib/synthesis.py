@@ -1,4 +1,4 @@
-"""A teacher rewrites seed programs into questions and imagines tests for them (section 3.1 of the paper)."""
+"""A teacher rewrites seed programs into questions and imagines tests for them (section 2.2 of the paper)."""
 
 import ast
 import json
