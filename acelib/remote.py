@@ -120,6 +120,7 @@ class Ledger:
     def read(self, wanted: Collection[str]) -> dict[str, str]:
         """The replies whose key is wanted. Raises LogError."""
         replies = {}
+        name = self.log.file.name
         for record in self.log.records():
             try:
                 self.dollars += record["dollars"]
@@ -128,7 +129,7 @@ class Ledger:
                     if "refused" in record:
                         self.refused[record["key"]] = record["refused"]
             except (KeyError, TypeError):
-                raise LogError(f"{self.log.file.name} has a line that is no reply, {record!s:.40}; remove it.") from None
+                raise LogError(f"{name} has a line that is no reply, {record!s:.40}; remove it.") from None
         return replies
 
     def append(self, **record: Any) -> None:

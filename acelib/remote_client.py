@@ -1,5 +1,8 @@
 """What `acelib.remote` sends: requests side by side, with back-off, concessions to what the server lacks, and a cap.
 
+What is wrong with one request alone (its content, its length, an error each time while others get through) costs that
+request and no other.
+
 The retries of the official client are off: they would not share a rate limit among the requests in flight, and would
 hide from the cap that a lost connection may have been paid for.
 """
@@ -127,10 +130,15 @@ class Client:
             if busy and self.answered > seen:  # others get through, so the server is only busy
                 failures, seen = 0, self.answered
             failures += 1
-            if failures > self.limits.max_retries and self.answered > latest and not busy:  # it is this request
+            if failures > self.limits.max_retries and not busy and (self.answered > latest or self.is_last(status)):
                 return self.refuse(key, name, f"{failures} failures, last {status or type(error).__name__}")
             latest = self.answered
             await self.back_off(error, failures)
+
+    def is_last(self, status: int | None) -> bool:
+        """Whether a living server has answered all requests but this one."""
+        answered = len(self.replies) > len(self.ledger.refused)
+        return bool(status) and answered and len(self.replies) + len(self.held) + 1 == len(self.requests)
 
     def refuse(self, key: str, name: str, reason: str) -> None:
         """Give up a request. Its empty reply is kept once another one has been answered, which shows that the request
@@ -272,7 +280,7 @@ def _reply(completion: Any) -> dict[str, Any]:
     return {
         "reply": text.encode("utf-8", "replace").decode(),  # half a character, as byte-level models write, is no text
         "finish_reason": choice.finish_reason,
-        "usage": usage.model_dump(exclude_none=True) if isinstance(usage, openai.BaseModel) else None,
+        "usage": usage.model_dump(exclude_none=True, warnings=False) if isinstance(usage, openai.BaseModel) else None,
     }
 
 

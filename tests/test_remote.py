@@ -28,7 +28,7 @@ from acelib.schema import Problem
 from acelib.synthesis import REPLY_SCHEMA, imagine, problems_from_replies
 
 FREE = dict(concurrency=4, timeout_seconds=60.0, max_retries=7, max_dollars=0.0, dollars_per_million_input=0.0,
-            dollars_per_million_output=0.0)  # fmt: skip
+            dollars_per_million_output=0.0, max_refused=0.1)  # fmt: skip
 SAMPLING = dict(n=1, temperature=0.7, max_new_tokens=100, seed=3)
 KEY = "sk-secret-0123456789"
 
@@ -288,20 +288,27 @@ def test_what_concerns_one_request_is_an_empty_reply_that_is_told_of_and_not_ask
     assert why["q5"]["refused"] == "400: what is this?" and why["q0"]["reply"] == ""
 
 
-def test_a_request_on_which_the_server_fails_each_time_is_left_out(tmp_path):
-    class Slow(Choosy):
-        def fault(self, number, body):  # the others get through before each failure
-            if fault := super().fault(number, body):
-                self.failed += 1
-                while sum(self.paid.values()) < 4 * self.failed:
-                    time.sleep(0.005)
-            return fault
+class Failing(Choosy):
+    """Fails on question 2; of the others, a few get through after each failure, or all at once."""
 
-    seen = Slow({2: (500, "CUDA error")})
-    seen.failed = 0
+    def __init__(self, paced):
+        super().__init__({2: (500, "CUDA error")})
+        self.paced, self.failed = paced, 0
+
+    def fault(self, number, body):
+        if fault := super().fault(number, body):
+            self.failed += 1
+        while not fault and self.paced and self.failed < min(3, int(body["messages"][0]["content"][9:]) // 10):
+            time.sleep(0.005)
+        return fault
+
+
+@pytest.mark.parametrize("paced", [True, False], ids=["among others", "the last of all"])
+def test_a_request_on_which_the_server_fails_each_time_is_left_out(tmp_path, paced):
+    seen = Failing(paced)
     with serving(seen) as url:
-        replies = ask(url, tmp_path / "log", questions(30), concurrency=3, max_retries=2)
-    assert replies == expected(30) | {"q2": [""]} and seen.failed == 3
+        replies = ask(url, tmp_path / "log", questions(40), concurrency=3, max_retries=2)
+    assert replies == expected(40) | {"q2": [""]} and seen.failed == 3
     assert [line["refused"] for line in records(tmp_path / "log") if "refused" in line] == ["3 failures, last 500"]
 
 
@@ -313,7 +320,7 @@ def test_a_server_that_does_nothing_but_refuse_is_asked_again_when_it_is_mended(
         assert len(seen.requests) <= 2 * 24 and not records(log)
         seen.refused = dict.fromkeys(range(5, 400), "the upstream model has gone")
         with pytest.raises(RemoteError, match=r"refuses 20 of 400 questions, .*gone.*: 5 of 400 replies"):
-            ask(url, log, questions(400))
+            ask(url, log, questions(400), concurrency=1)
         seen.refused = {}
         assert ask(url, log, questions(400)) == expected(400)
 
