@@ -54,7 +54,11 @@ def is_address(name: str | Path) -> bool:
 def connect(address: str, limits: Remote, log: Path | None) -> Server:
     """The server at `http(s)://host/v1#model`; nothing is sent yet. Raises RemoteError for any other form."""
     url, _, model = address.partition("#")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  a wrong one raises here
+    except ValueError as error:
+        raise RemoteError(f"{url} is no address ({error}); write http://host:8000/v1#model.") from None
     if parts.username or parts.password or parts.query:
         raise RemoteError(
             f"The address of a model on {parts.hostname} holds more than host and path; give a key in the environment "

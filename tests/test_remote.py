@@ -416,6 +416,8 @@ def test_a_server_that_dies_among_thousands_costs_the_requests_in_flight(tmp_pat
     [
         ("http://host:8000/v1", "names no model; write http://host:8000/v1#model"),
         ("http:///v1#m", "names no model"),
+        ("http://host:abc/v1#m", "is no address .*; write http://host:8000/v1#model"),
+        ("http://[::1/v1#m", "is no address"),
         ("https://user:pass@host/v1#m", "OPENAI_API_KEY"),
         ("https://host/v1?api_key=pass#m", "OPENAI_API_KEY"),
     ],
