@@ -106,7 +106,9 @@ class Client:
                 cost = self.price(*tokens) if all(isinstance(one, int) for one in tokens) else worst
                 self.ledger.append(key=key, id=name, model=self.server.model, **reply, dollars=cost)
                 self.replies[key] = reply["reply"]
-                self.answered, self.reached, self.concessions = self.answered + 1, True, self.concessions | concessions
+                if not self.answered:  # what only a later request needs says nothing of the server
+                    self.concessions = concessions
+                self.answered, self.reached = self.answered + 1, True
                 self.keep_refusals()
                 return
             finally:

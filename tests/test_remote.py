@@ -168,6 +168,15 @@ def test_what_a_server_lacks_is_found_out_once(tmp_path, refuse, refused, format
     assert last.get("max_tokens") == 100 or last["max_completion_tokens"] == 100
 
 
+def test_what_one_request_has_to_do_without_the_others_keep(tmp_path):
+    third = "question 3"
+    seen = Behaviour(refuse=lambda body: "response_format" in body and body["messages"][0]["content"] == third and "no")
+    with serving(seen) as url:
+        assert ask(url, tmp_path / "log", questions(6), json_schema=REPLY_SCHEMA, concurrency=1) == expected(6)
+    formats = [body.get("response_format", {}).get("type") for body in seen.requests]
+    assert formats == ["json_schema"] * 4 + ["json_object", None] + ["json_schema"] * 2
+
+
 SCRIPT = """
 import json, pathlib, sys
 from acelib.profiles import Remote
