@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from acelib.errors import CourseError
+from acelib.logs import end_of_records
 from acelib.plan import stages
 from acelib.profiles import ROOT, Profile, load_profile, profile_names
 from acelib.watch import GpuMemory
@@ -113,7 +114,7 @@ class Meter:
         self.start = psutil.Process().create_time() if os.environ.get("ACELIB_PROGRESS") else time.time()
         self.estimate = estimate(profile, notebook)
         self.gpu_memory = GpuMemory()
-        self.bought = paid.stat().st_size if paid.exists() else 0
+        self.bought = end_of_records(paid)  # what a crash has cut is removed by the next writer
 
     def card(self) -> str:
         """What it will take, and how one knows."""

@@ -12,7 +12,8 @@ from acelib.benchmarks import EvaluationError, read_benchmark
 from acelib.judge import Judge
 from acelib.models import sample_tokens, solve_messages, stop_tokens
 from acelib.profiles import ROOT, Profile
-from acelib.sampling import Progress, judge_programs, sample_programs
+from acelib.remote import Progress
+from acelib.sampling import judge_programs, sample_programs
 from acelib.schema import Problem, Row
 
 

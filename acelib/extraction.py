@@ -10,6 +10,7 @@ import ast
 import re
 import textwrap
 import warnings
+from itertools import islice
 
 from acelib.errors import CourseError
 
@@ -34,7 +35,8 @@ def extract_program(reply: str, entry_point: str | None = None) -> str | None:
     blocks = python_blocks(text)
     programs = [p for block in blocks if (p := _longest_program(block)) is not None]
     if not programs and not blocks:
-        programs = [p for start in _code_starts(text) if (p := _longest_program(text[start:])) is not None][:1]
+        starts = islice(_code_starts(text), _ATTEMPTS)  # a model in a loop writes thousands
+        programs = list(islice((p for at in starts if (p := _longest_program(text[at:])) is not None), 1))
     if entry_point is not None:
         wanted = [p for p in programs if entry_point in _definitions(p)]
         if wanted:

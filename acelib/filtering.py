@@ -1,6 +1,6 @@
 """A stronger model's program decides which imagined tests survive (section 2.2 of the paper)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 from acelib.errors import CourseError
 from acelib.judge import Report
 from acelib.pairs import preference_pairs
+from acelib.remote import Progress
 from acelib.sampling import sample_programs
 from acelib.schema import Problem, Program, Row
 
@@ -29,7 +30,7 @@ def proxy_programs(
     seed: int,
     log: Path,
     model_name: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Program]:
     """One greedy program of the proxy per problem, in order."""
     return sample_programs(

@@ -5,7 +5,7 @@ and one sentence instead of a failed run. Where the values of the paper come fro
 """
 
 import difflib
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -21,9 +21,9 @@ class ProfileError(CourseError):
     """An unknown profile, an unknown key, or a value of the wrong type or out of bounds."""
 
 
-def within(low: float, high: float, *, above: bool = False):
+def within(low: float, high: float, *, above: bool = False, default: float = MISSING):
     """A number in [low, high], or in (low, high] with `above`. Sequences: every element."""
-    return field(metadata={"low": low, "high": high, "above": above})
+    return field(default=default, metadata={"low": low, "high": high, "above": above})
 
 
 def one_of(*choices: str):
@@ -87,6 +87,7 @@ class Remote:  # for a teacher or proxy behind a server
     max_dollars: float = within(0, 10**6)
     dollars_per_million_input: float = within(0, 10**5)
     dollars_per_million_output: float = within(0, 10**5)
+    max_refused: float = within(0, 1, default=0.1)
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,17 @@ The profile names such a model by an address, `https://host/v1#model`; the key c
 reply is appended to a log of the run before anybody reads it, so a stop at any moment loses at most what is in flight.
 """
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from acelib.errors import CourseError
+from acelib.logs import Log, LogError, open_log
 from acelib.profiles import Remote
 
 Progress = Callable[[int, int], None]
@@ -54,7 +54,11 @@ def is_address(name: str | Path) -> bool:
 def connect(address: str, limits: Remote, log: Path | None) -> Server:
     """The server at `http(s)://host/v1#model`; nothing is sent yet. Raises RemoteError for any other form."""
     url, _, model = address.partition("#")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  a wrong one raises here
+    except ValueError as error:
+        raise RemoteError(f"{url} is no address ({error}); write http://host:8000/v1#model.") from None
     if parts.username or parts.password or parts.query:
         raise RemoteError(
             f"The address of a model on {parts.hostname} holds more than host and path; give a key in the environment "
@@ -81,7 +85,8 @@ def remote_replies(
 
     Requests that are in the log are not sent again, whatever the server's address: they are told apart by model,
     messages and sampling values. `json_schema` asks for structured output where the server has it. A refusal is a
-    reply. Raises RemoteError, with a remedy, when the server cannot be used or the cap is reached.
+    reply: the server's words where they are one, else an empty text; how many were empty is printed. Raises
+    RemoteError, with a remedy, when the server cannot be used, refuses too often, or the cap is reached.
     """
     response_format = {"type": "json_schema", "json_schema": {"name": "reply", "schema": json_schema, "strict": True}}
     wanted: dict[str, list[str]] = {}
@@ -94,7 +99,8 @@ def remote_replies(
         keys = [hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest() for one in bodies]
         requests.update((key, Request(name, one)) for key, one in zip(keys, bodies, strict=True))
         wanted[name] = keys
-    with _open_ledger(server.log) as ledger:
+    with open_log(server.log) as log:
+        ledger = Ledger(log)
         replies = ledger.read(requests.keys())
         if len(replies) < len(requests):
             from acelib.remote_client import send  # loads the client only where there is a server
@@ -102,44 +108,41 @@ def remote_replies(
             send(server, ledger, requests, replies, progress)
     if progress:
         progress(len(requests), len(requests))
+    if refused := ledger.refused:
+        print(f"{len(refused):,} of {len(requests):,} requests were refused by {server.url} and count as empty replies "
+              f"(most often: {usual(refused)}); they are asked again once their lines are removed from {server.log}.")
     return {name: [replies[key] for key in keys] for name, keys in wanted.items()}
 
 
 class Ledger:
-    """The log of what was paid for: JSON lines, flushed one by one. `dollars` is their sum."""
+    """The log of what was paid for. `dollars` is the sum of all; `refused` tells of the wanted requests, by key, why
+    the server will not answer them."""
 
-    def __init__(self, file: IO[bytes]):
-        self.file, self.dollars = file, 0.0
+    def __init__(self, log: Log):
+        self.log, self.dollars, self.refused = log, 0.0, {}
 
     def read(self, wanted: Collection[str]) -> dict[str, str]:
-        """The replies whose key is wanted; a last line cut by a crash is removed from the file."""
+        """The replies whose key is wanted. Raises LogError."""
         replies = {}
-        self.file.seek(0)
-        for line in self.file:
-            if not line.endswith(b"\n"):
-                self.file.truncate(self.file.tell() - len(line))
-                break
+        name = self.log.file.name
+        for record in self.log.records():
             try:
-                record = json.loads(line)
                 self.dollars += record["dollars"]
-            except (ValueError, KeyError):
-                raise RemoteError(f"{self.file.name} has a line that is no record, {line[:40]!r}; remove it.") from None
-            if "reply" in record and record["key"] in wanted:
-                replies[record["key"]] = record["reply"]
+                if "reply" in record and record["key"] in wanted:
+                    replies[record["key"]] = record["reply"]
+                    if "refused" in record:
+                        self.refused[record["key"]] = record["refused"]
+            except (KeyError, TypeError):
+                raise LogError(f"{name} has a line that is no reply, {record!s:.40}; remove it.") from None
         return replies
 
     def append(self, **record: Any) -> None:
-        self.file.write(json.dumps(record).encode() + b"\n")
-        self.file.flush()
+        self.log.append(record)
         self.dollars += record["dollars"]
+        if "refused" in record:
+            self.refused[record["key"]] = record["refused"]
 
 
-@contextmanager
-def _open_ledger(path: Path) -> Iterator[Ledger]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RemoteError(f"Another process writes to {path}; wait for it, or choose another RUN_DIR=.") from None
-        yield Ledger(file)
+def usual(reasons: dict[str, str]) -> str:
+    """The reason that is given most often."""
+    return Counter(reasons.values()).most_common(1)[0][0]

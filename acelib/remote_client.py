@@ -1,5 +1,8 @@
 """What `acelib.remote` sends: requests side by side, with back-off, concessions to what the server lacks, and a cap.
 
+What is wrong with one request alone (its content, its length, an error each time while others get through) costs that
+request and no other.
+
 The retries of the official client are off: they would not share a rate limit among the requests in flight, and would
 hide from the cap that a lost connection may have been paid for.
 """
@@ -8,6 +11,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,11 +22,17 @@ import httpx2
 import openai
 from anyio.from_thread import start_blocking_portal
 
-from acelib.remote import Ledger, Progress, RemoteError, Request, Server
+from acelib.remote import Ledger, Progress, RemoteError, Request, Server, usual
 
 TEMPLATE_TOKENS = 256  # what a chat template and a system prompt may add to a message
 LONGEST_BACK_OFF = 30.0  # seconds, where the server names none
 LONGEST_WAIT = 600.0  # seconds; a server that names more has closed for now
+FEW_REFUSALS = 20  # questions; so many may always be refused, unless it is all that the server does
+BUSY = (429, 503)
+# How servers say that something is wrong with one request, and that they do not have the model (some with a 400).
+ONE_REQUEST = re.compile(r"content.?filter|content .*policy|usage policy|invalid_prompt|flagged|moderation|inspection|"
+                         r"inappropriate|context.?length|too long", re.IGNORECASE)  # fmt: skip
+NO_MODEL = re.compile(r"model_not_found|(invalid|unknown) model|model .{0,99}not (exist|found)", re.IGNORECASE)
 
 
 def send(
@@ -49,6 +59,9 @@ class Client:
         self.answered, self.reached, self.not_before = 0, False, 0.0
         self.error: Exception | None = None
         self.concessions: frozenset[str] = frozenset()  # see `_shaped`
+        self.held: dict[str, dict[str, str]] = {}  # refusals since the last answer, by key
+        self.refused = {requests[key].name for key in ledger.refused}  # questions, as is the next
+        self.asked = len({request.name for request in requests.values()})
 
     async def run(self) -> None:
         self.changed, self.stopped = asyncio.Event(), asyncio.Event()
@@ -60,6 +73,9 @@ class Client:
             await asyncio.gather(*(self.work(missing) for _ in range(self.limits.concurrency)))
         if self.error:
             raise self.error
+        if self.held and len(self.replies) == len(self.ledger.refused):  # nothing was answered, today or before
+            self.check_refusals(all_it_does=not all(ONE_REQUEST.search(one["refused"]) for one in self.held.values()))
+        self.keep_refusals()
 
     async def work(self, missing: Iterator[tuple[str, Request]]) -> None:
         for key, request in missing:
@@ -77,7 +93,8 @@ class Client:
     async def ask(self, key: str, name: str, body: dict[str, Any]) -> None:
         """One reply, into the log and `replies`, whatever has to be waited for or repeated on the way."""
         worst = self.price(len(json.dumps(body).encode()) + TEMPLATE_TOKENS, body["max_tokens"])
-        concessions, failures, seen = self.concessions, 0, self.answered
+        concessions, failures = self.concessions, 0
+        seen = latest = self.answered  # `latest`: at the last failure
         while await self.take_turn(worst):
             try:
                 completion = await self.client.chat.completions.create(**_shaped(body, concessions))
@@ -86,28 +103,71 @@ class Client:
                 error = caught
             else:
                 tokens = [(reply["usage"] or {}).get(f"{side}_tokens") for side in ("prompt", "completion")]
-                cost = worst if None in tokens else self.price(*tokens)
+                cost = self.price(*tokens) if all(isinstance(one, int) for one in tokens) else worst
                 self.ledger.append(key=key, id=name, model=self.server.model, **reply, dollars=cost)
                 self.replies[key] = reply["reply"]
-                self.answered, self.reached, self.concessions = self.answered + 1, True, self.concessions | concessions
+                if not self.answered:  # what only a later request needs says nothing of the server
+                    self.concessions = concessions
+                self.answered, self.reached = self.answered + 1, True
+                self.keep_refusals()
                 return
             finally:
                 self.flying, self.reserved = self.flying - 1, self.reserved - worst
                 self.changed.set()
-            status = _status(error)
-            if status in (400, 422) and (more := _concession(_shaped(body, concessions), str(error))):
-                concessions |= {more}
-                continue
+            status, about_one = _status(error), _about_one(error)
+            if status in (400, 422) and not about_one:
+                if more := _concession(_shaped(body, concessions), str(error)):
+                    concessions |= {more}
+                    continue
+                about_one = not _about_all(error, _shaped(body, concessions))
+            if about_one:
+                return self.refuse(key, name, _without_key(_said(error)))
             if remedy := self.hopeless(error, name):
                 raise RemoteError(f"The server at {self.server.url} {remedy}.") from None
             if not status and not _never_sent(error):  # the reply was lost, perhaps not its price
                 self.ledger.append(
                     key=key, id=name, model=self.server.model, error=type(error).__name__, dollars=worst
                 )
-            if status == 429 and self.answered > seen:  # others get through, so the server is only busy
+            busy = status in BUSY or _never_sent(error)
+            if busy and self.answered > seen:  # others get through, so the server is only busy
                 failures, seen = 0, self.answered
             failures += 1
+            if failures > self.limits.max_retries and not busy and (self.answered > latest or self.is_last(status)):
+                return self.refuse(key, name, f"{failures} failures, last {status or type(error).__name__}")
+            latest = self.answered
             await self.back_off(error, failures)
+
+    def is_last(self, status: int | None) -> bool:
+        """Whether a living server has answered all requests but this one."""
+        answered = len(self.replies) > len(self.ledger.refused)
+        return bool(status) and answered and len(self.replies) + len(self.held) + 1 == len(self.requests)
+
+    def refuse(self, key: str, name: str, reason: str) -> None:
+        """Give up a request. Its empty reply is kept once another one has been answered, which shows that the request
+        is to blame and not the server; so what is mended on the server is asked again."""
+        self.held[key] = {"id": name, "refused": reason}
+        self.check_refusals(len({one["id"] for one in self.held.values()})
+                            >= max(FEW_REFUSALS, self.limits.concurrency))  # fmt: skip
+
+    def keep_refusals(self) -> None:
+        for key, refusal in self.held.items():
+            self.ledger.append(key=key, model=self.server.model, reply="", **refusal, dollars=0.0)
+            self.replies[key] = ""
+            self.refused.add(refusal["id"])
+        self.held.clear()
+
+    def check_refusals(self, all_it_does: bool) -> None:
+        """Raises RemoteError when refusals are no exception."""
+        refused = self.refused | {one["id"] for one in self.held.values()}
+        if not all_it_does and len(refused) <= max(FEW_REFUSALS, self.limits.max_refused * self.asked):
+            return
+        said = usual({key: one["refused"] for key, one in self.held.items()})
+        remedy = "leave these questions out" if all_it_does else "raise remote.max_refused"
+        raise RemoteError(
+            f"The server at {self.server.url} refuses {len(refused):,} of {self.asked:,} questions, most often with "
+            f"{said!r}; mend what that names in the profile or on the server, or {remedy}, and repeat the command, "
+            f"which goes on from there: {self.kept()}."
+        )
 
     async def back_off(self, error: Exception, failures: int) -> None:
         """Wait as the server says, with all requests, or else longer each time. Raises RemoteError when it is vain."""
@@ -165,16 +225,14 @@ class Client:
             return "cannot be reached; start it, or correct its address under `models` in the profile"
         if status in (401, 403):
             return f"refuses the key ({status}); put a valid one into the environment variable OPENAI_API_KEY"
-        if status == 404:
-            return (f"has no model {self.server.model!r} (404); the address under `models` in the profile is "
+        if status == 404 or status == 400 and NO_MODEL.search(_said(error)):
+            return (f"has no model {self.server.model!r} ({status}); the address under `models` in the profile is "
                     f"http://host/v1#model, with a model that {self.server.url}/models lists")  # fmt: skip
         if status == 402 or getattr(error, "code", None) == "insufficient_quota":
             return f"says that the account has no credit left; top it up and repeat the command ({self.kept()})"
         if status and status < 500 and status not in (408, 409, 429):
-            said = " ".join(str(error).split())
-            for secret in filter(None, [os.environ.get("OPENAI_API_KEY")]):
-                said = said.replace(secret, "***")
-            return f"refuses {name!r} ({said[:300]}); mend the values in the profile that it names, or drop that one"
+            said = _without_key(" ".join(str(error).split()))
+            return f"refuses {name!r} ({said}); mend the values in the profile that it names"
         return None
 
 
@@ -183,20 +241,48 @@ def _status(error: Exception) -> int | None:
     return error.status_code if isinstance(error, openai.APIStatusError) else None
 
 
+def _said(error: openai.APIStatusError) -> str:
+    """The code and the message in an answer of the usual form, which does not quote the request."""
+    body = error.body if isinstance(error.body, dict) else {"message": error.body}
+    words = [body.get("code") or error.status_code, body.get("message")]
+    return " ".join(": ".join(str(word) for word in words if word).split())
+
+
+def _without_key(said: str) -> str:
+    for secret in filter(None, [os.environ.get("OPENAI_API_KEY")]):
+        said = said.replace(secret, "***")
+    return said[:300]
+
+
+def _about_one(error: Exception) -> bool:
+    """Whether the server says that something is wrong with this request: its content, or its length."""
+    status = _status(error)
+    return status == 413 or status in (400, 403, 422) and ONE_REQUEST.search(_said(error)) is not None
+
+
+def _about_all(error: openai.APIStatusError, body: dict[str, Any]) -> bool:
+    """Whether it says that something is wrong that all requests share: the model, or a sampling value."""
+    setting = str(error.param).partition(".")[0]
+    return NO_MODEL.search(_said(error)) is not None or setting != "messages" and setting in body
+
+
 def _never_sent(error: Exception) -> bool:
     return isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout))
 
 
 def _reply(completion: Any) -> dict[str, Any]:
     """What the log keeps of an answer. Raises ValueError when it holds no reply, as some gateways' answers do."""
-    if not getattr(completion, "choices", None) or not completion.choices[0].message:
+    try:
+        choice, usage = completion.choices[0], completion.usage
+        text = choice.message.content or choice.message.refusal or ""
+    except (AttributeError, TypeError, LookupError):
+        text = None
+    if not isinstance(text, str):
         raise ValueError("no reply in the answer")
-    choice, usage = completion.choices[0], completion.usage
-    text = choice.message.content or choice.message.refusal or ""
     return {
         "reply": text.encode("utf-8", "replace").decode(),  # half a character, as byte-level models write, is no text
         "finish_reason": choice.finish_reason,
-        "usage": usage.model_dump(exclude_none=True) if usage else None,
+        "usage": usage.model_dump(exclude_none=True, warnings=False) if isinstance(usage, openai.BaseModel) else None,
     }
 
 

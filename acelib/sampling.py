@@ -1,7 +1,6 @@
 """Sampling programs from a model and having them judged, in a way that survives a crash."""
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,10 @@ from typing import Any
 from acelib.errors import CourseError
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
+from acelib.logs import open_log
 from acelib.models import generate, solve_messages
-from acelib.remote import Server, remote_replies
+from acelib.remote import Progress, Server, remote_replies
 from acelib.schema import Problem, Program, Row, problems_to_rows
-
-Progress = Callable[[int, int], None]
 
 
 class SamplingError(CourseError):
@@ -56,48 +54,33 @@ def sample_replies(
             json_schema=json_schema,
             progress=progress,
         )
-    done = read_log(log, n)
     keys = list(conversations)
     size = max(1, batch_size // n)
-    for start in range(0, len(keys), size):
-        batch = keys[start : start + size]
-        if not all(key in done for key in batch):
-            completions = generate(
-                model,
-                tokenizer,
-                [conversations[key] for key in batch],
-                n=n,
-                temperature=temperature,
-                top_p=top_p,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                seed=seed,
-            )
-            replies = [[completion.text for completion in row] for row in completions]
-            with log.open("a", encoding="utf-8") as file:
-                for key, texts in zip(batch, replies, strict=True):
-                    file.write(json.dumps({"id": key, "replies": texts}, ensure_ascii=False) + "\n")
-            done.update(zip(batch, replies, strict=True))
-        if progress:
-            progress(min(start + size, len(keys)), len(keys))
+    with open_log(log) as file:
+        done = {one["id"]: one["replies"] for one in file.records() if len(one.get("replies", ())) == n}
+        for start in range(0, len(keys), size):
+            batch = keys[start : start + size]
+            if not all(key in done for key in batch):
+                completions = generate(
+                    model,
+                    tokenizer,
+                    [conversations[key] for key in batch],
+                    n=n,
+                    temperature=temperature,
+                    top_p=top_p,
+                    max_new_tokens=max_new_tokens,
+                    batch_size=batch_size,
+                    seed=seed,
+                )
+                replies = {
+                    key: [completion.text for completion in row]
+                    for key, row in zip(batch, completions, strict=True)
+                }
+                file.append(*({"id": key, "replies": texts} for key, texts in replies.items()))
+                done |= replies
+            if progress:
+                progress(min(start + size, len(keys)), len(keys))
     return {key: done[key] for key in keys}
-
-
-def read_log(log: Path, n: int) -> dict[str, list[str]]:
-    """Complete records of a reply log; a line cut by a crash is removed from the file."""
-    if not log.exists():
-        return {}
-    records, lines = {}, []
-    for line in log.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if len(record["replies"]) == n:
-            records[record["id"]] = record["replies"]
-            lines.append(line + "\n")
-    log.write_text("".join(lines), encoding="utf-8")
-    return records
 
 
 def sample_programs(

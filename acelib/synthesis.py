@@ -4,11 +4,12 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from acelib.errors import CourseError
+from acelib.remote import Progress
 from acelib.sampling import sample_replies
 from acelib.schema import Problem, Row, called_functions, entry_point_of, read_rows
 
@@ -59,7 +60,7 @@ def find_json(text: str) -> tuple[dict, bool]:
     for start in starts:
         try:
             found, _ = decoder.raw_decode(text, start)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also: a number of thousands of digits
             continue
         if "question" in found:
             return found, False
@@ -67,7 +68,7 @@ def find_json(text: str) -> tuple[dict, bool]:
         for end in [match.end() for match in JSON_STRING.finditer(text, start)][: -MAX_CUTS - 1 : -1]:
             try:
                 found = json.loads(close_brackets(text[start:end]), strict=False)
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 continue
             if "question" in found:
                 return found, True
@@ -89,11 +90,9 @@ def clean_test(test: str) -> str | None:
     """The test without comments, in canonical layout, or None when it does not parse or asserts nothing."""
     try:
         tree = ast.parse(test)
+        return ast.unparse(tree) if any(isinstance(node, ast.Assert) for node in tree.body) else None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    if not any(isinstance(node, ast.Assert) for node in tree.body):
-        return None
-    return ast.unparse(tree)
 
 
 def parse_reply(reply: str, counts: Counter | None = None) -> tuple[str, list[str]]:
@@ -124,7 +123,7 @@ def parse_reply(reply: str, counts: Counter | None = None) -> tuple[str, list[st
     if not tests:
         raise TeacherReplyError("it has no usable assert", "check that the prompt asks for assert statements")
     counts["tests: kept"] += len(tests)
-    return question.strip(), list(tests)
+    return question.strip().encode("utf-8", "replace").decode(), list(tests)  # half a character is no text
 
 
 def imagine(
@@ -138,7 +137,7 @@ def imagine(
     batch_size: int,
     seed: int,
     log: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Row]:
     """The teacher's raw reply to every seed: rows with `id`, `source` and `reply`, in the order of the seeds.
 

@@ -2,7 +2,6 @@
 `acelib.launch`, in every process of many devices. `progress(done, total)` is called in the first process only."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from acelib.artifacts import Run
@@ -10,11 +9,10 @@ from acelib.evaluation import load_benchmark
 from acelib.judge import Judge
 from acelib.reinforce import train
 from acelib.reinforce_log import held_out_pass_rate
+from acelib.remote import Progress
 from acelib.reward_model import load_reward_model, train_reward_model
 from acelib.rewards import model_reward, rule_reward
 from acelib.schema import rows_to_pairs, rows_to_problems
-
-Progress = Callable[[int, int], None]
 
 
 def reward_model(run: Run, path: Path, scratch: Path, progress: Progress, pairs: str) -> None:

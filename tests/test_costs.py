@@ -8,6 +8,7 @@ import pytest
 
 from acelib.artifacts import Run, open_run
 from acelib.costs import Meter, differences, estimate, measured
+from acelib.logs import open_log
 from acelib.notebooks import code
 from acelib.plan import stages
 from acelib.profiles import ROOT, load_profile
@@ -85,8 +86,10 @@ def test_adopted_tables_are_named_as_kept(tmp_path):
 
 def test_gpus_are_paid_while_they_are_held_and_servers_by_the_reply(tmp_path):
     log = tmp_path / "paid.jsonl"
-    log.write_text('{"dollars": 5.0}\n')
+    log.write_text('{"dollars": 5.0}\n{"dollars": 3')
     one = meter(tmp_path, "paper")
+    with open_log(log) as torn:
+        assert len(list(torn.records())) == 1
     with open(log, "a") as file:
         file.write('{"dollars": 0.25}\n{"dollars": 0.5}\n{"doll')  # the last line is being written
     one.start -= 1800

@@ -16,14 +16,19 @@ from fake_server import Behaviour, answer, serving
 
 from acelib import sampling
 from acelib.artifacts import Run
+from acelib.filtering import filter_problems, passed_tests, proxy_programs
+from acelib.judge import Judge
+from acelib.logs import LogError
 from acelib.models import ModelError, load_policy, load_tokenizer
 from acelib.profiles import ROOT, Remote, load_profile
 from acelib.remote import RemoteError, connect, remote_replies
 from acelib.remote_client import _told_to_wait
+from acelib.sampling import judge_programs
+from acelib.schema import Problem
 from acelib.synthesis import REPLY_SCHEMA, imagine, problems_from_replies
 
 FREE = dict(concurrency=4, timeout_seconds=60.0, max_retries=7, max_dollars=0.0, dollars_per_million_input=0.0,
-            dollars_per_million_output=0.0)  # fmt: skip
+            dollars_per_million_output=0.0, max_refused=0.1)  # fmt: skip
 SAMPLING = dict(n=1, temperature=0.7, max_new_tokens=100, seed=3)
 KEY = "sk-secret-0123456789"
 
@@ -163,6 +168,15 @@ def test_what_a_server_lacks_is_found_out_once(tmp_path, refuse, refused, format
     assert last.get("max_tokens") == 100 or last["max_completion_tokens"] == 100
 
 
+def test_what_one_request_has_to_do_without_the_others_keep(tmp_path):
+    third = "question 3"
+    seen = Behaviour(refuse=lambda body: "response_format" in body and body["messages"][0]["content"] == third and "no")
+    with serving(seen) as url:
+        assert ask(url, tmp_path / "log", questions(6), json_schema=REPLY_SCHEMA, concurrency=1) == expected(6)
+    formats = [body.get("response_format", {}).get("type") for body in seen.requests]
+    assert formats == ["json_schema"] * 4 + ["json_object", None] + ["json_schema"] * 2
+
+
 SCRIPT = """
 import json, pathlib, sys
 from acelib.profiles import Remote
@@ -186,7 +200,7 @@ def test_a_stopped_process_goes_on_without_paying_twice(tmp_path, concurrency, s
         deadline = time.monotonic() + 120
         while len(seen.requests) < 6 + concurrency and time.monotonic() < deadline:
             time.sleep(0.02)
-        with pytest.raises(RemoteError, match="Another process writes to"):
+        with pytest.raises(LogError, match="Another process writes to"):
             ask(url, log, questions(12))
         child.send_signal(stop)
         assert child.wait(timeout=120) == -stop
@@ -228,13 +242,17 @@ def test_replies_without_usage_and_lost_ones_count_at_their_highest_price(tmp_pa
         ((401, {}, f"Incorrect API key provided: {KEY}"), "refuses the key .401.; put a valid one into .*_API_KEY"),
         ((404, {}, "The model does not exist"), "has no model 'm' .404.; the address .* http://host/v1#model"),
         ((429, {}, {"message": "Pay.", "code": "insufficient_quota"}), "no credit left; top it up .*0 of 3 replies"),
-        ((400, {}, f"prompt too long, {KEY}"), r"refuses 'q0' .*prompt too long, \*\*\*.*; mend"),
+        ((405, {}, f"no POST, {KEY}"), r"refuses 'q0' .*no POST, \*\*\*.*; mend the values"),
+        ((400, {}, f"what is this, {KEY}"), r"refuses 3 of 3 questions, .*'400: what is this, \*\*\*'; mend"),
+        ((400, {}, {"message": "at most 1", "param": "temperature"}), "refuses 'q0' .*at most 1.*; mend the values"),
+        ((400, {}, "Model Not Exist"), "has no model 'm' .400.; the address"),
         ((500, {}, "out of memory"), "failed 2 times in a row, last with 500; .* repeat the command"),
         ("close", "failed 2 times in a row, last with APIConnectionError; .* goes on from there: 0 of 3"),
         ("junk", "failed 2 times in a row, last with ValueError"),
         ((429, {"Retry-After": "7200"}, "tomorrow"), "last with 429 and asks to wait 7,200 s"),
     ],
-    ids=["401", "404", "no credit", "400", "500", "closes", "no reply in the answer", "closed for hours"],
+    ids=["401", "404", "no credit", "405", "400", "bad value", "no model", "500", "closes", "no reply in the answer",
+         "closed for hours"],
 )
 def test_what_cannot_be_mended_is_one_sentence_without_the_key(tmp_path, fault, said):
     seen, log = Behaviour(dict.fromkeys(range(9), fault)), tmp_path / "log"
@@ -243,6 +261,116 @@ def test_what_cannot_be_mended_is_one_sentence_without_the_key(tmp_path, fault, 
     shown = "".join(traceback.format_exception(caught.value)) + log.read_text()
     assert KEY not in shown and str(caught.value).count(". ") == 0
     assert "During handling" not in shown
+
+
+FILTERED = {"message": "The prompt triggered our content management policy.", "code": "content_filter"}
+TOO_LONG = {"message": "This model's maximum context length is 2048 tokens, not 'max_completion_tokens'", "code": 400}
+
+
+class Choosy(Behaviour):
+    """Refuses the questions in `refused` (number: what is said, or (status, what is said)), each time."""
+
+    def __init__(self, refused, **options):
+        super().__init__(**options)
+        self.refused = refused
+
+    def fault(self, number, body):
+        said = self.refused.get(int(body["messages"][0]["content"].split()[1]))
+        return said and ((*said[:1], {}, said[1]) if isinstance(said, tuple) else (400, {}, said))
+
+
+def test_what_concerns_one_request_is_an_empty_reply_that_is_told_of_and_not_asked_again(tmp_path, capsys):
+    refused = {0: FILTERED, 3: TOO_LONG, 5: "what is this?", 6: (403, "Your input was flagged"), 7: (413, "too large"),
+               8: (422, FILTERED)}  # fmt: skip
+    seen, log = Choosy(refused), tmp_path / "log"
+    wanted = expected(30) | {f"q{number}": [""] for number in refused}
+    prices = dict(max_dollars=9, dollars_per_million_output=1000.0)
+    with serving(seen) as url:
+        for _ in range(2):
+            assert ask(url, log, questions(30), json_schema=REPLY_SCHEMA, **prices) == wanted
+            assert "6 of 30 requests were refused" in (said := capsys.readouterr().out) and "content_filter: " in said
+    # What is not known to concern one request may be the schema that the server does not like.
+    assert len(seen.requests) == 24 + len(refused) + 2
+    why = {line["id"]: line for line in records(log) if "refused" in line}
+    assert why.keys() == {f"q{number}" for number in refused} and all(not line["dollars"] for line in why.values())
+    assert why["q0"]["refused"] == "content_filter: The prompt triggered our content management policy."
+    assert why["q5"]["refused"] == "400: what is this?" and why["q0"]["reply"] == ""
+
+
+class Failing(Choosy):
+    """Fails on question 2; of the others, a few get through after each failure, or all at once."""
+
+    def __init__(self, paced):
+        super().__init__({2: (500, "CUDA error")})
+        self.paced, self.failed = paced, 0
+
+    def fault(self, number, body):
+        if fault := super().fault(number, body):
+            self.failed += 1
+        while not fault and self.paced and self.failed < min(3, int(body["messages"][0]["content"][9:]) // 10):
+            time.sleep(0.005)
+        return fault
+
+
+@pytest.mark.parametrize("paced", [True, False], ids=["among others", "the last of all"])
+def test_a_request_on_which_the_server_fails_each_time_is_left_out(tmp_path, paced):
+    seen = Failing(paced)
+    with serving(seen) as url:
+        replies = ask(url, tmp_path / "log", questions(40), concurrency=3, max_retries=2)
+    assert replies == expected(40) | {"q2": [""]} and seen.failed == 3
+    assert [line["refused"] for line in records(tmp_path / "log") if "refused" in line] == ["3 failures, last 500"]
+
+
+def test_a_server_that_does_nothing_but_refuse_is_asked_again_when_it_is_mended(tmp_path):
+    seen, log = Choosy(dict.fromkeys(range(400), TOO_LONG)), tmp_path / "log"
+    with serving(seen) as url:
+        with pytest.raises(RemoteError, match=r"refuses 20 of 400 questions, .*maximum context.*: 0 of 800 replies"):
+            ask(url, log, questions(400), n=2)
+        assert len(seen.requests) <= 2 * 24 and not records(log)
+        seen.refused = dict.fromkeys(range(5, 400), "the upstream model has gone")
+        with pytest.raises(RemoteError, match=r"refuses 20 of 400 questions, .*gone.*: 5 of 400 replies"):
+            ask(url, log, questions(400), concurrency=1)
+        seen.refused = {}
+        assert ask(url, log, questions(400)) == expected(400)
+
+
+def test_many_refusals_among_answers_stop_until_the_profile_allows_them(tmp_path):
+    seen, log = Choosy(dict.fromkeys(range(0, 300, 3), FILTERED)), tmp_path / "log"
+    with serving(seen) as url:
+        for _ in range(2):  # no repetition gets round it
+            with pytest.raises(RemoteError, match=r"refuses 3\d of 300 questions, .*or raise remote.max_refused"):
+                ask(url, log, questions(300))
+        replies = ask(url, log, questions(300), max_refused=0.4)
+    assert sum(texts == [""] for texts in replies.values()) == 100 and set(seen.paid.values()) == {1}
+
+
+def test_questions_without_a_reply_are_dropped_and_counted_and_programs_without_one_pass_nothing(tmp_path):
+    seeds = [{"id": str(i), "source": "s", "program": f"question {i} "} for i in range(2)]
+    options = dict(max_new_tokens=9, batch_size=2, seed=0, log=tmp_path / "unused")
+    seen = Choosy({1: FILTERED})
+    seen.reply = lambda body: json.dumps({"question": body["messages"][0]["content"], "tests": ["assert f(1) == 2"]})
+    with serving(seen) as url:
+        server = connect(f"{url}#m", Remote(**FREE), tmp_path / "log")
+        problems, counts = problems_from_replies(
+            imagine(server, None, seeds, prompt="{program}", temperature=0.7, **options)
+        )
+        assert [one.id for one in problems] == ["0"] and counts["replies: it is empty"] == 1
+        seen.refused, seen.reply = {1: TOO_LONG}, lambda body: "def f(x):\n    return x + 1\n"
+        problems = [Problem(str(i), f"question {i}", "f", ("assert f(1) == 2",)) for i in range(2)]
+        programs = proxy_programs(server, None, problems, prompt="{question}", **options)
+    with Judge(workers=1) as judge:
+        passed = passed_tests(judge_programs(judge, problems, programs))
+    assert passed == [[True], [False]] and filter_problems(problems, passed, 1) == problems[:1]
+
+
+@pytest.mark.parametrize("choices", [{"a": 1}, [{"message": {"content": [{"text": "x"}]}}], "text"])
+def test_an_answer_of_an_odd_form_is_asked_for_again(tmp_path, choices):
+    seen = Behaviour({0: {"choices": choices}})
+    with serving(seen) as url:
+        assert ask(url, tmp_path / "log", questions(2), concurrency=1) == expected(2)
+    odd_usage = answer("x") | {"usage": {"prompt_tokens": "many", "completion_tokens": None}}
+    with serving(Behaviour({0: odd_usage})) as url:
+        assert ask(url, tmp_path / "second", questions(1)) == {"q0": ["x"]}
 
 
 def test_a_server_that_is_not_there(tmp_path):
@@ -297,6 +425,8 @@ def test_a_server_that_dies_among_thousands_costs_the_requests_in_flight(tmp_pat
     [
         ("http://host:8000/v1", "names no model; write http://host:8000/v1#model"),
         ("http:///v1#m", "names no model"),
+        ("http://host:abc/v1#m", "is no address .*; write http://host:8000/v1#model"),
+        ("http://[::1/v1#m", "is no address"),
         ("https://user:pass@host/v1#m", "OPENAI_API_KEY"),
         ("https://host/v1?api_key=pass#m", "OPENAI_API_KEY"),
     ],
@@ -309,7 +439,10 @@ def test_addresses_say_which_model_and_nothing_secret(tmp_path, address, said):
 
 def test_a_damaged_log_is_named(tmp_path):
     (tmp_path / "log").write_text("not a record\n")
-    with pytest.raises(RemoteError, match="has a line that is no record, .*not a record.*; remove it"):
+    with pytest.raises(LogError, match="has a line that is no record, .*not a record.*; remove it"):
+        ask("http://127.0.0.1:9/v1", tmp_path / "log", questions(1))
+    (tmp_path / "log").write_text('{"id": "q0", "replies": ["x"]}\n')
+    with pytest.raises(LogError, match="has a line that is no reply, .*q0.*; remove it"):
         ask("http://127.0.0.1:9/v1", tmp_path / "log", questions(1))
 
 

@@ -1,16 +1,10 @@
 """The pocket teacher behind `transformers serve`: the same questions as from the same weights in this process."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-
 import pytest
 
 from acelib.models import load_policy, load_tokenizer
 from acelib.profiles import load_profile
+from acelib.serving import serve
 from acelib.synthesis import imagine, load_seeds, problems_from_replies
 
 
@@ -20,28 +14,10 @@ def address(tmp_path_factory):
         pytest.importorskip(package)
     profile = load_profile("pocket")
     model = profile.resolve(profile.models.teacher)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("serve") / "log"
-    command = ["-m", "transformers.cli.transformers", "serve", model, "--host", "127.0.0.1", "--port", str(port)]
-    with log.open("w") as handle:
-        server = subprocess.Popen([sys.executable, *command, "--device", "cpu", "--dtype", "float32"],
-                                  env=os.environ | {"HF_HUB_OFFLINE": "1"}, stdout=handle, stderr=handle)  # fmt: skip
-    try:
-        deadline = time.monotonic() + 240
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"the server did not start: {log.read_text()[-2000:]}")
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/v1#{model}"
-    finally:
-        server.kill()
-        server.wait()
+    scratch = tmp_path_factory.mktemp("serve")
+    server = serve(model, scratch, program="transformers", dtype="float32", device="cpu", start_seconds=240)
+    yield f"{server.url}#{model}"
+    server.close()
 
 
 def test_the_same_questions_over_http_as_from_the_folder(address, tmp_path):

@@ -8,7 +8,6 @@ from acelib.sampling import (
     SamplingError,
     judge_programs,
     pass_rates,
-    read_log,
     restrict_tests,
     rows_to_programs,
     sample_programs,
@@ -56,12 +55,14 @@ def test_a_second_run_generates_nothing_and_a_changed_n_everything(talker, tmp_p
     assert len(talker) == 4
 
 
-def test_a_log_with_unusual_line_breaks_inside_a_reply_is_read(tmp_path):
-    (tmp_path / "log").write_text(
-        '{"id": "a", "replies": ["one\u2028two\x85three"]}\n{"id": "b", "repl', "utf-8"
-    )
-    assert read_log(tmp_path / "log", n=1) == {"a": ["one\u2028two\x85three"]}
-    assert read_log(tmp_path / "log", n=2) == {}
+def test_a_torn_log_with_unusual_line_breaks_inside_a_reply_goes_on_from_its_whole_lines(talker, tmp_path):
+    whole = '{"id": "a", "replies": ["one\u2028two\x85three", "def f(x):\\n    return 3"]}\n'
+    (tmp_path / "log").write_text(whole + '{"id": "b", "repl', "utf-8")
+    programs = sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **OPTIONS)
+    assert programs[0].reply == "one\u2028two\x85three" and "return 3" in programs[1].text
+    assert [asked for _, asked in talker] == [["qb"]]
+    text = (tmp_path / "log").read_text("utf-8")
+    assert text.startswith(whole) and text.count("\n") == 2 and text.endswith("}\n")
 
 
 def test_equal_ids_are_refused(talker, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from acelib import sampling
 from acelib.errors import CourseError
 from acelib.models import Completion
+from acelib.schema import problems_to_rows, write_rows
 from acelib.synthesis import (
     TeacherReplyError,
     clean_test,
@@ -87,6 +88,24 @@ def test_tests_are_cleaned_and_what_goes_is_counted():
     assert counts["tests: call another function"] == 3
     assert counts["tests: no readable assert"] == 2
     assert counts["tests: kept"] == 2
+
+
+@pytest.mark.parametrize(
+    ("question", "odd"),
+    [("Write f.", "assert f(" + " + ".join(["1"] * 990) + ") == 990"), ("Write f.", "assert f(0x" + "f" * 5000 + ")"),
+     ("Write f\ud83d.", "assert f('\ud83d')"), ("Write f.", "assert f(" + "[" * 300 + "]" * 300 + ")")],
+    ids=["deep", "a number that cannot be written", "half a character", "too many brackets"],
+)  # fmt: skip
+def test_what_a_looping_teacher_writes_costs_that_test_alone(tmp_path, question, odd):
+    reply = json.dumps({"question": question, "tests": [odd, TESTS[0]]})
+    problems, _ = problems_from_replies([{"id": "a", "source": "s", "reply": reply}])
+    assert TESTS[0] in problems[0].tests and problems[0].question == question.replace("\ud83d", "?")
+    write_rows(tmp_path / "rows.parquet", problems_to_rows(problems))
+
+
+def test_a_number_of_thousands_of_digits_ends_what_can_be_read():
+    with pytest.raises(TeacherReplyError, match="it has no usable assert"):
+        parse_reply('{"question": "Write f.", "n": ' + "9" * 5000 + "}")
 
 
 def test_a_hash_in_a_string_is_no_comment():
