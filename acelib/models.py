@@ -6,7 +6,7 @@ in `data/models`, or a hub name on a larger profile.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +137,11 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Conversation) -> str:
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation]) -> list[list[int]]:
+    """Token ids of what `render` makes of each."""
+    return [tokenizer(render(tokenizer, one), add_special_tokens=False)["input_ids"] for one in conversations]
+
+
 def solve_messages(template: str, question: str) -> Conversation:
     """The conversation that asks for a program; `template` is the profile's `prompts.solve`."""
     return [{"role": "user", "content": template.replace("{question}", question)}]
@@ -168,6 +173,7 @@ def prompt_seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
 
 
 def check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
+    """Raises ModelError when a prompt is empty, or too long for so many new tokens."""
     if any(not prompt for prompt in prompts):
         raise ModelError("A prompt has no tokens; check the chat template and the question.")
     longest = max(map(len, prompts), default=0)
@@ -176,6 +182,13 @@ def check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: i
             f"A prompt of {longest} tokens and {max_new_tokens} new tokens do not fit the model's context "
             f"of {context}; lower max_new_tokens in the profile or drop the longest questions."
         )
+
+
+def check_conversations(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation], max_new_tokens: int
+) -> None:
+    """Raises ModelError when one of them does not fit the model's context with `max_new_tokens` more."""
+    check_room(prompt_tokens(tokenizer, conversations), max_new_tokens, context_length(model))
 
 
 def sample_tokens(
@@ -246,7 +259,7 @@ def generate(
     text came before in the list), not on the order or on `batch_size`, up to the rounding of batched sums.
     Raises ModelError when a prompt and `max_new_tokens` exceed the model's context.
     """
-    prompts = [tokenizer(render(tokenizer, c), add_special_tokens=False)["input_ids"] for c in conversations]
+    prompts = prompt_tokens(tokenizer, conversations)
     sampled = sample_tokens(
         model,
         prompts,

@@ -30,7 +30,7 @@ from acelib.models import (
     load_policy,
     load_tokenizer,
     pick_device,
-    render,
+    prompt_tokens,
     solve_messages,
     stop_tokens,
 )
@@ -288,7 +288,7 @@ def make_trainer(
         raise ReinforceError("There are no questions to train on; look at the hard questions that notebook 03 chose.")
     where, tokenizer = pick_device(device), load_tokenizer(policy)
     conversations = [solve_messages(prompt, problem.question) for problem in problems]
-    tokens = [tokenizer(render(tokenizer, c), add_special_tokens=False)["input_ids"] for c in conversations]
+    tokens = prompt_tokens(tokenizer, conversations)
     order = question_order(len(problems), settings.steps * settings.rollout_questions, seed)
     dataset = Dataset.from_dict({
         "prompt": [conversations[i] for i in order],

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 
 from acelib.errors import CourseError
-from acelib.models import Conversation, generate, prompt_seeds, render, sample_tokens
+from acelib.models import Conversation, generate, prompt_seeds, prompt_tokens, sample_tokens
 
 
 class RolloutError(CourseError):
@@ -33,7 +33,7 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
             f"A process got {len(prompts)} replies to sample, which are not whole questions of {n}; choose "
             "reinforce.rollout_questions as a multiple of the number of processes."
         )
-    ids = [tokenizer(render(tokenizer, q), add_special_tokens=False)["input_ids"] for q in questions]
+    ids = prompt_tokens(tokenizer, questions)
     everybody = gather_object(ids)  # a question may come twice, and the second time in another process
     seeds = prompt_seeds(everybody, trainer.args.seed + 1 + trainer.rollout + 10**6 * trainer.attempt)
     first = len(ids) * trainer.accelerator.process_index
@@ -96,7 +96,7 @@ def sample_texts(trainer: Any, conversations: Sequence[Conversation], n: int, te
                 batch_size=trainer.settings.rollout_questions * trainer.num_generations,
             )
         return [[reply.text for reply in row] for row in rows]
-    prompts = [tokenizer(render(tokenizer, one), add_special_tokens=False)["input_ids"] for one in conversations]
+    prompts = prompt_tokens(tokenizer, conversations)
     world, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
     share = -(-len(prompts) // world)
     mine = [prompts[i % len(prompts)] for i in range(rank * share, (rank + 1) * share)]  # equal shares, or some wait

@@ -9,7 +9,8 @@ from acelib.errors import CourseError
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
 from acelib.logs import open_log
-from acelib.models import generate, solve_messages
+from acelib.memory_watch import out_of_memory_explained
+from acelib.models import check_conversations, generate, solve_messages
 from acelib.remote import Progress, Server, remote_replies
 from acelib.schema import Problem, Program, Row, problems_to_rows
 
@@ -40,7 +41,8 @@ def sample_replies(
     is sampled depends on the seed and the conversation alone (so two equal conversations get equal replies).
 
     A server (see `acelib.remote`) has limits, and a log of its own where it is paid; it alone is asked for JSON after
-    `json_schema`.
+    `json_schema`. Raises ModelError when a prompt does not fit the model's context, GpuMemoryError, LogError, and what
+    `remote_replies` does.
     """
     if isinstance(model, Server):
         return remote_replies(
@@ -54,9 +56,11 @@ def sample_replies(
             json_schema=json_schema,
             progress=progress,
         )
+    # All of them first: a prompt that is too long should cost seconds, not the hours up to its batch.
+    check_conversations(model, tokenizer, conversations.values(), max_new_tokens)
     keys = list(conversations)
     size = max(1, batch_size // n)
-    with open_log(log) as file:
+    with open_log(log) as file, out_of_memory_explained("lower the stage's batch_size in the profile"):
         done = {one["id"]: one["replies"] for one in file.records() if len(one.get("replies", ())) == n}
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import weakref
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ PROGRAMS = {
 }
 REMEDIES = {"vllm": "pip install -r requirements-gpu.txt", "fastapi": "pip install -r requirements-test.txt"}
 START_SECONDS = 1800.0  # 32B parameters from a slow disk, compiled
+PATIENT = Remote(1, 3600.0, 8, 0.0, 0.0, 0.0)
 IN_FLIGHT = 256  # requests: what vLLM decodes side by side by default on most cards
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -110,7 +111,7 @@ def serve(
     """Start a server for a model folder or hub name and wait until it answers.
 
     `parallel` GPUs share one copy of the model, of which there are `replicas` behind the one address. `scratch` gets
-    the server's log; replies go to the log of the stage that asks. Time-outs and retries are those of `limits`. Raises
+    the server's log; replies go to the log of the stage that asks. Time-outs, retries and refusals are those of `limits`. Raises
     ServingError, with the server's last words.
     """
     package, arguments = PROGRAMS[program]
@@ -126,8 +127,10 @@ def serve(
     except BaseException:
         process.close()
         raise
-    timeout, retries = (limits.timeout_seconds, limits.max_retries) if limits else (3600.0, 8)
-    free = Remote(IN_FLIGHT * replicas, timeout, retries, 0.0, 0.0, 0.0)
+    free = replace(
+        limits or PATIENT, concurrency=IN_FLIGHT * replicas, dollars_per_million_input=0.0,
+        dollars_per_million_output=0.0,
+    )  # fmt: skip
     server = connect(f"{url}/v1#{model}", free, None)
     return LocalServer(**{field.name: getattr(server, field.name) for field in fields(Server)}, process=process)
 

@@ -84,6 +84,7 @@ def test_evaluate_keeps_the_order(tmp_path, monkeypatch):
         return [[Completion(reply(i if temperature else 1), [], True, 0.0) for i in range(n)] for _ in conversations]
 
     monkeypatch.setattr("acelib.sampling.generate", fake_generate)
+    monkeypatch.setattr("acelib.sampling.check_conversations", lambda *_: None)
     problems = [Problem(f"t{i}", f"Question {i}", "f", ("assert f(1) == 2",)) for i in range(3)]
     judge = FakeJudge()
     rows = evaluate(None, None, problems, judge, name="policy", prompt="{question}", samples=6, temperature=1.0,

@@ -1,9 +1,10 @@
 from types import SimpleNamespace
 
 import pytest
+from tiny_models import save_tiny_policy
 
 from acelib import sampling
-from acelib.models import Completion
+from acelib.models import Completion, ModelError, load_policy, load_tokenizer
 from acelib.sampling import (
     SamplingError,
     judge_programs,
@@ -36,6 +37,7 @@ def talker(monkeypatch):
         return [[Completion(reply.format(i), [], True, 0.0) for i in range(n)] for _ in conversations]
 
     monkeypatch.setattr(sampling, "generate", generate)
+    monkeypatch.setattr(sampling, "check_conversations", lambda *_: None)
     return asked
 
 
@@ -123,3 +125,12 @@ def test_programs_are_judged_with_the_usual_imports_and_in_order():
         [False, False],
         [False, True],
     ]
+
+
+def test_a_prompt_that_is_too_long_is_told_of_before_anything_is_sampled(tmp_path):
+    policy = save_tiny_policy(tmp_path / "policy")
+    model, tokenizer = load_policy(policy, device="cpu"), load_tokenizer(policy)
+    long = Problem("c", "word " * 5000, "f", TESTS)
+    with pytest.raises(ModelError, match="do not fit the model's context"):
+        sample_programs(model, tokenizer, [*PROBLEMS, long], log=tmp_path / "log", **OPTIONS)
+    assert not (tmp_path / "log").exists()

@@ -137,6 +137,7 @@ def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
         ]
 
     monkeypatch.setattr(sampling, "generate", generate)
+    monkeypatch.setattr(sampling, "check_conversations", lambda *_: None)
     seeds = [{"id": str(i), "source": "", "program": str(i)} for i in range(6)]
     options = dict(prompt="test {program}", temperature=0.7, max_new_tokens=9, batch_size=2, seed=0)
     with pytest.raises(KeyboardInterrupt):
