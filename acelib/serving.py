@@ -111,8 +111,8 @@ def serve(
     """Start a server for a model folder or hub name and wait until it answers.
 
     `parallel` GPUs share one copy of the model, of which there are `replicas` behind the one address. `scratch` gets
-    the server's log; replies go to the log of the stage that asks. Time-outs, retries and refusals are those of `limits`. Raises
-    ServingError, with the server's last words.
+    the server's log; replies go to the log of the stage that asks. Time-outs, retries and refusals are those of
+    `limits`. Raises ServingError, with the server's last words.
     """
     package, arguments = PROGRAMS[program]
     if importlib.util.find_spec(package) is None:
