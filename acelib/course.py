@@ -7,6 +7,8 @@ they were. Only the exit status counts; the executed notebook of a failure stays
 import fcntl
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -94,6 +96,17 @@ def require_device(profile: Profile) -> None:
             f"Profile {profile.name} needs a CUDA GPU and torch {torch.__version__} (built for {built}) sees none; run "
             "it on a machine where `nvidia-smi` lists one, through `make course`, or take PROFILE=pocket."
         )
+
+
+def _make_set(overrides: dict[str, Any]) -> str:
+    """`SET="key=value ..."`, for a shell; make splits it at blanks and expands `$`."""
+    texts = []
+    for key, value in overrides.items():
+        plain = isinstance(value, str) and re.fullmatch(r"[\w./:#+-]+", value)
+        text = value if plain else json.dumps(value, separators=(",", ":")).replace(" ", r"\u0020")
+        texts.append(f"{key}={text.replace('$', '$$')}")
+    joined = " ".join(texts)
+    return f"SET={shlex.quote(joined)}" if set("\"'$`\\") & set(joined) else f'SET="{joined}"'
 
 
 @contextmanager
@@ -239,8 +252,8 @@ class Course:
         """The command of this run, with `words` after `make course`."""
         words = [*words, *([f"PROFILE={self.given}"] if self.given != "pocket" else [])]
         if self.overrides:
-            words.append('SET="' + " ".join(f"{key}={value}" for key, value in self.overrides.items()) + '"')
-        words += [f"RUN_DIR={self.dir}"] if self.dir != ROOT / "runs" / self.profile.name else []
+            words.append(_make_set(self.overrides))
+        words += [f"RUN_DIR={shlex.quote(str(self.dir))}"] if self.dir != ROOT / "runs" / self.profile.name else []
         return " ".join(["make course", *words])
 
     def _explain(self, path: Path, executed: Path, log: Path, status: int) -> str:

@@ -206,6 +206,12 @@ def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
         (["course", "--profile", "pockt"], "There is no profile 'pockt'. Known profiles: "),
         (["course", "--set", "reinforce.step=2"], "Did you mean 'reinforce.steps'?"),
         (["course", "--set", "reinforce.steps=0"], "reinforce.steps must be from 1 up to"),
+        (["course", "--set", "reinforce.steps"], "is not key=value, as in reinforce.steps=2; leave no blanks"),
+        (["course", "--set", "=2"], "is not key=value"),
+        (["course", "--set", "best_of_n.ns=[1,"], "'best_of_n.ns=[1,' is not YAML; put text with special signs into"),
+        (["course", "--set", "models.policy=@x"], "is not YAML"),
+        (["course", "--set", "name=2026-13-45"], "is not YAML"),
+        (["course", "--set", "reinforce.learning_rate=1e-5x"], "must be of type float, not '1e-5x' (str); write a"),
         (["course", "--only", "77"], "There is no notebook '77'"),
         (["scorecard", "--check", "/nonexistent"], "is not a run directory"),
     ],
@@ -214,4 +220,5 @@ def test_bad_arguments_are_one_sentence_and_a_non_zero_exit(arguments, said, cap
     if arguments[0] == "course":
         arguments = [*arguments, "--run-dir", str(tmp_path / "run")]
     assert main(arguments) == 1
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()) == 1
