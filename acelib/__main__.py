@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
     grid.add_argument("--run-dir", type=Path, help="a finished run to start from (default: runs/<profile>)")
     grid.add_argument("--only", choices=("rl", "rm"), help="only the policies, or only the reward models")
-    grid.add_argument("--processes", type=int, default=2, help="trainings at a time, with one thread each")
+    grid.add_argument("--processes", type=int, help="trainings at a time, one thread each (default: 2, on a GPU 1)")
     grid.add_argument("--to", type=Path, help="folder for the tables (default: data/grid)")
     plan = commands.add_parser("plan", help="stages, hours, memory and dollars of a profile, computed")
     plan.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
