@@ -85,17 +85,14 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
 
 
 def require_device(profile: Profile) -> None:
-    """Raises CourseError when the profile wants a GPU and torch sees none: in a second, not in notebook 03."""
+    """Raises DeviceError when the profile wants GPUs and they cannot be used: in seconds, not in notebook 03."""
     if profile.models.device != "cuda":
         return
-    import torch
+    from acelib.devices import DeviceError, gpu_problem, machine_facts, processes_per_machine
 
-    if not torch.cuda.is_available():
-        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
-        raise CourseError(
-            f"Profile {profile.name} needs a CUDA GPU and torch {torch.__version__} (built for {built}) sees none; run "
-            "it on a machine where `nvidia-smi` lists one, through `make course`, or take PROFILE=pocket."
-        )
+    here, _ = processes_per_machine(profile.resolve(profile.engine.launch))
+    if problem := gpu_problem(machine_facts(), profile.models.dtype, here):
+        raise DeviceError(f"Profile {profile.name} needs a GPU, which PROFILE=pocket does not: {problem}")
 
 
 def _make_set(overrides: dict[str, Any]) -> str:

@@ -126,7 +126,7 @@ def check_engine(profile: Profile, processes: int | None = None) -> int:
 
     Raises GridError for what the profile's `engine` asks and the grid cannot do, and DeviceError without its GPU.
     """
-    engine, on_gpu = profile.engine, pick_device(profile.models.device, profile.models.dtype).type == "cuda"
+    engine = profile.engine
     if (engine.launch, engine.cluster) != ("none", "none"):
         raise GridError(f"The grid makes each training in one process of this machine, and profile {profile.name} has "
                         f"engine.launch {engine.launch} and engine.cluster {engine.cluster}; set both to none in a "
@@ -134,6 +134,7 @@ def check_engine(profile: Profile, processes: int | None = None) -> int:
     if engine.generation == "vllm" and (processes or 1) > 1:
         raise GridError(f"With engine.generation vllm a training needs the GPU to itself; leave out --processes "
                         f"{processes}, or set engine.generation to transformers in the profile.")  # fmt: skip
+    on_gpu = pick_device(profile.models.device, profile.models.dtype).type == "cuda"
     return processes or (1 if on_gpu else 2)
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -15,6 +16,7 @@ import pytest
 
 from acelib.__main__ import main
 from acelib.course import Course, CourseFailed, select
+from acelib.devices import DeviceError, Gpu, Machine
 from acelib.errors import CourseError
 from acelib.notebooks import NotebookError
 
@@ -190,9 +192,15 @@ def test_adopted_data_replace_the_first_two_notebooks(course):
 
 def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
     write_notebook(course.folder / "00_a.ipynb", "x = 1")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(CourseError, match="Profile pocket needs a CUDA GPU and torch .* sees none; run it"):
-        course(overrides={"models.device": "cuda"}).run()
+    sound = Machine("2.13.0", (13, 0), (80, 90), "580.65.06", (13, 0), None, (Gpu("NVIDIA A100", (8, 0)),))
+    for changes, said in [
+        ({"gpus": (), "driver": None, "driver_cuda": None}, "has no NVIDIA driver; go to a machine with a GPU"),
+        ({"gpus": (), "torch_cuda": None}, "torch 2.13.0 was built without CUDA; install the build with it"),
+        ({}, "engine.launch starts 8 processes on this machine, and it has 1 GPU"),
+    ]:  # fmt: skip
+        monkeypatch.setattr("acelib.devices.machine_facts", lambda changes=changes: replace(sound, **changes))
+        with pytest.raises(DeviceError, match=f"^Profile pocket needs a GPU, which PROFILE=pocket does not: .*{said}"):
+            course(overrides={"models.device": "cuda", "engine.launch": "configs/zero3-8.yaml"}).run()
     with pytest.raises(CourseError, match="There is no benchmark at .*none.jsonl"):
         course(overrides={"data.benchmark": "data/none.jsonl"}).run()
     with pytest.raises(CourseError, match="There is no file none.jsonl"):
