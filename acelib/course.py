@@ -30,6 +30,7 @@ from acelib.profiles import ROOT, Profile, load_profile
 from acelib.watch import Line, Watch, clock, end_tree
 
 NOTEBOOKS = ROOT / "notebooks"
+FULL_DISK = "the disk is full; make room, what was finished before is kept"
 MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
 
 
@@ -254,17 +255,23 @@ class Course:
         return " ".join(["make course", *words])
 
     def _explain(self, path: Path, executed: Path, log: Path, status: int) -> str:
-        found = failure(executed)
+        found, nowhere = None, "before its first cell"
+        try:
+            found = failure(executed)
+        except NotebookError:  # it was cut off, too
+            nowhere = "in a cell that could not be noted"
         cause = found.cause if found else ""
         if not cause:
             text = log.read_text(errors="replace")
             known = {"DeadKernel": "its kernel died (out of memory is the usual reason)",
-                     "No space left": "the disk is full; make room, what was finished before is kept"}  # fmt: skip
+                     "No space left": FULL_DISK, "Disk quota exceeded": FULL_DISK}  # fmt: skip
             cause = next((said for sign, said in known.items() if sign in text), "")
+            if not cause and shutil.disk_usage(log.parent).free < 2**20:  # the log may have been cut off
+                cause = FULL_DISK
             if not cause and status < 0:
                 cause = f"it was ended from outside by {signal.Signals(-status).name} (also done when memory runs out)"
             lines = [line for line in text.splitlines() if line.strip() and "[IPKernelApp]" not in line]
             cause = cause or f"{lines[-1] if lines else f'exit status {status}'}; see {log}"
-        where = f"in cell {found.cell} (`{found.line.strip()}`)" if found else "before its first cell"
+        where = f"in cell {found.cell} (`{found.line.strip()}`)" if found else nowhere
         return (f"{path.stem} failed {where}: {' '.join(cause.split())}\n"
                 f"  Executed notebook: {executed}\n  Mend the cause, then go on with: {self.resume(path)}")  # fmt: skip

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from small_disk import on_small_disk
 from tiny_models import save_tiny_policy
 
 from acelib.checkpoints import STATE, CheckpointError, check_settings, last_checkpoint
@@ -170,17 +170,9 @@ def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(tmp_pa
     assert_same_weights(name, tmp_path / "out", tmp_path / "straight")
 
 
-NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-MOUNT = 'mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@"'
-
-
 def test_a_disk_that_is_full_until_there_is_room_again(tmp_path):
-    """A real file system, in memory and 4 MiB large."""
     disk, start = tmp_path / "disk", save_tiny_policy(tmp_path / "start")
-    disk.mkdir()
-    mounted = [*NAMESPACE, MOUNT, str(disk)]
-    if not shutil.which("unshare") or subprocess.run([*mounted, "true"], capture_output=True).returncode:
-        pytest.skip("this machine lets us mount nothing")
+    mounted = on_small_disk(disk)
     said = interrupted("reward model", start, disk / "out", disk / "scratch", 20_000, tmp_path / "out", before=mounted)
     lines = said.splitlines()
     assert re.match(r"The disk is full: checkpoint could not be written to .*scratch \(0 MiB free\)", lines[0])

@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from small_disk import on_small_disk
 
 from acelib.__main__ import main
 from acelib.course import Course, CourseFailed, select
@@ -112,6 +113,17 @@ def test_a_full_disk_is_named(course, tmp_path):
     log.write_text("Traceback\nOSError: [Errno 28] No space left on device\n")
     said = course()._explain(tmp_path / "01_a.ipynb", tmp_path / "nothing.ipynb", log, status=1)
     assert "01_a failed before its first cell: the disk is full; make room" in said and "FROM=01" in said
+
+
+def test_a_disk_that_fills_up_in_a_notebook(course, tmp_path):
+    """Neither the executed notebook nor the log can be written any more, so neither says what happened."""
+    write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, "(run.dir / 'large').write_bytes(bytes(2**23))")
+    disk = tmp_path / "disk"
+    script = (f"from acelib.course import *\none = Course('pocket', run_dir={str(disk)!r}, "
+              f"folder=Path({str(course.folder)!r}))\ntry: one.run()\nexcept CourseFailed as error: print(error)")
+    ended = subprocess.run([*on_small_disk(disk), sys.executable, "-c", script], capture_output=True, text=True)
+    assert "the disk is full; make room" in ended.stdout, ended.stdout + ended.stderr
+    assert "then go on with: make course FROM=01" in ended.stdout
 
 
 def test_a_runner_ended_from_outside_is_told_apart_from_a_failing_notebook(course, tmp_path):
