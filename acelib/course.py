@@ -31,6 +31,12 @@ from acelib.watch import Line, Watch, clock, end_tree
 
 NOTEBOOKS = ROOT / "notebooks"
 FULL_DISK = "the disk is full; make room, what was finished before is kept"
+NO_MEMORY = "memory is full; close other programs, or lower batch_size and micro_batch in the profile"
+# What stands in a log that names no cause.
+SIGNS = {
+    "DeadKernel": f"its kernel died, most likely because {NO_MEMORY}", "No space left": FULL_DISK,
+    "Disk quota exceeded": FULL_DISK,
+}  # fmt: skip
 MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
 
 
@@ -261,11 +267,11 @@ class Course:
         except NotebookError:  # it was cut off, too
             nowhere = "in a cell that could not be noted"
         cause = found.cause if found else ""
+        if re.match(r"(_Array)?MemoryError|RuntimeError.*allocate memory", cause):
+            cause = f"{NO_MEMORY} ({cause.rstrip(': ')})"
         if not cause:
             text = log.read_text(errors="replace")
-            known = {"DeadKernel": "its kernel died (out of memory is the usual reason)",
-                     "No space left": FULL_DISK, "Disk quota exceeded": FULL_DISK}  # fmt: skip
-            cause = next((said for sign, said in known.items() if sign in text), "")
+            cause = next((said for sign, said in SIGNS.items() if sign in text), "")
             if not cause and shutil.disk_usage(log.parent).free < 2**20:  # the log may have been cut off
                 cause = FULL_DISK
             if not cause and status < 0:

@@ -108,6 +108,16 @@ def test_a_dead_kernel_is_named(course):
         course().run()
 
 
+def test_full_memory_is_named_also_by_a_kernel_that_can_but_print_it(course):
+    write_notebook(course.folder / "01_a.ipynb", "x = 1", "bytes(2**60)")
+    with pytest.raises(CourseFailed, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
+        course().run()
+    printing = "import os, sys\nprint('Traceback\\nMemoryError', file=sys.stderr, flush=True)\nos._exit(1)"
+    write_notebook(course.folder / "01_a.ipynb", "x = 1", printing)
+    with pytest.raises(CourseFailed, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
+        course().run()
+
+
 def test_a_full_disk_is_named(course, tmp_path):
     log = tmp_path / "log"
     log.write_text("Traceback\nOSError: [Errno 28] No space left on device\n")
