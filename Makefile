@@ -24,8 +24,11 @@ DEVICE := $(firstword $(patsubst models.device=%,%,$(filter models.device=%,$(SE
 	$(if $(PROFILE_FILES),$(shell sed -nE 's/^[^\#]*[{, ]device: *([a-z]+).*/\1/p' $(PROFILE_FILES))))
 GPU := $(filter cuda,$(DEVICE))
 
-COURSE = $(PY) -m acelib course --profile $(PROFILE) $(if $(FROM),--from $(FROM)) $(if $(ONLY),--only $(ONLY)) \
-	$(if $(SEED),--set seed=$(SEED)) $(foreach one,$(SET),--set $(one)) $(if $(RUN_DIR),--run-dir $(RUN_DIR)) \
+quoted = '$(subst ','\'',$(1))'
+COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
+	$(if $(FROM),--from $(call quoted,$(FROM))) $(if $(ONLY),--only $(call quoted,$(ONLY))) \
+	$(if $(SEED),--set seed=$(call quoted,$(SEED))) $(foreach one,$(SET),--set $(call quoted,$(one))) \
+	$(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR))) \
 	$(if $(FORCE),--force)
 
 .PHONY: help gpu install course test lint notebooks pocket-models bench grid clean distclean
@@ -76,7 +79,8 @@ notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks
 	$(PY) -m acelib refresh
 
 grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (an hour; PROFILE= RUN_DIR=)
-	$(PY) -m acelib grid --profile $(PROFILE) $(if $(RUN_DIR),--run-dir $(RUN_DIR))
+	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))
+	$(PY) -m acelib grid --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
 
 pocket-models: $(VENV)/.installed  ## Retrain the pocket models from nothing (up to 90 minutes on 2 cores)
 	$(PY) -m acelib.pocket.train

@@ -12,13 +12,23 @@ import yaml
 
 from acelib.course import Course, contain
 from acelib.errors import CourseError
+from acelib.profiles import ProfileError
 
 
-def _override(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not key=value, as in reinforce.steps=2")
-    return key, yaml.safe_load(value)
+def _overrides(texts: list[str]) -> dict[str, Any]:
+    """Values of `--set`, by their dotted keys. Raises ProfileError."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ProfileError(f"{text!r} is not key=value, as in reinforce.steps=2; leave no blanks beside the `=`, "
+                               "and none in a value of make's SET=.")  # fmt: skip
+        try:
+            found[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            raise ProfileError(f"The value of {text!r} is not YAML; put text with special signs into quotes, as in "
+                               f"--set '{key}=\"...\"', and leave no blanks in a value of make's SET=.") from None
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     course.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
     course.add_argument("--from", dest="first", metavar="NN", help="begin with this notebook")
     course.add_argument("--only", metavar="NN", help="run only this notebook, also when it is up to date")
-    course.add_argument("--set", dest="overrides", metavar="KEY=VALUE", type=_override, action="append", default=[],
+    course.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
                         help="replace a value of the profile, as in reinforce.steps=2")  # fmt: skip
     course.add_argument("--run-dir", type=Path, help="where to write (default: runs/<profile>)")
     course.add_argument("--force", action="store_true", help="run notebooks that are up to date, too")
@@ -44,11 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
     grid.add_argument("--run-dir", type=Path, help="a finished run to start from (default: runs/<profile>)")
     grid.add_argument("--only", choices=("rl", "rm"), help="only the policies, or only the reward models")
-    grid.add_argument("--processes", type=int, default=2, help="trainings at a time, with one thread each")
+    grid.add_argument("--processes", type=int, help="trainings at a time, one thread each (default: 2, on a GPU 1)")
     grid.add_argument("--to", type=Path, help="folder for the tables (default: data/grid)")
     plan = commands.add_parser("plan", help="stages, hours, memory and dollars of a profile, computed")
     plan.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
-    plan.add_argument("--set", dest="overrides", metavar="KEY=VALUE", type=_override, action="append", default=[],
+    plan.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
                       help="replace a value of the profile, as in plan.gpus=4")  # fmt: skip
     plan.add_argument("--questions", metavar="N", type=int, help="for N filtered questions, and RL in proportion")
     plan.add_argument("--scaling", action="store_true", help="print docs/scaling.md: unit costs, up to 10M questions")
@@ -105,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 def _course(asked: argparse.Namespace) -> int:
     from acelib.report import scorecard_text, write_report
 
-    course = Course(asked.profile, dict(asked.overrides), asked.run_dir)
+    course = Course(asked.profile, _overrides(asked.overrides), asked.run_dir)
     course.run(asked.first, asked.only, asked.force)
     report, values = write_report(course.dir)
     print(f"\n{scorecard_text(values['scorecard'])}\n" if values["scorecard"] else "")
@@ -156,7 +166,7 @@ def _plan(asked: argparse.Namespace) -> int:
     from acelib.profiles import load_profile
     from acelib.scaling import page
 
-    print(page() if asked.scaling else plan(load_profile(asked.profile, dict(asked.overrides)), asked.questions))
+    print(page() if asked.scaling else plan(load_profile(asked.profile, _overrides(asked.overrides)), asked.questions))
     return 0
 
 

@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Atomic: a reader sees the old file or the new one."""
+    """Atomic: a reader sees the old file or the new one. Raises FullDiskError."""
     temporary = path.with_name(f".{path.name}.tmp")
     with full_disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ class Run:
         inputs: Sequence[str] = (),
         params: dict[str, Any] | None = None,
     ) -> Path:
-        """The folder `name`, filled by `build(path, scratch)` unless an up-to-date one exists."""
+        """The folder `name`, filled by `build(path, scratch)` unless an up-to-date one exists. Raises as `table`."""
 
         def fill(path: Path, scratch: Path) -> None:
             path.mkdir()
@@ -145,7 +145,8 @@ class Run:
         return self._make(name, "", fill, build, inputs, params)
 
     def path(self, name: str) -> Path:
-        """Where the artefact `name` lies. Raises ArtifactError when it is missing or made by other versions."""
+        """Where the artefact `name` lies. Raises ArtifactError when it is missing or made by other versions, or when
+        the artefact being built does not declare it as an input."""
         if self._allowed is not None and name not in self._allowed:
             raise ArtifactError(f"A builder reads {name!r} without declaring it; add it to `inputs`.")
         self._note(name)
@@ -180,7 +181,8 @@ class Run:
         """Store tables that were made elsewhere: notebooks take them as they are and do not make their own.
 
         `origin` goes into the manifests: `source` names where they come from, `command` is what to repeat should one be
-        lost. What was adopted before goes. Raises ArtifactError when this run has made one of the tables itself.
+        lost. What was adopted before goes. Raises ArtifactError when this run has made one of the tables itself,
+        and FullDiskError.
         """
         known = {path.name.partition(".")[0] for path in (self.dir / "artifacts").glob("*.manifest.json")}
         before = {name for name in known if "adopted" in (self.manifest(name) or {})}
@@ -325,7 +327,7 @@ def _show(value: Any) -> Any:
 def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Run:
     """The opening line of every notebook: check the profile, seed everything, bound the threads, print the cost card.
 
-    Raises ProfileError or ArtifactError.
+    Raises ProfileError.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm would like widgets

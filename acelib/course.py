@@ -7,6 +7,8 @@ they were. Only the exit status counts; the executed notebook of a failure stays
 import fcntl
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,6 +30,13 @@ from acelib.profiles import ROOT, Profile, load_profile
 from acelib.watch import Line, Watch, clock, end_tree
 
 NOTEBOOKS = ROOT / "notebooks"
+FULL_DISK = "the disk is full; make room, what was finished before is kept"
+NO_MEMORY = "memory is full; close other programs, or lower batch_size and micro_batch in the profile"
+# What stands in a log that names no cause.
+SIGNS = {
+    "DeadKernel": f"its kernel died, most likely because {NO_MEMORY}", "No space left": FULL_DISK,
+    "Disk quota exceeded": FULL_DISK,
+}  # fmt: skip
 MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
 
 
@@ -86,17 +95,26 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
 
 
 def require_device(profile: Profile) -> None:
-    """Raises CourseError when the profile wants a GPU and torch sees none: in a second, not in notebook 03."""
+    """Raises DeviceError when the profile wants GPUs and they cannot be used: in seconds, not in notebook 03."""
     if profile.models.device != "cuda":
         return
-    import torch
+    from acelib.devices import DeviceError, gpu_problem, machine_facts
+    from acelib.plan import processes_per_machine
 
-    if not torch.cuda.is_available():
-        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
-        raise CourseError(
-            f"Profile {profile.name} needs a CUDA GPU and torch {torch.__version__} (built for {built}) sees none; run "
-            "it on a machine where `nvidia-smi` lists one, through `make course`, or take PROFILE=pocket."
-        )
+    here, _ = processes_per_machine(profile.resolve(profile.engine.launch))
+    if problem := gpu_problem(machine_facts(), profile.models.dtype, here):
+        raise DeviceError(f"Profile {profile.name} needs a GPU, which PROFILE=pocket does not: {problem}")
+
+
+def _make_set(overrides: dict[str, Any]) -> str:
+    """`SET="key=value ..."`, for a shell; make splits it at blanks and expands `$`."""
+    texts = []
+    for key, value in overrides.items():
+        plain = isinstance(value, str) and re.fullmatch(r"[\w./:#+-]+", value)
+        text = value if plain else json.dumps(value, separators=(",", ":")).replace(" ", r"\u0020")
+        texts.append(f"{key}={text.replace('$', '$$')}")
+    joined = " ".join(texts)
+    return f"SET={shlex.quote(joined)}" if set("\"'$`\\") & set(joined) else f'SET="{joined}"'
 
 
 @contextmanager
@@ -242,22 +260,28 @@ class Course:
         """The command of this run, with `words` after `make course`."""
         words = [*words, *([f"PROFILE={self.given}"] if self.given != "pocket" else [])]
         if self.overrides:
-            words.append('SET="' + " ".join(f"{key}={value}" for key, value in self.overrides.items()) + '"')
-        words += [f"RUN_DIR={self.dir}"] if self.dir != ROOT / "runs" / self.profile.name else []
+            words.append(_make_set(self.overrides))
+        words += [f"RUN_DIR={shlex.quote(str(self.dir))}"] if self.dir != ROOT / "runs" / self.profile.name else []
         return " ".join(["make course", *words])
 
     def _explain(self, path: Path, executed: Path, log: Path, status: int) -> str:
-        found = failure(executed)
+        found, nowhere = None, "before its first cell"
+        try:
+            found = failure(executed)
+        except NotebookError:  # it was cut off, too
+            nowhere = "in a cell that could not be noted"
         cause = found.cause if found else ""
+        if re.match(r"(_Array)?MemoryError|RuntimeError.*allocate memory", cause):
+            cause = f"{NO_MEMORY} ({cause.rstrip(': ')})"
         if not cause:
             text = log.read_text(errors="replace")
-            known = {"DeadKernel": "its kernel died (out of memory is the usual reason)",
-                     "No space left": "the disk is full; make room, what was finished before is kept"}  # fmt: skip
-            cause = next((said for sign, said in known.items() if sign in text), "")
+            cause = next((said for sign, said in SIGNS.items() if sign in text), "")
+            if not cause and shutil.disk_usage(log.parent).free < 2**20:  # the log may have been cut off
+                cause = FULL_DISK
             if not cause and status < 0:
                 cause = f"it was ended from outside by {signal.Signals(-status).name} (also done when memory runs out)"
             lines = [line for line in text.splitlines() if line.strip() and "[IPKernelApp]" not in line]
             cause = cause or f"{lines[-1] if lines else f'exit status {status}'}; see {log}"
-        where = f"in cell {found.cell} (`{found.line.strip()}`)" if found else "before its first cell"
+        where = f"in cell {found.cell} (`{found.line.strip()}`)" if found else nowhere
         return (f"{path.stem} failed {where}: {' '.join(cause.split())}\n"
                 f"  Executed notebook: {executed}\n  Mend the cause, then go on with: {self.resume(path)}")  # fmt: skip

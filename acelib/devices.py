@@ -109,14 +109,14 @@ def gpu_problem(machine: Machine, dtype: str = "float32", processes: int = 1) ->
 
 def _no_gpu(machine: Machine) -> str:
     otherwise = "or set models.device to cpu."
+    if machine.driver is None and machine.driver_cuda is None:
+        return ("models.device is cuda, and this machine has no NVIDIA driver; go to a machine with a GPU and its "
+                f"driver, start the container with its GPUs (`docker run --gpus all`), {otherwise}")  # fmt: skip
     if machine.torch_cuda is None:
         release = machine.torch.partition("+")[0]
         return (f"models.device is cuda, and torch {machine.torch} was built without CUDA; install the build with it "
                 f"by `python -m pip install --force-reinstall torch=={release}` (without TORCH_INDEX), {otherwise}")
     built = ".".join(map(str, machine.torch_cuda))
-    if machine.driver is None and machine.driver_cuda is None:
-        return ("models.device is cuda, and this machine has no NVIDIA driver; install one, start the container with "
-                f"its GPUs (`docker run --gpus all`), {otherwise}")  # fmt: skip
     driver = f"NVIDIA driver {machine.driver}" if machine.driver else "NVIDIA driver"
     if machine.driver_cuda is None:
         return (f"The {driver} is loaded, but its library libcuda.so.1 cannot be found; install the driver's "

@@ -42,6 +42,7 @@ def vllm_arguments(engine: Engine, longest: int) -> dict[str, Any]:
     """Arguments of `GRPOConfig`; `longest` is the number of tokens of the longest prompt and its reply.
 
     The log-probs of the old policy are computed by the trainer, so vLLM's, which differ a little, correct nothing.
+    Raises EngineError when vLLM is asked for and not installed.
     """
     if engine.generation != "vllm":
         return {}
@@ -76,7 +77,8 @@ def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> N
 def run_from_last_checkpoint(trainer: Any, scratch: Path, section: str) -> None:
     """Train to the end, from the newest whole checkpoint in `scratch` where there is one.
 
-    `section` of the profile is where `micro_batch` stands, for the remedy when a GPU has too little memory.
+    `section` of the profile is where `micro_batch` stands, for the remedy when a GPU has too little memory. Raises
+    GpuMemoryError then, and FullDiskError.
     """
     checkpoint, remedy = last_checkpoint(scratch), f"lower {section}.micro_batch"
     trainer.add_callback(MemoryWatch(remedy))

@@ -16,7 +16,9 @@ import yaml
 
 from acelib.artifacts import Run
 from acelib.devices import free_gpu
+from acelib.disk import full_disk_explained
 from acelib.errors import CourseError
+from acelib.plan import processes_per_machine
 from acelib.profiles import ROOT, load_profile
 from acelib.watch import end_tree
 
@@ -33,7 +35,8 @@ def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label:
 
     `job` is a function of an acelib module, `arguments` are JSON data. Called again after a stop with the same
     `scratch`, the job goes on from its last checkpoint. Raises what the job raises in this process, and LaunchError
-    with the same sentence from elsewhere.
+    with the same sentence from elsewhere; also what `configuration` raises, and JudgeError where other machines are
+    asked for and there is no Ray cluster.
     """
     free_gpu()  # of models that the notebook has dropped
     if run.profile.engine.launch == "none":
@@ -57,11 +60,13 @@ def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label:
 
 
 def configuration(name: str) -> dict[str, Any]:
-    """The accelerate configuration that `engine.launch` names. Raises LaunchError when there is none."""
+    """The accelerate configuration that `engine.launch` names. Raises LaunchError when there is no such file, and
+    PlanError when it is none."""
     path = Path(name) if Path(name).is_absolute() else ROOT / name
     if not path.is_file():
         known = ", ".join(f"configs/{one.name}" for one in sorted((ROOT / "configs").glob("*.yaml")))
         raise LaunchError(f"There is no accelerate configuration {name}; set engine.launch to one of {known}, or none.")
+    processes_per_machine(str(path))
     return yaml.safe_load(path.read_text(encoding="utf-8")) | {"file": str(path)}
 
 
@@ -82,7 +87,8 @@ def _free_port() -> int:
 @contextmanager
 def _other_machines(run: Run, count: int, command: list[str], environment: dict[str, str]) -> Iterator[list[str]]:
     """The command of this machine, while Ray runs that of each of the `count - 1` others. They must see this checkout
-    and the run directory under the same paths (a shared file system). Raises LaunchError."""
+    and the run directory under the same paths (a shared file system). Raises LaunchError, and JudgeError without
+    a cluster."""
     if count == 1:
         yield command
         return
@@ -180,7 +186,8 @@ def main(order: Path) -> int:
 
     path, scratch = Path(asked["path"]), Path(asked["scratch"])
     try:
-        job(run, path, scratch, progress, **asked["arguments"])
+        with full_disk_explained(path):
+            job(run, path, scratch, progress, **asked["arguments"])
     except CourseError as error:
         (scratch / f"error-{rank}.json").write_text(json.dumps({"message": str(error)}), encoding="utf-8")
         return 1

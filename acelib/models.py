@@ -185,7 +185,8 @@ def check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: i
 
 
 def check_conversations(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation], max_new_tokens: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation],
+    max_new_tokens: int,
 ) -> None:
     """Raises ModelError when one of them does not fit the model's context with `max_new_tokens` more."""
     check_room(prompt_tokens(tokenizer, conversations), max_new_tokens, context_length(model))

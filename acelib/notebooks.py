@@ -1,6 +1,7 @@
 """Reading notebooks as data: which there are, their parameters, their code, and what went wrong in one."""
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,12 @@ class Failure:
     cause: str
 
 
+def _last_words(cell: Any) -> str:
+    """The error that a cell printed last, as a kernel does that has no memory left to report it."""
+    lines = "".join(one.text for one in cell.outputs if one.output_type == "stream").strip().splitlines()
+    return lines[-1] if lines and re.match(r"[\w.]*(Error|Exception)\b", lines[-1]) else ""
+
+
 def failure(path: Path) -> Failure | None:
     """What stopped an executed notebook: its first error, or else the cell it was in when it was cut off."""
     if not path.exists():
@@ -88,5 +95,5 @@ def failure(path: Path) -> Failure | None:
             if output.output_type == "error":
                 return Failure(number, line, f"{output.ename}: {output.evalue}".strip())
         if cell.get("metadata", {}).get("papermill", {}).get("start_time"):
-            last = Failure(number, line, "")
+            last = Failure(number, line, _last_words(cell))
     return last

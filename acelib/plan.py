@@ -175,8 +175,8 @@ def processes_per_machine(launch: str) -> tuple[int, int]:
         everywhere = int(values["num_processes"])
         return max(1, everywhere // int(values.get("num_machines", 1))), everywhere
     except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise PlanError(f"{launch} is no accelerate configuration ({error!r}); correct engine.launch, or set it to "
-                          "none.") from error
+        raise PlanError(f"{launch} is no accelerate configuration that says num_processes ({type(error).__name__}); "
+                        "correct engine.launch, or set it to none.") from error
 
 
 def _divisor(number: int, limit: int) -> int:

@@ -15,6 +15,9 @@ import yaml
 from acelib.errors import CourseError
 
 ROOT = Path(__file__).resolve().parents[1]
+WRITE_IT = {
+    str: "put it in quotes", bool: "write true or false", int: "write a whole number in digits", float: "write a number"
+}  # fmt: skip
 
 
 class ProfileError(CourseError):
@@ -299,9 +302,9 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     *sections, last = dotted.split(".")
     for depth, section in enumerate(sections):
         if not isinstance(values.get(section), dict):
-            raise _unknown(".".join(sections[: depth + 1]))
+            raise _unknown(dotted if section in values else ".".join(sections[: depth + 1]))
         values = values[section]
-    values[last] = value
+    values.update(_merge({last: values.get(last)}, {last: value}))
 
 
 @cache
@@ -350,8 +353,12 @@ def _convert(kind: Any, value: Any, key: str, rules: Any) -> Any:
             pass
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if value is None or value == "":
+        raise ProfileError(f"{key} has no value; give it one of type {kind.__name__}, as profiles/pocket.yaml does.")
     if type(value) is not kind:
-        raise ProfileError(f"{key} must be of type {kind.__name__}, not {value!r} ({type(value).__name__}).")
+        raise ProfileError(
+            f"{key} must be of type {kind.__name__}, not {value!r} ({type(value).__name__}); {WRITE_IT[kind]}."
+        )
     _check_rules(value, key, rules)
     return value
 
@@ -368,6 +375,8 @@ def _check_rules(value: Any, key: str, rules: Any) -> None:
 
 
 def _check_together(profile: Profile) -> None:
+    if profile.name != Path(profile.name).name or profile.name.startswith("."):
+        raise ProfileError(f"name must be that of a folder, where runs of the profile lie, not {profile.name!r}.")
     rl = profile.reinforce
     samples = rl.rollout_questions * rl.samples_per_question
     if samples % rl.updates_per_rollout:

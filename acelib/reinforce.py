@@ -318,7 +318,8 @@ def train(
     `settings.eval_every` rollouts (see `reinforce_log.held_out_pass_rate`); `progress`, called with the rollouts done
     and their total; `engine`, the profile's section.
     Checkpoints go to `scratch`: called again after a crash, the run goes on from the last one and ends as it would
-    have without the crash. Raises ReinforceError, or ModelError when a prompt does not fit the context.
+    have without the crash. Raises ReinforceError, ModelError when a prompt does not fit the context, and
+    CheckpointError, EngineError, GpuMemoryError and FullDiskError.
     """
     trainer = make_trainer(policy, problems, reward, scratch, **options)
     run_from_last_checkpoint(trainer, scratch, "reinforce")

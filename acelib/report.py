@@ -104,7 +104,7 @@ def write_metrics(run_dir: Path) -> dict[str, Any]:
 def write_report(run_dir: Path) -> tuple[Path, dict[str, Any]]:
     """Write `metrics.json` and `report.html`; returns the latter's path and the former's content.
 
-    Raises ArtifactError on a full disk.
+    Raises FullDiskError.
     """
     values = write_metrics(run_dir)
     profile = yaml.safe_load((run_dir / "profile.yaml").read_text(encoding="utf-8"))

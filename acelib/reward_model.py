@@ -305,7 +305,7 @@ def train_reward_model(
     training that was interrupted goes on from the last one.
 
     Raises RewardModelError when there are no pairs to train on, programs are longer than `settings.max_length`, or the
-    processes cannot share a batch equally.
+    processes cannot share a batch equally; CheckpointError, EngineError, GpuMemoryError and FullDiskError.
     """
     tokenizer = load_tokenizer(base)
     kept, held_out = [], []

@@ -142,8 +142,8 @@ def open_sampler(
 
     An address is a server (with `remote`, as in `load_policy`); otherwise `generation: transformers` loads the weights
     into this process, and `vllm` starts a server on all GPUs of this machine, which ends when the model is closed or no
-    longer used. Give `reply_settings(profile)` as `params` of the artefact. Raises ModelError, RemoteError or
-    ServingError.
+    longer used. Give `reply_settings(profile)` as `params` of the artefact. Raises ModelError,
+    DeviceError, RemoteError or ServingError.
     """
     name, models = profile.resolve(name), profile.models
     if is_address(name) or profile.engine.generation == "transformers":

@@ -73,8 +73,8 @@ def sample_and_judge(
     where there are none, while all processors judge. Finished shards lie in `folder` and are not made again as long as
     questions, model and settings are the same; `progress(done, total, label)` counts questions, its label tells the
     throughput. A `model` behind an address needs `remote` (a run's) and is asked from this process, whatever judges.
-    Raises ShardError when the cluster has no sampler (left), SamplingError when two problems share an id,
-    and what `open_sampler` raises.
+    Raises ShardError when the cluster has no sampler (left), JudgeError when there is no cluster, SamplingError when
+    two problems share an id, and what `open_sampler` raises.
     """
     if len({problem.id for problem in problems}) < len(problems):
         raise SamplingError("Two problems have the same id; give every problem its own.")

@@ -16,7 +16,8 @@ from acelib.schema import rows_to_pairs, rows_to_problems
 
 
 def reward_model(run: Run, path: Path, scratch: Path, progress: Progress, pairs: str) -> None:
-    """A reward model from the preference pairs in the table `pairs`. Raises as `train_reward_model` does."""
+    """A reward model from the preference pairs in the table `pairs`. Raises ArtifactError, and as
+    `train_reward_model` does."""
     profile = run.profile
     train_reward_model(
         rows_to_pairs(run.read(pairs)), profile.resolve(profile.reward_model.base), path, scratch,
@@ -26,7 +27,8 @@ def reward_model(run: Run, path: Path, scratch: Path, progress: Progress, pairs:
 
 
 def policy(run: Run, path: Path, scratch: Path, progress: Progress, reward: str) -> None:
-    """A policy trained on the hard questions with `reward`: rule, or reward_model. Raises as `train` does."""
+    """A policy trained on the hard questions with `reward`: rule, or reward_model. Raises ArtifactError, and as
+    `train` does."""
     profile, models, rl = run.profile, run.profile.models, run.profile.reinforce
     problems, prompt = rows_to_problems(run.read("hard_questions")), profile.prompts.solve
     workers = max(1, profile.judge.workers // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
+from small_disk import on_small_disk
 from tiny_models import save_tiny_policy
 
 from acelib.checkpoints import STATE, CheckpointError, check_settings, last_checkpoint
@@ -14,12 +16,18 @@ from acelib.disk import FullDiskError, full_disk_explained
 from acelib.models import load_policy
 from acelib.profiles import ROOT, load_profile
 from acelib.reinforce import train
-from acelib.schema import Problem
+from acelib.reward_model import load_reward_model, train_reward_model
+from acelib.schema import Pair, Problem
 
 SETTINGS = dataclasses.replace(
     load_profile("pocket").reinforce, rollout_questions=2, samples_per_question=2, steps=4, updates_per_rollout=1,
     micro_batch=4, max_new_tokens=4, max_kl=0.0, eval_every=1, learning_rate=3e-3,
 )  # fmt: skip
+SCORER_SETTINGS = dataclasses.replace(
+    load_profile("pocket").reward_model, epochs=1.0, batch_size=2, micro_batch=1, max_length=128, held_out=0.01,
+    learning_rate=3e-3,
+)  # fmt: skip
+PAIRS = [Pair(f"q{i}", f"question {i}?", "def a(): return 1", "x = 1" + "0" * (i % 4), 1.0, 0.2) for i in range(8)]
 PROBLEMS = [Problem(f"p{i}", "Sort " + "x" * i, "solve", ()) for i in range(3)]
 
 
@@ -83,55 +91,91 @@ def wordy(completions, **_):
     return [float(len(completion[-1]["content"])) for completion in completions]
 
 
-def options(policy):
-    return dict(policy=policy, problems=PROBLEMS, reward=wordy, settings=SETTINGS, prompt="{question}", seed=3,
-                device="cpu")  # fmt: skip
+def train_policy(policy, out, scratch, progress=None):
+    rows = train(policy, PROBLEMS, wordy, out, scratch, settings=SETTINGS, prompt="{question}", seed=3, device="cpu",
+                 progress=progress)  # fmt: skip
+    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
 
 
+def train_scorer(base, out, scratch, progress=None):
+    log = train_reward_model(PAIRS, base, out, scratch, settings=SCORER_SETTINGS, n=4, seed=3, device="cpu",
+                             progress=progress)  # fmt: skip
+    return [entry["pair_loss"] for entry in log if "pair_loss" in entry]
+
+
+JOBS = {"policy": (train_policy, load_policy), "reward model": (train_scorer, lambda *a, **k: load_reward_model(*a)[0])}
 SCRIPT = """
-import resource, signal, sys
+import resource, shutil, signal, sys
 from pathlib import Path
 import test_checkpoints as test
 from acelib.disk import FullDiskError, full_disk_explained
-policy, out, scratch, room = *map(Path, sys.argv[1:4]), int(sys.argv[4])
+name, (start, out, scratch), room, disk = sys.argv[1], map(Path, sys.argv[2:5]), int(sys.argv[5]), sys.argv[6:]
+filler = scratch.parent / "filler"
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-def wordy(completions, **_):
-    if test.last_checkpoint(scratch):  # from now on the disk is full
+def fill(done, total):
+    if not test.last_checkpoint(scratch):
+        return
+    if disk:  # a file system of our own: nothing but `room` bytes are left
+        free = shutil.disk_usage(scratch).free - room
+        filler.write_bytes(bytes(max(0, free)))
+    else:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-    return test.wordy(completions)
 
 try:
     with full_disk_explained(out):
-        test.train(**test.options(policy) | {"reward": wordy}, path=out, scratch=scratch)
+        test.JOBS[name][0](start, out, scratch, fill)
 except FullDiskError as error:
     print(error)
-    sys.exit(3)
+if disk:
+    print(test.last_checkpoint(scratch).name)
+    filler.unlink()
+    test.JOBS[name][0](start, out, scratch, lambda *step: print(*step))
+    shutil.copytree(out, disk[0], dirs_exist_ok=True)
 """
 
 
-@pytest.mark.parametrize(("room", "half"), [(50_000, "model.safetensors"), (200_000, "optimizer.pt")])
-def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(tmp_path, room, half):
+def interrupted(*arguments, before=()):
+    """What a process that trains until its disk is full prints."""
+    child = subprocess.run([*before, sys.executable, "-c", SCRIPT, *map(str, arguments)], capture_output=True,
+                           text=True, cwd=ROOT / "tests")  # fmt: skip
+    assert child.returncode == 0, child.stderr[-2000:]
+    return child.stdout
+
+
+def assert_same_weights(name, *folders):
+    ours, theirs = (JOBS[name][1](folder, device="cpu").state_dict() for folder in folders)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "room", "half"),
+    [("policy", 50_000, "model.safetensors"), ("policy", 200_000, "optimizer.pt"),
+     ("reward model", 50_000, "model.safetensors"), ("reward model", 200_000, "optimizer.pt")],
+)  # fmt: skip
+def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(tmp_path, name, room, half):
     """A file-size limit stands in for the full disk: both make write(2) fail."""
-    policy, scratch = save_tiny_policy(tmp_path / "policy"), tmp_path / "scratch"
-    stopped = subprocess.run(
-        [sys.executable, "-c", SCRIPT, policy, tmp_path / "out", scratch, str(room)], capture_output=True, text=True,
-        cwd=ROOT / "tests",
-    )  # fmt: skip
-    assert stopped.returncode == 3, stopped.stderr[-2000:]
-    assert "The disk is full: checkpoint could not be written" in stopped.stdout
-    assert "repeat the command" in stopped.stdout
+    start, scratch, again = save_tiny_policy(tmp_path / "start"), tmp_path / "scratch", JOBS[name][0]
+    said = interrupted(name, start, tmp_path / "out", scratch, room)
+    assert "The disk is full: checkpoint could not be written" in said and "repeat the command" in said
     assert last_checkpoint(scratch).name == "checkpoint-1"
     torn = scratch / "checkpoint-2"
     assert torn.is_dir() and not (torn / STATE).exists()
     assert not (torn / half).exists() or (torn / half).stat().st_size <= room
 
     seen = []
-    rows = train(**options(policy), path=tmp_path / "out", scratch=scratch, progress=lambda *step: seen.append(step))
+    rows = again(start, tmp_path / "out", scratch, lambda *step: seen.append(step))
     assert seen[0] == (2, 4), "it went on after the first step"
-    straight = train(**options(policy), path=tmp_path / "straight", scratch=tmp_path / "other")
-    same = [[{key: value for key, value in row.items() if not key.startswith("seconds")} for row in run]
-            for run in (rows, straight)]  # fmt: skip
-    assert same[0] == same[1]
-    ours, theirs = (load_policy(tmp_path / name, device="cpu").state_dict() for name in ("out", "straight"))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert rows == again(start, tmp_path / "straight", tmp_path / "other")
+    assert_same_weights(name, tmp_path / "out", tmp_path / "straight")
+
+
+def test_a_disk_that_is_full_until_there_is_room_again(tmp_path):
+    disk, start = tmp_path / "disk", save_tiny_policy(tmp_path / "start")
+    mounted = on_small_disk(disk)
+    said = interrupted("reward model", start, disk / "out", disk / "scratch", 20_000, tmp_path / "out", before=mounted)
+    lines = said.splitlines()
+    assert re.match(r"The disk is full: checkpoint could not be written to .*scratch \(0 MiB free\)", lines[0])
+    assert lines[1:] == ["checkpoint-1", "2 4", "3 4", "4 4"]
+    train_scorer(start, tmp_path / "straight", tmp_path / "other")
+    assert_same_weights("reward model", tmp_path / "out", tmp_path / "straight")

@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
+from small_disk import on_small_disk
 
 from acelib.__main__ import main
 from acelib.course import Course, CourseFailed, select
+from acelib.devices import DeviceError, Gpu, Machine
 from acelib.errors import CourseError
 from acelib.notebooks import NotebookError
 
@@ -105,11 +108,32 @@ def test_a_dead_kernel_is_named(course):
         course().run()
 
 
+def test_full_memory_is_named_also_by_a_kernel_that_can_but_print_it(course):
+    write_notebook(course.folder / "01_a.ipynb", "x = 1", "bytes(2**60)")
+    with pytest.raises(CourseFailed, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
+        course().run()
+    printing = "import os, sys\nprint('Traceback\\nMemoryError', file=sys.stderr, flush=True)\nos._exit(1)"
+    write_notebook(course.folder / "01_a.ipynb", "x = 1", printing)
+    with pytest.raises(CourseFailed, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
+        course().run()
+
+
 def test_a_full_disk_is_named(course, tmp_path):
     log = tmp_path / "log"
     log.write_text("Traceback\nOSError: [Errno 28] No space left on device\n")
     said = course()._explain(tmp_path / "01_a.ipynb", tmp_path / "nothing.ipynb", log, status=1)
     assert "01_a failed before its first cell: the disk is full; make room" in said and "FROM=01" in said
+
+
+def test_a_disk_that_fills_up_in_a_notebook(course, tmp_path):
+    """Neither the executed notebook nor the log can be written any more, so neither says what happened."""
+    write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, "(run.dir / 'large').write_bytes(bytes(2**23))")
+    disk = tmp_path / "disk"
+    script = (f"from acelib.course import *\none = Course('pocket', run_dir={str(disk)!r}, "
+              f"folder=Path({str(course.folder)!r}))\ntry: one.run()\nexcept CourseFailed as error: print(error)")
+    ended = subprocess.run([*on_small_disk(disk), sys.executable, "-c", script], capture_output=True, text=True)
+    assert "the disk is full; make room" in ended.stdout, ended.stdout + ended.stderr
+    assert "then go on with: make course FROM=01" in ended.stdout
 
 
 def test_a_runner_ended_from_outside_is_told_apart_from_a_failing_notebook(course, tmp_path):
@@ -190,9 +214,15 @@ def test_adopted_data_replace_the_first_two_notebooks(course):
 
 def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
     write_notebook(course.folder / "00_a.ipynb", "x = 1")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(CourseError, match="Profile pocket needs a CUDA GPU and torch .* sees none; run it"):
-        course(overrides={"models.device": "cuda"}).run()
+    sound = Machine("2.13.0", (13, 0), (80, 90), "580.65.06", (13, 0), None, (Gpu("NVIDIA A100", (8, 0)),))
+    for changes, said in [
+        ({"gpus": (), "driver": None, "driver_cuda": None}, "has no NVIDIA driver; go to a machine with a GPU"),
+        ({"gpus": (), "torch_cuda": None}, "torch 2.13.0 was built without CUDA; install the build with it"),
+        ({}, "engine.launch starts 8 processes on this machine, and it has 1 GPU"),
+    ]:  # fmt: skip
+        monkeypatch.setattr("acelib.devices.machine_facts", lambda changes=changes: replace(sound, **changes))
+        with pytest.raises(DeviceError, match=f"^Profile pocket needs a GPU, which PROFILE=pocket does not: .*{said}"):
+            course(overrides={"models.device": "cuda", "engine.launch": "configs/zero3-8.yaml"}).run()
     with pytest.raises(CourseError, match="There is no benchmark at .*none.jsonl"):
         course(overrides={"data.benchmark": "data/none.jsonl"}).run()
     with pytest.raises(CourseError, match="There is no file none.jsonl"):
@@ -206,6 +236,12 @@ def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
         (["course", "--profile", "pockt"], "There is no profile 'pockt'. Known profiles: "),
         (["course", "--set", "reinforce.step=2"], "Did you mean 'reinforce.steps'?"),
         (["course", "--set", "reinforce.steps=0"], "reinforce.steps must be from 1 up to"),
+        (["course", "--set", "reinforce.steps"], "is not key=value, as in reinforce.steps=2; leave no blanks"),
+        (["course", "--set", "=2"], "is not key=value"),
+        (["course", "--set", "best_of_n.ns=[1,"], "'best_of_n.ns=[1,' is not YAML; put text with special signs into"),
+        (["course", "--set", "models.policy=@x"], "is not YAML"),
+        (["course", "--set", "name=2026-13-45"], "is not YAML"),
+        (["course", "--set", "reinforce.learning_rate=1e-5x"], "must be of type float, not '1e-5x' (str); write a"),
         (["course", "--only", "77"], "There is no notebook '77'"),
         (["scorecard", "--check", "/nonexistent"], "is not a run directory"),
     ],
@@ -214,4 +250,5 @@ def test_bad_arguments_are_one_sentence_and_a_non_zero_exit(arguments, said, cap
     if arguments[0] == "course":
         arguments = [*arguments, "--run-dir", str(tmp_path / "run")]
     assert main(arguments) == 1
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()) == 1

@@ -25,7 +25,8 @@ def changed(machine, **changes):
     [
         (changed(BLIND, torch="2.13.0+cpu", torch_cuda=None),
          r"torch 2.13.0\+cpu was built without CUDA; install .*pip install --force-reinstall torch==2.13.0`"),
-        (changed(BLIND, driver=None, driver_cuda=None), "no NVIDIA driver; install one, .*docker run --gpus all"),
+        (changed(BLIND, driver=None, driver_cuda=None), "no NVIDIA driver; go to a .*docker run --gpus all"),
+        (changed(BLIND, torch_cuda=None, driver=None, driver_cuda=None), "this machine has no NVIDIA driver"),
         (changed(BLIND, driver="535.54", driver_cuda=(12, 2)),
          "driver 535.54 knows CUDA up to 12.2, and torch 2.13.0 was built with 13.0; update the driver"),
         (changed(BLIND, driver_cuda=None), "libcuda.so.1 cannot be found; .*NVIDIA_DRIVER_CAPABILITIES"),
@@ -34,7 +35,8 @@ def changed(machine, **changes):
         (changed(BLIND, visible="0"), "No CUDA GPUs are available.; see whether `nvidia-smi` lists"),
         (changed(BLIND, torch_cuda=(13, 1)), "cannot use the NVIDIA driver 580.65.06"),  # minor versions get along
     ],
-    ids=["torch for CPU", "no driver", "old driver", "no library", "hidden", "hidden by -1", "in use", "minor version"],
+    ids=["torch for CPU", "no driver", "neither", "old driver", "no library", "hidden", "hidden by -1", "in use",
+         "minor version"],
 )
 def test_no_gpu_has_many_reasons(machine, said):
     with pytest.raises(AssertionError, match=said):

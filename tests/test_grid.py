@@ -1,8 +1,12 @@
-"""The grid's plan and its tables; that its trainings run is seen at the end of the smoke run (test_notebooks.py)."""
+"""The grid's plan, two of its trainings on tiny values, and its tables."""
+
+import json
 
 import pytest
 
 from acelib.advantages import ALGORITHMS
+from acelib.artifacts import ArtifactError, Run
+from acelib.devices import DeviceError
 from acelib.grid import (
     CHOICES,
     PUBLISHED,
@@ -10,12 +14,17 @@ from acelib.grid import (
     SEEDS,
     VARIANTS,
     GridError,
+    Policy,
+    Scorer,
     artefact,
-    chosen_questions,
+    check_engine,
     policies,
     read_table,
+    run_grid,
     scorers,
 )
+from acelib.grid_trainings import chosen_questions, train_policy
+from acelib.profiles import ROOT, load_profile
 
 RATES = [[1.0, 1.0], [0.0, 0.0], [0.5, 1.0], [0.2, 0.4], [0.9, 0.1], [1.0, 0.0], [0.3, 0.3], [0.6, 0.5]]
 
@@ -58,3 +67,70 @@ def test_published_tables_are_whole():
 def test_a_missing_table_says_how_to_make_it(tmp_path):
     with pytest.raises(GridError, match="make grid"):
         read_table("rl", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A profile file and a run with all that trainings start from: four questions, two programs each."""
+    folder = tmp_path_factory.mktemp("grid")
+    (folder / "tiny.yaml").write_text(
+        f"extends: {ROOT / 'tests' / 'smoke'}\nname: tiny\nmodels: {{device: cpu}}\nthreads: 1\n"
+        "reward_model: {batch_size: 2, held_out: 0.01}\nevaluation: {questions: 2}\nreinforce: {eval_questions: 2}\n"
+    )
+    run = Run(folder / "run", load_profile(folder / "tiny.yaml"))
+    programs = ["def solve(xs):\n    return sum(xs)\n", "def solve(xs):\n    return len(xs)\n"]
+    samples = [
+        {"id": f"q{i}", "source": "", "question": f"Write a function `solve(xs)` that returns the {what}.",
+         "entry_point": "solve", "test_cases": ["assert solve([1, 2]) == 3", "assert solve([0]) == 0"],
+         "inferences": [{"model_name": "m", "completion": text, "pass_rate": rate}
+                        for text, rate in zip(programs, (1.0, 0.5), strict=True)], "context_messages": []}
+        for i, what in enumerate(("sum", "total", "sum of the list", "sum of all"))
+    ]  # fmt: skip
+    true = [{"id": row["id"], "question": row["question"], "completion": programs, "true_rate": [1.0, 0.5],
+             "completions": programs * 8, "correct": [True, False] * 8} for row in samples]  # fmt: skip
+    for name, rows in (("samples", samples), ("samples_unfiltered", samples), ("imagined", samples),
+                       ("reward_audit", true), ("candidates", true)):  # fmt: skip
+        run.table(name, lambda scratch, rows=rows: rows)
+    return folder / "tiny.yaml", run
+
+
+def test_trainings_are_made_and_become_tables(finished, tmp_path):
+    profile, run = finished
+    specs = [Policy("rule", steps=1), Scorer("paper")]
+    written = run_grid(str(profile), run.dir, target=tmp_path, specs=specs)
+    assert [path.name for path in written] == ["rm.csv", "rl.csv"]
+    (policy,), (scorer,) = read_table("rl", tmp_path), read_table("rm", tmp_path)
+    assert policy["rollouts"] == 1 and len(policy["correct"]) == policy["samples"] == 2
+    assert (scorer["pairs"], scorer["questions"]) == (4, 4) and len(scorer["auc"]) == len(scorer["best_of_16"]) == 4
+
+
+def test_trainings_heed_the_engine_and_go_on_after_a_stop(finished, tmp_path, monkeypatch):
+    profile, run = finished
+    adapted = Run(run.dir, load_profile(profile, {"engine.lora_rank": 2}))
+    spec = Policy("rule", steps=1)
+    monkeypatch.setattr("acelib.grid_trainings.evaluate", lambda *a, **k: pytest.fail("stopped"))
+    with pytest.raises(pytest.fail.Exception, match="stopped"):
+        train_policy(adapted, spec, tmp_path)
+    assert json.loads((tmp_path / "training" / "settings.json").read_text())["lora_rank"] == 2
+    monkeypatch.undo()
+    monkeypatch.setattr("acelib.grid_trainings.train", lambda *a, **k: pytest.fail("trained again"))
+    assert len(train_policy(adapted, spec, tmp_path)) == 2
+
+
+def test_what_the_grid_cannot_do_is_said_before_it_starts(finished, tmp_path):
+    profile, run = finished
+    several = load_profile("pocket", {"engine.launch": "configs/cpu-2.yaml"})
+    with pytest.raises(GridError, match="profile pocket has engine.launch configs/cpu-2.yaml .*; set both to none in"):
+        check_engine(several)
+    fast = load_profile("pocket", {"engine.generation": "vllm"})
+    with pytest.raises(GridError, match="needs the GPU to itself; leave out --processes 3"):
+        check_engine(fast, 3)
+    assert check_engine(load_profile("pocket", {"models.device": "cpu"})) == 2
+    with pytest.raises(ArtifactError, match="There is no 'samples' in .*; run notebook 03 first"):
+        run_grid(str(profile), tmp_path, specs=[Policy("rule")])
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()")
+def test_the_grid_asks_for_its_gpu_first(finished):
+    with pytest.raises(DeviceError, match="models.device is cuda"):
+        check_engine(load_profile("pocket", {"models.device": "cuda"}))

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from acelib.hub import hub_problem
@@ -22,6 +24,9 @@ ANSWERS = {  # what the hub says of o/<name>: status, X-Error-Code, X-Error-Mess
     "token": (401, "", "Invalid credentials in Authorization header"),
     "rights": (403, "", "Forbidden"),
     "empty": (404, "EntryNotFound", "Entry not found"),
+    "often": (429, "", "Too Many Requests"),
+    "broken": (500, "", "Internal Server Error"),
+    "down": (503, "", "Service Unavailable"),
 }
 # Its settings are read when the hub's client is imported, hence a process of its own.
 SCRIPT = """
@@ -84,7 +89,7 @@ def said(tmp_path_factory):
                 asking(home, closed, "offline", HF_HUB_OFFLINE="1")]  # fmt: skip
     found = {}
     for child in children:
-        out, err = child.communicate(timeout=200)
+        out, err = child.communicate(timeout=280)
         assert child.returncode == 0, err[-2000:]
         found |= json.loads(out)
     server.shutdown()
@@ -99,6 +104,9 @@ CASES = [
     ("gone", "^There is no (model|data set) o/gone on the hub"),
     ("token", r"refuses the token .*\(401\); make a new one"),
     ("rights", r"forbids reading o/rights \(403\); give your token read access"),
+    ("often", r"hub limits how often it is asked for o/often \(429\); log in .*, and repeat in some minutes"),
+    ("broken", "hub fails with 500 for o/broken; repeat the command in some minutes"),
+    ("down", "hub fails with 503 for o/down; repeat the command in some minutes"),
     ("closed", r"hub at http://127.0.0.1:9 cannot be reached for o/closed \(.*refused\); check the network, a proxy"),
     ("offline", "offline is not in .*hub, and HF_HUB_OFFLINE keeps this process .* with `hf download o/offline"),
 ]
@@ -154,6 +162,18 @@ def test_the_login_of_hf_auth_is_found_though_caches_move(tmp_path, places):
 def test_a_repository_without_a_model_is_no_fault_of_the_hub(said):
     assert "holds no causal language model" in said["load_policy empty"][1]
     assert "has no tokenizer that can be loaded" in said["load_tokenizer empty"][1]
+
+
+def test_a_hub_that_never_answers_cannot_be_reached(monkeypatch):
+    """The client itself waits through six tries of ten seconds each, so its error is made here."""
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(OSError) as caught:
+        try:
+            httpx.head("http://{}:{}/o/slow".format(*silent.getsockname()), timeout=0.1, trust_env=False)
+        except httpx.TimeoutException as error:
+            raise OSError("We couldn't connect to the hub") from error
+    assert re.fullmatch(r"The hub at \S+ cannot be reached for o/slow \(timed out\); check the network, a proxy .*\.",
+                        hub_problem(caught.value, "o/slow"))  # fmt: skip
 
 
 def test_other_errors_are_not_blamed_on_the_hub():

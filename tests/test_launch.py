@@ -15,6 +15,7 @@ from tiny_models import save_tiny_policy, save_tiny_reward_model
 from acelib import training
 from acelib.artifacts import Run
 from acelib.launch import LOG, LaunchError, configuration, launch
+from acelib.plan import PlanError
 from acelib.profiles import ROOT, load_profile
 from acelib.reward_model import LOG_FILE
 from acelib.schema import pairs_to_rows, problems_to_rows, write_rows
@@ -93,9 +94,13 @@ def test_a_crash_names_its_log(tmp_path, base):
     assert "unexpected keyword" in (scratch / LOG).read_text()
 
 
-def test_a_configuration_that_is_not_there():
+def test_a_configuration_that_is_not_there_or_is_none(tmp_path):
     with pytest.raises(LaunchError, match="no accelerate configuration configs/zero9.yaml; set .* configs/cpu-2.yaml"):
         configuration("configs/zero9.yaml")
+    for number, text in enumerate(("", "a: [", "num_machines: 1", "num_processes: many")):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        with pytest.raises(PlanError, match="is no accelerate configuration .*; correct engine.launch, or set it to"):
+            configuration(str(tmp_path / f"{number}.yaml"))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,12 +1,15 @@
 """What `make` would run, and what `make clean` leaves: nothing is installed here."""
 
 import os
+import shlex
 import shutil
 import subprocess
 
 import pytest
 
-from acelib.profiles import ROOT
+from acelib.__main__ import _overrides
+from acelib.course import Course
+from acelib.profiles import ROOT, load_profile
 
 
 @pytest.fixture
@@ -59,6 +62,28 @@ def test_without_a_gpu_nothing_is_installed(checkout):
     assert found.returncode != 0 and found.stdout == ""
     assert "Profile single-gpu needs an NVIDIA GPU, and nvidia-smi shows none; repeat this on" in found.stderr
     assert not (checkout / ".venv").exists()
+
+
+def test_the_command_to_go_on_with_means_what_was_said_before(checkout):
+    overrides = {
+        "prompts.solve": "It's $2: {question}\\n; `rm`\n\"#", "best_of_n.ns": [1, 2], "reinforce.learning_rate": 1e-5,
+        "data.laboratory": False, "models.policy": "http://host:8000/v1#org/m", "name": "mine",
+    }  # fmt: skip
+    command = Course("pocket", overrides, checkout / "a folder").again("FROM=04")
+    target, *words = shlex.split(command)[1:]
+    said = make(checkout, "-n", target, *words)
+    given = shlex.split(said.stdout.splitlines()[-1])
+    texts = [given[i + 1] for i, word in enumerate(given) if word == "--set"]
+    assert load_profile("pocket", _overrides(texts)) == load_profile("pocket", overrides)
+    assert given[given.index("--run-dir") + 1] == str(checkout / "a folder")
+    assert given[given.index("--from") + 1] == "04"
+
+
+def test_the_grid_refuses_what_it_would_not_heed(checkout):
+    said = make(checkout, "-n", "grid", "PROFILE=mine", "RUN_DIR=r").stdout
+    assert "acelib grid --profile 'mine' --run-dir 'r'" in said
+    found = make(checkout, "-n", "grid", "SET=engine.lora_rank=8")
+    assert found.returncode != 0 and "knows PROFILE= and RUN_DIR= alone; put other values into" in found.stderr
 
 
 def test_clean_keeps_what_was_paid_for_and_distclean_says_what_it_takes(checkout):

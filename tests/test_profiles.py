@@ -37,6 +37,13 @@ def test_every_profile_loads_and_survives_a_round_trip(name, tmp_path):
         ("reinforce.updates_per_rollout", 3, "must divide a rollout's 128 samples"),
         ("data", 3, "data must be a mapping"),
         ("models.proxies", [{"label": "a"}], r"lacks models.proxies\[0\].model"),
+        ("reinforce.steps", "1e3", "type int, not '1e3' .str.; write a whole number in digits"),
+        ("reinforce.steps", None, "reinforce.steps has no value; give it one of type int"),
+        ("models.policy", "", "models.policy has no value; give it one of type str"),
+        ("prompts.solve", {"question": None}, "must be of type str, .*; put it in quotes"),
+        ("reinforce.steps.x", 2, "no key 'reinforce.steps.x'. Did you mean 'reinforce.steps'"),
+        ("name", "../x", "name must be that of a folder"),
+        ("name", "..", "name must be that of a folder"),
     ],
 )
 def test_bad_values_are_named(key, value, said):
@@ -46,6 +53,11 @@ def test_bad_values_are_named(key, value, said):
 
 def test_scientific_notation_without_a_dot_is_a_number():
     assert load_profile("pocket", {"reinforce.learning_rate": "1e-5"}).reinforce.learning_rate == 1e-5
+
+
+def test_a_section_keeps_the_values_that_are_not_named():
+    changed, before = load_profile("pocket", {"engine": {"lora_rank": 3}}).engine, load_profile("pocket").engine
+    assert changed.lora_rank == 3 and changed.generation == before.generation
 
 
 def test_unknown_profile_lists_the_known_ones():
@@ -99,7 +111,7 @@ def test_every_value_says_where_it_comes_from(name):
 
 def test_the_gpu_profiles_are_what_they_are_for():
     small, paper, nodes = (load_profile(name) for name in ("single-gpu", "paper", "paper-multinode"))
-    assert (small.engine.launch, small.data.adopt) == ("none", "TIGER-Lab/AceCode-87K") and small.plan.gpus == 1
+    assert (small.engine.launch, small.data.adopt) == ("configs/gpu-1.yaml", "TIGER-Lab/AceCode-87K") and small.plan.gpus == 1
     assert (paper.engine.launch, paper.engine.vllm_mode) == ("configs/zero3-8.yaml", "colocate")
     assert paper.engine.generation == small.engine.generation == "vllm" and paper.data.adopt == "none"
     assert (nodes.engine.launch, nodes.engine.cluster, nodes.plan.gpus) == ("configs/zero3-2x8.yaml", "auto", 16)

@@ -13,6 +13,7 @@ from email.utils import formatdate
 
 import pytest
 from fake_server import Behaviour, answer, serving
+from small_disk import on_small_disk
 
 from acelib import sampling
 from acelib.artifacts import Run
@@ -418,6 +419,42 @@ def test_a_server_that_dies_among_thousands_costs_the_requests_in_flight(tmp_pat
         assert ask(url, log, questions(count), concurrency=concurrency) == expected(count)
     missing = questions(count).keys() - kept
     assert again.paid == Counter({f"question {name[1:]}": 1 for name in missing})
+
+
+FULL = """
+import sys
+from collections import Counter
+from pathlib import Path
+from test_remote import Behaviour, ask, questions, serving
+from acelib.disk import FullDiskError, full_disk_explained
+disk, count, concurrency = Path(sys.argv[1]), 30, 3
+filler, seen = disk / "filler", Behaviour()
+seen.reply = lambda body: "x" * 50_000
+filler.write_bytes(bytes(2**20 - 400_000))  # room for seven replies or eight
+with serving(seen) as url:
+    try:
+        with full_disk_explained(disk / "log"):
+            ask(url, disk / "log", questions(count), concurrency=concurrency)
+    except FullDiskError as error:
+        print(error)
+    first = seen.paid.total()
+    filler.unlink()
+    try:
+        ask(url, disk / "log", questions(15), concurrency=concurrency)
+    finally:
+        print(first, max(seen.paid.values()), sum(paid - 1 for paid in seen.paid.values()))
+"""
+
+
+def test_replies_that_a_full_disk_cannot_take_are_those_in_flight(tmp_path):
+    disk = tmp_path / "disk"
+    ended = subprocess.run([*on_small_disk(disk, mebibytes=1), sys.executable, "-c", FULL, str(disk)],
+                           cwd=ROOT / "tests", capture_output=True, text=True)  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    said, counts = ended.stdout.splitlines()
+    assert said.startswith("The disk is full: log could not be written to") and "Make room there" in said
+    first, most, twice = map(int, counts.split())
+    assert 7 <= first < 15 and most <= 2 and twice <= 3
 
 
 @pytest.mark.parametrize(

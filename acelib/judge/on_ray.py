@@ -25,7 +25,8 @@ def connect(address: str | None = None):
     try:
         import ray
     except ImportError:
-        raise JudgeError("Judging or sampling on a cluster needs Ray, an optional extra: pip install ray.") from None
+        raise JudgeError("Judging or sampling on a cluster needs Ray, an optional extra: pip install ray, or set "
+                         "engine.cluster to none.") from None
     if not ray.is_initialized():
         try:
             host, _, port = (address or "").rpartition(":")
@@ -35,7 +36,7 @@ def connect(address: str | None = None):
         except (OSError, ValueError) as error:
             raise JudgeError(
                 f"There is no Ray cluster to join at {address!r} ({error}); start one with `ray start --head`, and "
-                "`ray start --address=<head>` on each further machine."
+                "`ray start --address=<head>` on each further machine, or set engine.cluster to none."
             ) from None
     return ray
 
