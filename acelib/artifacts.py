@@ -24,8 +24,9 @@ from acelib.costs import Meter, peak_memory_mb
 from acelib.disk import full_disk_explained as full_disk_explained
 from acelib.errors import CourseError
 from acelib.fingerprint import digest, fingerprint, path_digest
-from acelib.profiles import ROOT, Profile, Remote, load_profile
+from acelib.profiles import ROOT, Profile, load_profile
 from acelib.schema import read_rows, write_rows
+from acelib.sections import Remote
 
 FORMAT = 1  # raise it when an older artefact can no longer be read
 PACKAGES = ("torch", "transformers", "trl", "datasets", "numpy")

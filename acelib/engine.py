@@ -16,7 +16,7 @@ from acelib.checkpoints import last_checkpoint
 from acelib.disk import full_disk_explained
 from acelib.errors import CourseError
 from acelib.memory_watch import MemoryWatch, out_of_memory_explained
-from acelib.profiles import Engine
+from acelib.sections import Engine
 
 LOCAL = Engine(
     launch="none", lora_rank=0, generation="transformers", vllm_mode="colocate", vllm_server="", vllm_memory=0.3,

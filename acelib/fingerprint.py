@@ -21,7 +21,7 @@ from acelib.profiles import ROOT, Profile
 TOOLS = {
     "artifacts", "checkpoints", "costs", "course", "devices", "disk", "errors", "fingerprint", "hub", "launch", "lint",
     "memory_watch", "notebooks", "plan", "plots", "preflight", "preflight_training", "profiles", "report", "scaling",
-    "shapes", "watch",
+    "sections", "shapes", "watch",
 }  # fmt: skip
 # Changing these changes how fast a result comes, not what it is.
 SPEED_ONLY = {("name",), ("threads",), ("judge", "workers"), ("remote",), ("plan",)} | {

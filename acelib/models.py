@@ -18,8 +18,8 @@ from acelib.decoding import left_pad as left_pad
 from acelib.devices import DeviceError, gpu_problem, machine_facts
 from acelib.errors import CourseError
 from acelib.hub import HUB_ERRORS, hub_problem
-from acelib.profiles import Remote
 from acelib.remote import Server, connect, is_address
+from acelib.sections import Remote
 
 Conversation = list[dict[str, str]]
 

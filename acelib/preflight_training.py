@@ -19,11 +19,11 @@ from acelib.errors import CourseError
 from acelib.extraction import extract_program
 from acelib.models import Conversation, load_tokenizer, render
 from acelib.preflight import Finding, check_chat_template, check_eos, finding, finding_of_error, turn_end
-from acelib.profiles import Reinforce
 from acelib.reinforce import ReinforceTrainer, make_trainer
 from acelib.reward_model import encode, is_held_out, score
 from acelib.rewards import RewardFunction
 from acelib.schema import Pair, Problem
+from acelib.sections import Reinforce
 
 QUESTIONS = 16  # looked at by each check: enough to tell one in ten from half, and seconds on two cores
 STOP_PROBABILITY = 0.5  # after a complete reply; below it the model would rather go on than stop

@@ -34,11 +34,11 @@ from acelib.models import (
     solve_messages,
     stop_tokens,
 )
-from acelib.profiles import Engine, Reinforce
 from acelib.reinforce_log import PHASES, Measure, Watch, log_rows
 from acelib.rewards import RewardFunction, checked
 from acelib.rollouts import join, mixed, partition, question_order, sample_rollout
 from acelib.schema import Problem
+from acelib.sections import Engine, Reinforce
 
 LOG_FILE = "training_log.json"
 RESAMPLING = 4  # rollouts at most that dynamic sampling may spend on one

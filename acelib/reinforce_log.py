@@ -10,10 +10,10 @@ from transformers import TrainerCallback
 
 from acelib.judge import Judge
 from acelib.models import Conversation, solve_messages
-from acelib.profiles import Reinforce
 from acelib.rewards import judge_replies
 from acelib.rollouts import sample_texts
 from acelib.schema import Problem
+from acelib.sections import Reinforce
 
 Sample = Callable[[Sequence[Conversation], int, float], list[list[str]]]  # conversations, replies each, temperature
 Measure = Callable[[Sample], dict[str, float]]

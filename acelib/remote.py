@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from acelib.errors import CourseError
 from acelib.logs import Log, LogError, open_log
-from acelib.profiles import Remote
+from acelib.sections import Remote
 
 Progress = Callable[[int, int], None]
 

@@ -23,9 +23,9 @@ from trl import RewardConfig, RewardTrainer
 from acelib.checkpoints import check_settings
 from acelib.engine import LOCAL, adapters, check_together, run_from_last_checkpoint, save_trained
 from acelib.models import left_pad, load_tokenizer, pick_device
-from acelib.profiles import Engine
 from acelib.reward_heads import RewardModelError, load_classifier
 from acelib.schema import Pair
+from acelib.sections import Engine
 
 LOG_FILE = "training_log.json"
 

@@ -24,8 +24,9 @@ import torch
 from acelib.devices import free_gpu
 from acelib.errors import CourseError
 from acelib.models import load_policy, load_tokenizer
-from acelib.profiles import Profile, Remote
+from acelib.profiles import Profile
 from acelib.remote import Server, connect, is_address
+from acelib.sections import Remote
 from acelib.watch import end_tree
 
 # Program -> the package that holds it, and what its interpreter is told. vLLM would otherwise take temperature, top-k

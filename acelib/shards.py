@@ -22,10 +22,11 @@ from acelib.errors import CourseError
 from acelib.fingerprint import digest, path_digest
 from acelib.judge import Judge, Limits
 from acelib.judge.on_ray import connect
-from acelib.profiles import Profile, Remote
+from acelib.profiles import Profile
 from acelib.remote import Server, is_address
 from acelib.sampling import SamplingError, judge_programs, sample_programs, samples_to_rows
 from acelib.schema import Problem, Program, Row
+from acelib.sections import Remote
 from acelib.serving import ServingError, open_sampler, reply_settings
 
 Progress = Callable[[int, int, str], None]

@@ -15,11 +15,12 @@ from transformers import PrinterCallback, TrainerCallback
 
 from acelib import reward_model
 from acelib.judge import Judge
-from acelib.profiles import Engine, load_profile
+from acelib.profiles import load_profile
 from acelib.reinforce import make_trainer
 from acelib.reinforce_log import log_rows
 from acelib.rewards import rule_reward
 from acelib.schema import Pair, Problem
+from acelib.sections import Engine
 from acelib.shapes import Shape
 from bench.architecture import OPENING, TURN, BenchError, forward_flop, update_flop, words
 

@@ -17,7 +17,6 @@ from acelib.engine import LOCAL, EngineError, check_together, vllm_arguments
 from acelib.judge import Report, Verdict
 from acelib.logprobs import response_logps
 from acelib.models import ModelError, load_policy, load_tokenizer
-from acelib.profiles import Reinforce
 from acelib.reinforce import (
     LOG_FILE,
     ReinforceError,
@@ -29,6 +28,7 @@ from acelib.reinforce_log import held_out_pass_rate
 from acelib.rewards import RewardError
 from acelib.rollouts import question_order
 from acelib.schema import Problem
+from acelib.sections import Reinforce
 
 SETTINGS = Reinforce(
     algorithm="reinforce++", learning_rate=3e-3, beta=0.05, epsilon=0.2, rollout_questions=3, samples_per_question=4,

@@ -21,11 +21,12 @@ from acelib.filtering import filter_problems, passed_tests, proxy_programs
 from acelib.judge import Judge
 from acelib.logs import LogError
 from acelib.models import ModelError, load_policy, load_tokenizer
-from acelib.profiles import ROOT, Remote, load_profile
+from acelib.profiles import ROOT, load_profile
 from acelib.remote import RemoteError, connect, remote_replies
 from acelib.remote_client import _told_to_wait
 from acelib.sampling import judge_programs
 from acelib.schema import Problem
+from acelib.sections import Remote
 from acelib.synthesis import REPLY_SCHEMA, imagine, problems_from_replies
 
 FREE = dict(concurrency=4, timeout_seconds=60.0, max_retries=7, max_dollars=0.0, dollars_per_million_input=0.0,
@@ -180,7 +181,7 @@ def test_what_one_request_has_to_do_without_the_others_keep(tmp_path):
 
 SCRIPT = """
 import json, pathlib, sys
-from acelib.profiles import Remote
+from acelib.sections import Remote
 from acelib.remote import connect, remote_replies
 address, log, limits, options = sys.argv[1], pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
 remote_replies(connect(address, Remote(**limits), log), **options)
