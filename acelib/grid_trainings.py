@@ -16,7 +16,8 @@ from acelib.judge import Judge
 from acelib.models import load_policy, load_tokenizer, solve_messages
 from acelib.pairs import build_pairs, hard_quarter, mixed_share
 from acelib.reinforce import LOG_FILE, train
-from acelib.reward_model import is_held_out, load_reward_model, score, train_reward_model
+from acelib.reward_model import is_held_out, load_reward_model, score
+from acelib.reward_training import train_reward_model
 from acelib.rewards import gated, model_reward, pass_rate_reward, rule_reward, with_format
 from acelib.sampling import pass_rates
 from acelib.schema import Row, rows_to_problems

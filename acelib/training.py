@@ -10,7 +10,8 @@ from acelib.judge import Judge
 from acelib.reinforce import train
 from acelib.reinforce_log import held_out_pass_rate
 from acelib.remote import Progress
-from acelib.reward_model import load_reward_model, train_reward_model
+from acelib.reward_model import load_reward_model
+from acelib.reward_training import train_reward_model
 from acelib.rewards import model_reward, rule_reward
 from acelib.schema import rows_to_pairs, rows_to_problems
 

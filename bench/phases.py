@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from acelib import reward_model
+from acelib import reward_training
 from acelib.judge import Judge
 from acelib.profiles import load_profile
 from acelib.reinforce import make_trainer
@@ -85,26 +84,14 @@ def engine(asked: argparse.Namespace) -> Engine:
     )  # fmt: skip
 
 
-class Ready(Exception):
-    """Carries a trainer that is about to start."""
-
-
 def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse.Namespace, scratch: Path):
-    """The trainer that `train_reward_model` starts, caught before it does: it would keep checkpoints, and the model."""
+    """The trainer that `train_reward_model` would start."""
     settings = replace(PAPER.reward_model, batch_size=asked.questions, micro_batch=max(1, asked.micro_batch // 2),
                        epochs=1.0, max_length=length, held_out=0.0)  # fmt: skip
-
-    def catch(trainer, *_):
-        raise Ready(trainer)
-
-    with patch.object(reward_model, "run_from_last_checkpoint", catch):
-        try:
-            reward_model.train_reward_model(
-                pairs, folder, scratch / "model", scratch, settings=settings, n=PAPER.sampling.n, seed=0,
-                dtype=asked.dtype, device=asked.device.type, engine=engine(asked),
-            )
-        except Ready as ready:
-            return ready.args[0]
+    return reward_training.make_trainer(
+        pairs, folder, scratch, settings=settings, n=PAPER.sampling.n, seed=0, dtype=asked.dtype,
+        device=asked.device.type, engine=engine(asked),
+    )  # fmt: skip
 
 
 def reward_model_step(folder: Path, shape: Shape, asked: argparse.Namespace, scratch: Path) -> dict[str, Phase]:

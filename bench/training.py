@@ -45,7 +45,8 @@ from acelib.pocket import corpus, mistakes
 from acelib.pocket import problems as pocket
 from acelib.profiles import load_profile
 from acelib.reinforce import ReinforceTrainer, question_order, trainer_arguments
-from acelib.reward_model import QuestionRewardTrainer, question_rows
+from acelib.reward_model import question_rows
+from acelib.reward_training import QuestionRewardTrainer
 from acelib.rewards import rule_reward
 from acelib.schema import Pair
 

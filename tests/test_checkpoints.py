@@ -16,7 +16,8 @@ from acelib.disk import FullDiskError, full_disk_explained
 from acelib.models import load_policy
 from acelib.profiles import ROOT, load_profile
 from acelib.reinforce import train
-from acelib.reward_model import load_reward_model, train_reward_model
+from acelib.reward_model import load_reward_model
+from acelib.reward_training import train_reward_model
 from acelib.schema import Pair, Problem
 
 SETTINGS = dataclasses.replace(

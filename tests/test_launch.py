@@ -17,7 +17,7 @@ from acelib.artifacts import Run
 from acelib.launch import LOG, LaunchError, configuration, launch
 from acelib.plan import PlanError
 from acelib.profiles import ROOT, load_profile
-from acelib.reward_model import LOG_FILE
+from acelib.reward_training import LOG_FILE
 from acelib.schema import pairs_to_rows, problems_to_rows, write_rows
 
 TINY = {

@@ -275,7 +275,7 @@ def test_dropout_in_a_reward_model_is_caught(scorer):
 
 def test_a_score_read_at_a_padding_token_is_caught(scorer, monkeypatch):
     model, tokenizer = scorer
-    monkeypatch.setattr(reward_models, "_can_share_prefix", lambda model: False)
+    monkeypatch.setattr(reward_models, "can_share_prefix", lambda model: False)
     assert checks.check_reward_head(model, tokenizer, PAIRS).ok
     model.config.pad_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
     caught(checks.check_reward_head(model, tokenizer, PAIRS), "changes by", "one pad token")

@@ -12,7 +12,6 @@ from trl import RewardConfig, RewardTrainer
 
 from acelib.engine import LOCAL
 from acelib.reward_model import (
-    QuestionRewardTrainer,
     RewardModelError,
     bradley_terry_loss,
     encode,
@@ -22,8 +21,8 @@ from acelib.reward_model import (
     regression_loss,
     score,
     score_questions,
-    train_reward_model,
 )
+from acelib.reward_training import QuestionRewardTrainer, train_reward_model
 from acelib.schema import Pair
 
 PROGRAMS = ["return 1", "return xs", "return sorted(xs)", "pass"]

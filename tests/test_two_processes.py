@@ -10,7 +10,7 @@ from test_reward_model import Settings, some_pairs
 from tiny_models import save_tiny_policy
 from two_processes import launch
 
-from acelib import reward_model
+from acelib import reward_training
 from acelib.reinforce import train as train_on_rewards
 
 LOGGED = {"step", "learning_rate", "loss", "pair_loss", "accuracy", "grad_norm", "eval_loss", "eval_pair_loss",
@@ -29,8 +29,8 @@ torch.distributed.destroy_process_group()
 
 def train(base, folder, questions, at_once):
     settings = Settings(batch_size=8, epochs=2.0, micro_batch=at_once)
-    reward_model.train_reward_model(some_pairs(questions), base, folder / "rm", folder / "scratch", settings=settings,
-                                    n=4, seed=0, device="cpu")
+    reward_training.train_reward_model(some_pairs(questions), base, folder / "rm", folder / "scratch", n=4, seed=0,
+                                       settings=settings, device="cpu")
 
 
 # 18 and 19 questions are left to train on: the last batch has 2 or 3 of 8, and one process none that count.

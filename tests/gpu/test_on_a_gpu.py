@@ -22,7 +22,8 @@ from tiny_models import save_tiny_policy
 from acelib.models import load_policy
 from acelib.profiles import ROOT
 from acelib.reinforce import train
-from acelib.reward_model import load_reward_model, train_reward_model
+from acelib.reward_model import load_reward_model
+from acelib.reward_training import train_reward_model
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"), pytest.mark.timeout(1800)
