@@ -162,7 +162,7 @@ def _grid(asked: argparse.Namespace) -> int:
 
 
 def _plan(asked: argparse.Namespace) -> int:
-    from acelib.plan import plan
+    from acelib.plan_text import plan
     from acelib.profiles import load_profile
     from acelib.scaling import page
 

@@ -20,8 +20,8 @@ from acelib.profiles import ROOT, Profile
 # These move and show results; they do not make them.
 TOOLS = {
     "artifacts", "checkpoints", "costs", "course", "devices", "disk", "errors", "fingerprint", "hub", "launch", "lint",
-    "memory_watch", "notebooks", "plan", "plots", "preflight", "preflight_training", "profiles", "report", "scaling",
-    "sections", "shapes", "watch",
+    "memory_watch", "notebooks", "plan", "plan_text", "plots", "preflight", "preflight_training", "profiles", "report",
+    "scaling", "sections", "shapes", "watch",
 }  # fmt: skip
 # Changing these changes how fast a result comes, not what it is.
 SPEED_ONLY = {("name",), ("threads",), ("judge", "workers"), ("remote",), ("plan",)} | {

@@ -16,7 +16,7 @@ from acelib.devices import GIB, Machine, gpu_memory, gpu_problem, machine_facts
 from acelib.errors import CourseError
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import ModelError, load_tokenizer, render, solve_messages
-from acelib.plan import PlanError, processes_per_machine, stages
+from acelib.plan import PlanError, fetched_gb, models_gb, processes_per_machine, stages
 from acelib.profiles import ROOT, Profile
 
 REQUIREMENTS = ROOT / "requirements.txt"
@@ -204,9 +204,18 @@ def check_eos(name: str) -> Finding:
                    "put that token into eos_token_id of generation_config.json")  # fmt: skip
 
 
+def disk_gib(profile: Profile) -> float:
+    """What a run needs, at most: on a second run the fetched weights are there already."""
+    try:
+        return 1.0 + (models_gb(profile) + sum(fetched_gb(profile).values())) * 1e9 / GIB
+    except PlanError:  # of models whose shape nobody knows
+        return 1.0
+
+
 def preflight(profile: Profile, run_dir: Path, memory_gib: float = 3.0) -> list[Finding]:
     """Every check of the course's start. Models named by hub name are skipped: loading them is their own check."""
-    findings = [check_versions(), check_cores(), check_memory(memory_gib), check_disk(run_dir), check_judge()]
+    findings = [check_versions(), check_cores(), check_memory(memory_gib), check_disk(run_dir, disk_gib(profile)),
+                check_judge()]
     findings += preflight_gpu(profile)
     names = {profile.resolve(name) for name in (profile.models.teacher, profile.models.proxy, profile.models.policy)}
     for name in sorted(name for name in names if Path(name).is_absolute()):

@@ -8,9 +8,9 @@ from collections import Counter
 from typing import Any
 
 from acelib.errors import CourseError
-from acelib.plan import ACECODE, Stage, rescale, stages
+from acelib.plan import ACECODE, Stage, models_gb, rescale, stages
 from acelib.profiles import ROOT, Profile, load_profile
-from acelib.shapes import FULL, shape_of
+from acelib.shapes import shape_of
 
 UNITS = ROOT / "docs" / "units.json"
 SIZES = (ACECODE, 10**6, 10**7)
@@ -51,9 +51,7 @@ def predict(profile: Profile, questions: int, units: dict[str, Any]) -> dict[str
         "pairs": 2 * questions * PAPER_PAIRS * tables["pairs, bytes per pair"] / 1e9,
         "log": questions * tables["reply log, bytes per question"] / 1e9,
     }
-    policy, scorer = (shape_of(name).parameters for name in (profile.models.policy, profile.reward_model.base))
-    # Two of each, and three checkpoints of the training in progress, which hold Adam's moments, too.
-    models = (2 * (policy + scorer) * FULL + 3 * max(policy, scorer) * 3 * FULL) / 1e9
+    models = models_gb(profile)
     honest, bad = units["judge"]["CPU ms per program, honest"], units["judge"]["CPU ms per program, 5% bad"]
     waiting = 2 / units["judge"]["programs/s with 2 workers, 5% bad"]
     core_hours, per_report = programs * bad / 3.6e6, units["reports"]["reports of 16 verdicts held, KiB per program"]

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from acelib.__main__ import main
 from acelib.models import load_policy
-from acelib.plan import PlanError, fits, kept_questions, plan, stages
+from acelib.plan import PlanError, fits, kept_questions, stages
+from acelib.plan_text import plan
 from acelib.profiles import ROOT, load_profile, profile_names
 from acelib.shapes import HALF, SHAPES, shape_of, training_gib
 
@@ -131,12 +132,12 @@ def test_of_adopted_data_one_reward_model_is_trained():
 
 
 def test_what_is_fetched_counts_every_model_once_and_the_stronger_one_of_notebook_07():
-    assert "16 GB (Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0, Qwen/Qwen2.5-Coder-7B-Instruct 15.2)" in plan(
+    assert "16 for weights to fetch (Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0, Qwen/Qwen2.5-Coder-7B-Instruct 15.2)" in plan(
         load_profile("single-gpu"))  # fmt: skip
     served = plan(load_profile("single-gpu", {"models.proxy": "http://localhost:8000/v1#m"}))
-    assert "1 GB (Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0)" in served
+    assert "1 for weights to fetch (Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0)" in served
     here = dict.fromkeys(("models.policy", "models.proxy", "reward_model.base"), "data/models/policy")
-    assert "No weights to fetch." in plan(load_profile("single-gpu", here))
+    assert "0 for weights to fetch (none)" in plan(load_profile("single-gpu", here))
 
 
 def test_a_teacher_behind_a_server_costs_dollars_and_no_hours():
@@ -153,7 +154,7 @@ def test_commands_name_the_launcher_the_cluster_and_the_server():
     served = plan(load_profile("paper", {"engine.vllm_mode": "server", "models.teacher": "http://localhost:9000/v1#m"}))
     assert "vllm serve Qwen/Qwen2.5-Coder-7B-Instruct --tensor-parallel-size 2 --port 8000" in served
     assert "vllm serve m --port 9000" in served and "ray start" not in served
-    assert "nothing runs: the first run adopts TIGER-Lab/AceCode-87K" in plan(load_profile("single-gpu"))
+    assert "everything from the questions of TIGER-Lab/AceCode-87K" in plan(load_profile("single-gpu"))
 
 
 def test_only_sampling_for_pairs_is_spread_over_machines():
