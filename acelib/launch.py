@@ -215,7 +215,8 @@ def _raise_what_failed(status: int, scratch: Path, log: Path) -> None:
         return
     for path in sorted(scratch.glob(ERRORS)):
         raise LaunchError(json.loads(path.read_text(encoding="utf-8"))["message"])
-    lines = [re.sub(r"^\[rank\d+\]: ", "", line).strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    said = re.sub(r"^\[rank\d+\]: ", "", log.read_text(encoding="utf-8", errors="replace"), flags=re.MULTILINE)
+    lines = [line.strip() for line in said.splitlines()]
     errors = (line for line in lines if line.split(":")[0].endswith(("Error", "Exception")))
     cause = next(errors, lines[-1] if lines else "it said nothing")
     raise LaunchError(f"A process of the job ended with status {status}: {cause}. All it wrote is in {log}; mend the "
