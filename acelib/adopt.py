@@ -7,7 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from acelib.artifacts import ArtifactError, Run, full_disk_explained
+from acelib.artifacts import ArtifactError, Run
+from acelib.disk import full_disk_explained
 from acelib.errors import CourseError
 from acelib.extraction import extract_program
 from acelib.fingerprint import path_digest

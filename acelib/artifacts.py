@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from acelib.costs import Meter, peak_memory_mb
-from acelib.disk import full_disk_explained as full_disk_explained
+from acelib.disk import atomic, flush, full_disk_explained
 from acelib.errors import CourseError
 from acelib.fingerprint import digest, fingerprint, path_digest
 from acelib.profiles import ROOT, Profile, load_profile
@@ -49,12 +49,8 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, value: Any) -> None:
     """Atomic: a reader sees the old file or the new one. Raises FullDiskError."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with full_disk_explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
         temporary.write_text(json.dumps(_strict(value), indent=1, default=float) + "\n", encoding="utf-8")
-        flush(temporary)
-        os.replace(temporary, path)
 
 
 def _strict(value: Any) -> Any:
@@ -64,16 +60,6 @@ def _strict(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_strict(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def flush(path: Path) -> None:
-    """What was written to a file, or below a folder, is on the disk when this returns."""
-    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
-        handle = os.open(one, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _remove(path: Path) -> None:

@@ -21,8 +21,9 @@ from typing import Any, TextIO
 import yaml
 
 from acelib.adopt import adopt_as_profile_says
-from acelib.artifacts import Run, full_disk_explained, versions, write_json
+from acelib.artifacts import Run, versions, write_json
 from acelib.benchmarks import read_benchmark
+from acelib.disk import full_disk_explained
 from acelib.errors import CourseError
 from acelib.fingerprint import digest, profile_values
 from acelib.notebooks import NotebookError, check_parameters, code, failure

@@ -1,6 +1,8 @@
-"""A full disk as one sentence, wherever in Python, Arrow, safetensors or torch it was met."""
+"""Files that are there whole or not at all; and a full disk as one sentence, wherever in Python, Arrow, safetensors or
+torch it was met."""
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,3 +47,24 @@ def full_disk_explained(path: Path) -> Iterator[None]:
             f"The disk is full: {path.name} could not be written to {path.parent} ({free} MiB free). Make room there "
             "(or raise your quota) and repeat the command; everything finished before is kept."
         ) from error
+
+
+def flush(path: Path) -> None:
+    """To the disk: a file, or a folder with all that it holds."""
+    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        handle = os.open(one, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A name to write the file `path` under: a reader sees the old file or the new one. Raises FullDiskError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with full_disk_explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        flush(temporary)
+        os.replace(temporary, path)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, is_peft_model
 from peft import LoraConfig
@@ -21,6 +22,13 @@ from acelib.sections import Engine
 LOCAL = Engine(
     launch="none", lora_rank=0, generation="transformers", vllm_mode="colocate", vllm_server="", vllm_memory=0.3,
     vllm_parallel=1, checkpoints=6, cluster="none", shard_questions=1000,
+)  # fmt: skip
+
+
+# accelerate calls the CPU of several processes cpu:0, a place from which torch.load knows no way: a checkpoint's
+# optimiser could not be read there.
+torch.serialization.register_package(
+    11, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
 )  # fmt: skip
 
 

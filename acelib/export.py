@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from acelib.artifacts import ArtifactError, Run, flush, full_disk_explained, write_json
+from acelib.artifacts import ArtifactError, Run, write_json
+from acelib.disk import flush, full_disk_explained
 from acelib.errors import CourseError
 from acelib.export_card import data_card
 from acelib.fingerprint import digest

@@ -1,18 +1,22 @@
 """Start a training job in this process, or through `accelerate launch` on as many devices and machines as the profile's
 `engine.launch` names. Progress, what the job prints, and its errors come back into the calling cell either way."""
 
+import codecs
 import importlib
 import json
 import os
-import socket
+import re
+import selectors
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate.utils.other import get_free_port
 
 from acelib.artifacts import Run
 from acelib.devices import free_gpu
@@ -20,10 +24,12 @@ from acelib.disk import full_disk_explained
 from acelib.errors import CourseError
 from acelib.plan import processes_per_machine
 from acelib.profiles import ROOT, load_profile
-from acelib.watch import end_tree
+from acelib.watch import end_tree, end_with_parent
 
 LOG = "launch.log"
+ERRORS = "error-*.json"
 PATIENCE = 300  # seconds for other machines to end after this one
+DOUBT = 60  # seconds for Ray to find out that a machine is lost, after this one's processes have failed for want of it
 
 
 class LaunchError(CourseError):
@@ -50,13 +56,13 @@ def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label:
         "job": f"{job.__module__}:{job.__qualname__}", "run_dir": str(run.dir), "profile": str(values),
         "path": str(path), "scratch": str(scratch), "label": label, "arguments": arguments,
     }), encoding="utf-8")
-    for stale in scratch.glob("error-*.json"):
+    for stale in scratch.glob(ERRORS):
         stale.unlink()
     config = configuration(run.profile.engine.launch)
     command, environment = _command(run, config, order)
-    with _other_machines(run, config.get("num_machines", 1), command, environment) as mine:
+    with _other_machines(run, config.get("num_machines", 1), command, environment, scratch) as (mine, check):
         print(f"{label}: {' '.join(mine[2:-1])} {order.name}")
-        _follow(mine, environment, scratch)
+        _follow(mine, environment, scratch, check)
 
 
 def configuration(name: str) -> dict[str, Any]:
@@ -72,25 +78,29 @@ def configuration(name: str) -> dict[str, Any]:
 
 def _command(run: Run, config: dict[str, Any], order: Path) -> tuple[list[str], dict[str, str]]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config["file"]]
-    command += ["--main_process_port", str(_free_port() if config.get("num_machines", 1) > 1 else 0)]
+    command += ["--main_process_port", str(get_free_port() if config.get("num_machines", 1) > 1 else 0)]
     threads = max(1, run.profile.threads // config["num_processes"])
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
     return [*command, "-m", "acelib.launch", str(order)], environment
 
 
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return one.getsockname()[1]
+def _on_machine(command: list[str], count: int, first: str, rank: int) -> list[str]:
+    """The command of machine `rank` of `count`; `first` is the address of rank 0."""
+    where = ["--num_machines", str(count), "--main_process_ip", first, "--machine_rank", str(rank)]
+    return [*command[:5], *where, *command[5:]]
 
 
 @contextmanager
-def _other_machines(run: Run, count: int, command: list[str], environment: dict[str, str]) -> Iterator[list[str]]:
-    """The command of this machine, while Ray runs that of each of the `count - 1` others. They must see this checkout
-    and the run directory under the same paths (a shared file system). Raises LaunchError, and JudgeError without
-    a cluster."""
+def _other_machines(
+    run: Run, count: int, command: list[str], environment: dict[str, str], scratch: Path
+) -> Iterator[tuple[list[str], Callable[..., bool]]]:
+    """This machine's command, while Ray runs that of each of the `count - 1` others; and `check`, which asks for them.
+
+    They must see this checkout and the run directory under the same paths (a shared file system). Raises LaunchError,
+    and JudgeError without a cluster.
+    """
     if count == 1:
-        yield command
+        yield command, lambda *_, **__: True
         return
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -104,65 +114,112 @@ def _other_machines(run: Run, count: int, command: list[str], environment: dict[
         raise LaunchError(f"{run.profile.engine.launch} asks for {count} machines, the Ray cluster has {len(nodes)}; "
                           "run `ray start --address=<this machine>:6379` on the others, or take a configuration for "
                           "one machine.")  # fmt: skip
-    address = ["--num_machines", str(count), "--main_process_ip", nodes[here]["NodeManagerAddress"], "--machine_rank"]
-    task = ray.remote(num_cpus=0, max_retries=0)(_machine)
-    running = [
+    task, first = ray.remote(num_cpus=0, max_retries=0)(_machine), nodes[here]["NodeManagerAddress"]
+    running = {
         task.options(
             num_gpus=node["Resources"].get("GPU", 0),
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote([*command[:5], *address, str(rank), *command[5:]], environment)
+        ).remote(_on_machine(command, count, first, rank), environment, scratch, rank): node["NodeManagerAddress"]
         for rank, node in enumerate(others, start=1)
-    ]
+    }  # fmt: skip
+
+    def check(seconds: float = 0, failures: bool = True) -> bool:
+        """Whether all have ended, now or within `seconds`. Raises LaunchError for one that was lost, or has failed."""
+        ended, going_on = ray.wait(list(running), num_returns=len(running), timeout=seconds)
+        for one in ended:
+            try:
+                ray.get(one)
+            except ray.exceptions.RayTaskError as error:
+                if failures:
+                    raise error.cause from None
+            except ray.exceptions.RayError as error:
+                raise LaunchError(
+                    f"A machine of the job was lost ({running[one]}, {type(error).__name__}); start Ray there again "
+                    "and repeat the command, the job goes on from its last checkpoint."
+                ) from error
+        return not going_on
+
     try:
-        yield [*command[:5], *address, "0", *command[5:]]
-        ray.get(running, timeout=PATIENCE)
-    except ray.exceptions.GetTimeoutError:
-        raise LaunchError(f"Another machine of the job has not ended {PATIENCE} s after this one; look at what still "
-                          "runs there.") from None  # fmt: skip
-    except ray.exceptions.RayError as error:
-        said = str(getattr(error, "cause", error)).strip().splitlines()[-1]
-        raise LaunchError(f"A machine of the job was lost ({said}); start Ray there again and repeat the command, the "
-                          "job goes on from its last checkpoint.") from error  # fmt: skip
+        yield _on_machine(command, count, first, 0), check
+        if not check(PATIENCE):
+            raise LaunchError(f"Another machine of the job has not ended {PATIENCE} s after this one; look at what "
+                              "still runs there.")  # fmt: skip
     finally:
         for one in running:
             ray.cancel(one)
+        ray.wait(list(running), num_returns=len(running), timeout=DOUBT)  # or the next job finds their GPUs in use
 
 
-def _machine(command: list[str], environment: dict[str, str]) -> None:
-    """On another machine, in a Ray worker."""
-    process = subprocess.Popen(command, env={**os.environ, **environment}, cwd=ROOT, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+def _machine(command: list[str], environment: dict[str, str], scratch: Path, rank: int) -> None:
+    """On another machine, in a Ray worker. Raises LaunchError."""
+    log = scratch / f"{rank}-{LOG}"
     try:
-        _, said = process.communicate()
-    except BaseException:
-        end_tree(process)
-        raise
-    if process.returncode:
-        raise LaunchError(f"status {process.returncode}: {said.strip().splitlines()[-1:]}")
-
-
-def _follow(command: list[str], environment: dict[str, str], scratch: Path) -> None:
-    """Print what the first process prints, and raise what any of them raised."""
-    with (scratch / LOG).open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command, env={**os.environ, **environment}, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=log, text=True, start_new_session=True,
-        )  # fmt: skip
+        said = log.open("w", encoding="utf-8")
+        process = _start(command, environment, stdout=subprocess.DEVNULL, stderr=said)
+    except OSError as error:
+        raise LaunchError(f"Another machine cannot start its part ({error}); give all machines this checkout, its "
+                          ".venv and the run directory under the same paths.") from None  # fmt: skip
+    with said:
         try:
-            for line in process.stdout:
-                print(line, end="", flush=True)
+            while process.poll() is None:
+                time.sleep(0.5)  # Ray cancels between two of these, not within a wait
+        except BaseException:
+            end_tree(process)
+            raise
+    _raise_what_failed(process.returncode, scratch, log)
+
+
+def _start(command: list[str], environment: dict[str, str], **streams: Any) -> subprocess.Popen:
+    return subprocess.Popen(command, env={**os.environ, **environment}, cwd=ROOT, stdin=subprocess.DEVNULL,
+                            start_new_session=True, preexec_fn=end_with_parent, **streams)  # fmt: skip
+
+
+def _follow(command: list[str], environment: dict[str, str], scratch: Path, check: Callable[..., bool]) -> None:
+    """Print what the first process prints, and raise what any of them raised, or `check` about other machines."""
+    log = scratch / LOG
+    with log.open("w", encoding="utf-8") as said:
+        process = _start(command, environment, stdout=subprocess.PIPE, stderr=said)
+        try:
+            for text in _pieces(process.stdout.fileno()):
+                print(text, end="", flush=True)
+                check()  # a process that waits for one on a lost machine would wait for the length of a time-out
             status = process.wait()
         except BaseException:
             end_tree(process)
             raise
+    try:
+        _raise_what_failed(status, scratch, log)
+    except LaunchError:
+        if not list(scratch.glob(ERRORS)):
+            check(DOUBT, failures=False)
+        raise
+
+
+def _pieces(pipe: int) -> Iterator[str]:
+    """What comes through a pipe until its end, and an empty piece for every second without."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if not selector.select(timeout=1):
+                yield ""
+            elif piece := os.read(pipe, 2**16):
+                yield decoder.decode(piece)
+            else:
+                return
+
+
+def _raise_what_failed(status: int, scratch: Path, log: Path) -> None:
     if status == 0:
         return
-    for path in sorted(scratch.glob("error-*.json")):
+    for path in sorted(scratch.glob(ERRORS)):
         raise LaunchError(json.loads(path.read_text(encoding="utf-8"))["message"])
-    lines = [line.strip() for line in (scratch / LOG).read_text(encoding="utf-8", errors="replace").splitlines()]
-    cause = next((line for line in lines if line.split(":")[0].endswith(("Error", "Exception"))), lines[-1:] or "")
-    raise LaunchError(f"A process of the job ended with status {status}: {cause or 'it said nothing'}. All it wrote is "
-                      f"in {scratch / LOG}; mend the cause and start again, the job goes on from its last checkpoint.")
+    said = re.sub(r"^\[rank\d+\]: ", "", log.read_text(encoding="utf-8", errors="replace"), flags=re.MULTILINE)
+    lines = [line.strip() for line in said.splitlines()]
+    errors = (line for line in lines if line.split(":")[0].endswith(("Error", "Exception")))
+    cause = next(errors, lines[-1] if lines else "it said nothing")
+    raise LaunchError(f"A process of the job ended with status {status}: {cause}. All it wrote is in {log}; mend the "
+                      "cause and start again, the job goes on from its last checkpoint.")
 
 
 def main(order: Path) -> int:

@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import yaml
 
-from acelib.artifacts import Run, full_disk_explained, versions, write_json
+from acelib.artifacts import Run, versions, write_json
 from acelib.course import NOTEBOOKS
+from acelib.disk import full_disk_explained
 from acelib.errors import CourseError
 from acelib.notebooks import title
 from acelib.profiles import ROOT, load_profile

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from acelib.artifacts import full_disk_explained, write_json
+from acelib.artifacts import write_json
+from acelib.disk import full_disk_explained
 from acelib.errors import CourseError
 from acelib.extraction import python_blocks
 from acelib.fingerprint import digest, path_digest

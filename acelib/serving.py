@@ -4,11 +4,8 @@ vLLM runs as a server of its own even on this machine: its engine wants a proces
 moment it ends, and the client that speaks to paid teachers (`acelib.remote`) does the rest.
 """
 
-import ctypes
 import importlib.util
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils.other import get_free_port
 
 from acelib.devices import free_gpu
 from acelib.errors import CourseError
@@ -27,7 +25,7 @@ from acelib.models import load_policy, load_tokenizer
 from acelib.profiles import Profile
 from acelib.remote import Server, connect, is_address
 from acelib.sections import Remote
-from acelib.watch import end_tree
+from acelib.watch import end_tree, end_with_parent
 
 # Program -> the package that holds it, and what its interpreter is told. vLLM would otherwise take temperature, top-k
 # and repetition penalty from the model's generation_config.json wherever a request is silent; the end-of-reply tokens
@@ -49,8 +47,6 @@ REMEDIES = {"vllm": "pip install -r requirements-gpu.txt", "fastapi": "pip insta
 START_SECONDS = 1800.0  # 32B parameters from a slow disk, compiled
 PATIENT = Remote(1, 3600.0, 8, 0.0, 0.0, 0.0)
 IN_FLIGHT = 256  # requests: what vLLM decodes side by side by default on most cards
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 class ServingError(CourseError):
@@ -64,10 +60,9 @@ class Process:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as out:
-            # A killed notebook must not leave a server behind that holds the card.
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0),
+                preexec_fn=end_with_parent,
             )  # fmt: skip
         self.pid = self._process.pid
         self.close = weakref.finalize(self, end_tree, self._process)  # also at the interpreter's exit
@@ -118,7 +113,7 @@ def serve(
     package, arguments = PROGRAMS[program]
     if importlib.util.find_spec(package) is None:
         raise ServingError(f"engine.generation: {program} needs the package {package}; {REMEDIES[package]}.")
-    values = dict(model=model, port=_free_port(), dtype=dtype, device=device, parallel=parallel, replicas=replicas)
+    values = dict(model=model, port=get_free_port(), dtype=dtype, device=device, parallel=parallel, replicas=replicas)
     free_gpu()  # or the server finds less of the card than it wants
     url = f"http://127.0.0.1:{values['port']}"
     words = [word.format(**values) for word in arguments.split()]
@@ -159,12 +154,6 @@ def open_sampler(
 def reply_settings(profile: Profile) -> dict[str, str]:
     """What changes the replies of `open_sampler`'s models besides their weights."""
     return {"generation": profile.engine.generation, "dtype": profile.models.dtype, "device": profile.models.device}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _wait(process: Process, url: str, program: str, model: str, seconds: float) -> None:

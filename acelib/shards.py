@@ -5,11 +5,10 @@ only one that writes. So a stop loses the shards in flight and no others, nodes 
 are the same wherever a shard is sampled, because a seed depends on its prompt alone and the shard is what is batched.
 """
 
-import os
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,20 +17,21 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from acelib.disk import atomic
 from acelib.errors import CourseError
 from acelib.fingerprint import digest, path_digest
 from acelib.judge import Judge, Limits
 from acelib.judge.on_ray import connect
 from acelib.profiles import Profile
-from acelib.remote import Server, is_address
+from acelib.remote import Server
 from acelib.sampling import SamplingError, judge_programs, sample_programs, samples_to_rows
 from acelib.schema import Problem, Program, Row
-from acelib.sections import Remote
 from acelib.serving import ServingError, open_sampler, reply_settings
 
 Progress = Callable[[int, int, str], None]
 MOST_WORKERS = 1024  # of a Judge
 AHEAD = 2  # shards at each sampler: it begins the next one while the last one is judged
+EVERY = 1.0  # seconds between two looks at what the samplers have done of their shards
 LABEL = "sampling and judging"
 
 
@@ -44,9 +44,8 @@ class _Job:
     """All that a sampler needs to know, wherever it is; it travels."""
 
     profile: Profile
-    model: str  # a folder, a hub name or an address
+    model: str  # a folder or a hub name
     options: dict[str, Any]  # of `sample_programs`
-    remote: tuple[Remote, Path] | None = None
 
 
 def sample_and_judge(
@@ -64,7 +63,6 @@ def sample_and_judge(
     limits: Limits,
     workers: int,
     folder: Path,
-    remote: tuple[Remote, Path] | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
     """AceCode-87K rows with `n` judged programs per problem (`samples_to_rows`), in the order of the problems.
@@ -73,9 +71,8 @@ def sample_and_judge(
     it (`cluster: none`, `workers` sandboxes judge) or a Ray cluster: one sampler per `vllm_parallel` GPUs, or per node
     where there are none, while all processors judge. Finished shards lie in `folder` and are not made again as long as
     questions, model and settings are the same; `progress(done, total, label)` counts questions, its label tells the
-    throughput. A `model` behind an address needs `remote` (a run's) and is asked from this process, whatever judges.
-    Raises ShardError when the cluster has no sampler (left), JudgeError when there is no cluster, SamplingError when
-    two problems share an id, and what `open_sampler` raises.
+    throughput. Raises ShardError when the cluster has no sampler (left), JudgeError when there is no cluster,
+    SamplingError when two problems share an id, and what `open_sampler` raises.
     """
     if len({problem.id for problem in problems}) < len(problems):
         raise SamplingError("Two problems have the same id; give every problem its own.")
@@ -92,20 +89,17 @@ def sample_and_judge(
     meter = _Meter(progress, n, len(problems), sum(map(len, missing.values())))
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        job, ray = _Job(profile, location, options, remote), None
+        job, ray = _Job(profile, location, options), None
         if profile.engine.cluster != "none":
             ray = connect(profile.engine.cluster)
             workers = min(MOST_WORKERS, max(1, int(ray.cluster_resources().get("CPU", 0))))
-        if ray and not is_address(location):
-            made = _on_cluster(ray, job, missing)
-        else:
-            made = _here(job, missing, logs, meter)
+        made = _on_cluster(ray, job, missing, meter) if ray else _here(job, missing, logs, meter)
         with closing(made), Judge(limits=limits, workers=workers, backend="ray" if ray else "local") as judge:
             for number, programs in made:
                 rows = samples_to_rows(shards[number], programs, judge_programs(judge, shards[number], programs))
                 _write(paths[number], rows, keys[number])
                 logs[number].unlink(missing_ok=True)
-                meter.add(len(shards[number]))
+                meter.add(number, len(shards[number]))
     return [row for path in paths for row in pyarrow.parquet.read_table(path).to_pylist()]
 
 
@@ -118,13 +112,9 @@ def _key(path: Path) -> str | None:
 
 
 def _write(path: Path, rows: list[Row], key: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        table = pyarrow.Table.from_pylist(rows)
-        pyarrow.parquet.write_table(table.replace_schema_metadata({"acelib.key": key}), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    table = pyarrow.Table.from_pylist(rows)
+    with atomic(path) as temporary:
+        pyarrow.parquet.write_table(table.replace_schema_metadata({"acelib.key": key}), temporary)
 
 
 class _Meter:
@@ -133,15 +123,16 @@ class _Meter:
     def __init__(self, progress: Progress | None, n: int, total: int, missing: int):
         self.progress, self.n, self.total, self.kept = progress, n, total, total - missing
         self.made, self.start = 0, time.monotonic()
+        self.parts: dict[int, float] = {}  # questions that are sampled of each shard in progress
 
-    def show(self, part: float = 0) -> None:
-        """`part`: questions of the shard in progress."""
+    def show(self) -> None:
         if self.progress:
-            made = self.made + part
+            made = self.made + sum(self.parts.values())
             rate = self.n * made / max(1e-9, time.monotonic() - self.start)
             self.progress(int(self.kept + made), self.total, f"{LABEL} ({rate:,.1f} programs/s)")
 
-    def add(self, questions: int) -> None:
+    def add(self, number: int, questions: int) -> None:
+        self.parts.pop(number, None)
         self.made += questions
         self.show()
 
@@ -149,28 +140,37 @@ class _Meter:
 def _here(
     job: _Job, shards: dict[int, Sequence[Problem]], logs: Sequence[Path], meter: _Meter
 ) -> Iterator[tuple[int, list[Program]]]:
-    model, tokenizer = open_sampler(job.profile, job.model, logs[0].parent, job.remote)
+    model, tokenizer = open_sampler(job.profile, job.model, logs[0].parent)
     for number, shard in shards.items():
-        yield number, sample_programs(
-            model, tokenizer, shard, log=logs[number], **job.options,
-            progress=lambda done, total, shard=shard: meter.show(len(shard) * done / total),
-        )  # fmt: skip
+
+        def progress(done: int, total: int, number: int = number, shard: Sequence[Problem] = shard) -> None:
+            meter.parts[number] = len(shard) * done / total
+            meter.show()
+
+        yield number, sample_programs(model, tokenizer, shard, log=logs[number], **job.options, progress=progress)
 
 
 class _Sampler:
     """In a Ray actor: opens its model once and samples one shard after the other."""
 
     def __init__(self, job: _Job):
-        self.job, self.opened = job, None
+        self.job, self.opened, self.part = job, None, (-1, 0.0)
         self._folder = tempfile.TemporaryDirectory(prefix="acelib-")
 
-    def sample(self, shard: Sequence[Problem]) -> list[Program]:
+    def progress(self) -> tuple[int, float]:
+        """(shard, how many of its questions are sampled). Asked while another thread is in `sample`."""
+        return self.part
+
+    def sample(self, number: int, shard: Sequence[Problem]) -> list[Program]:
+        def progress(done: int, total: int) -> None:
+            self.part = number, len(shard) * done / total
+
         folder = Path(self._folder.name)
         if self.opened is None:  # not in __init__, where Ray would wrap what goes wrong into text
             self.opened = open_sampler(self.job.profile, self.job.model, folder)
         log = folder / "replies.jsonl"
         try:
-            return sample_programs(*self.opened, shard, log=log, **self.job.options)
+            return sample_programs(*self.opened, shard, log=log, **self.job.options, progress=progress)
         except CourseError:
             model = self.opened[0]
             if isinstance(model, Server) and (trouble := model.trouble()):
@@ -180,7 +180,9 @@ class _Sampler:
             log.unlink(missing_ok=True)
 
 
-def _on_cluster(ray: Any, job: _Job, shards: dict[int, Sequence[Problem]]) -> Iterator[tuple[int, list[Program]]]:
+def _on_cluster(
+    ray: Any, job: _Job, shards: dict[int, Sequence[Problem]], meter: _Meter
+) -> Iterator[tuple[int, list[Program]]]:
     """(shard, its programs) as they come. What a lost sampler had in hand goes to the others."""
     waiting, flying, why = deque(shards), {}, ""
     samplers = _start_samplers(ray, job)
@@ -189,11 +191,16 @@ def _on_cluster(ray: Any, job: _Job, shards: dict[int, Sequence[Problem]]) -> It
             in_hand = Counter(place for place, _ in flying.values())
             for place, sampler in samplers.items():
                 for number in [waiting.popleft() for _ in range(min(len(waiting), AHEAD - in_hand[place]))]:
-                    flying[sampler.sample.remote(shards[number])] = place, number
+                    flying[sampler.sample.remote(number, shards[number])] = place, number
             if not flying:
                 raise ShardError(f"The Ray cluster has lost its last sampler ({why}); start its nodes again and repeat "
                                  "the command: every finished shard is kept.")  # fmt: skip
-            (reference,), _ = ray.wait(list(flying), num_returns=1)
+            ready, _ = ray.wait(list(flying), num_returns=1, timeout=EVERY)
+            if not ready:
+                meter.parts = _parts(ray, samplers.values(), {number for _, number in flying.values()}, meter.parts)
+                meter.show()
+                continue
+            (reference,) = ready
             place, number = flying.pop(reference)
             try:
                 programs = ray.get(reference)
@@ -209,12 +216,27 @@ def _on_cluster(ray: Any, job: _Job, shards: dict[int, Sequence[Problem]]) -> It
                 yield number, programs
                 continue
             waiting.appendleft(number)
+            meter.parts.pop(number, None)
             if samplers.pop(place, None):
                 why = f"{place}: {lost}"
                 print(f"{LABEL}: lost the sampler on {why} Left: {len(samplers)}.", flush=True)
     finally:
         for sampler in samplers.values():
             ray.kill(sampler)
+
+
+def _parts(ray: Any, samplers: Iterable[Any], flying: set[int], known: dict[int, float]) -> dict[int, float]:
+    """Questions that are sampled of the shards in flight: what was known, or what the samplers say within a second."""
+    asked = [sampler.progress.options(concurrency_group="progress").remote() for sampler in samplers]
+    parts = {number: known[number] for number in flying & known.keys()}
+    for reference in ray.wait(asked, num_returns=len(asked), timeout=EVERY)[0]:
+        try:
+            number, part = ray.get(reference)
+        except ray.exceptions.RayError:  # lost, as its shard will say
+            continue
+        if number in flying:
+            parts[number] = part
+    return parts
 
 
 def _start_samplers(ray: Any, job: _Job) -> dict[str, Any]:
@@ -233,7 +255,7 @@ def _start_samplers(ray: Any, job: _Job) -> dict[str, Any]:
             )
         gpus, places = 0, [(node, 1) for node in nodes]
     # No processors of their own: these are the judge's, and a sampler that held the last one would wait for ever.
-    actor = ray.remote(num_cpus=0, num_gpus=gpus)(_Sampler)
+    actor = ray.remote(num_cpus=0, num_gpus=gpus, concurrency_groups={"progress": 1})(_Sampler)
     return {
         f"{node['NodeManagerAddress']} ({node['NodeID'][:6]}/{place})": actor.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

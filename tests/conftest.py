@@ -4,14 +4,48 @@ import os
 import resource
 import time
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when the library is imported
+# Read once, when the libraries are imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["RAY_gcs_server_port_wait_time_s"] = "200"  # noqa: SIM112  instead of 20 and 60: this machine may be busy
+os.environ["RAY_gcs_server_request_timeout_seconds"] = "200"  # noqa: SIM112
+
+import pytest
+from ray_nodes import PATIENCE, start_node
 
 from acelib.artifacts import peak_memory_mb, write_json
 from acelib.course import contain
+from acelib.profiles import ROOT
 from acelib.report import TEST_RECORD
 
 contain()
 STARTED = time.monotonic()
+
+
+def pytest_collection_modifyitems(items):
+    """Tests on Ray come last: its processes would slow the others down."""
+    items.sort(key=lambda item: "cluster" in item.fixturenames)
+
+
+@pytest.fixture(scope="session")
+def _ray():
+    ray = pytest.importorskip("ray", reason="Ray is an optional extra: see requirements-test.txt")
+    from ray.cluster_utils import Cluster
+
+    lean = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    cluster = start_node(lambda: Cluster(initialize_head=True, head_node_args=lean))
+    ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def cluster(_ray):
+    """Ray on two nodes of one processor each, both on this machine, and joined; a test may remove the second one."""
+    if not _ray.worker_nodes:
+        start_node(lambda: _ray.add_node(num_cpus=1, wait=False))
+    _ray.wait_for_nodes(timeout=PATIENCE)
+    return _ray
 
 
 def pytest_sessionfinish(session, exitstatus):

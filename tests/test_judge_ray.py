@@ -2,11 +2,10 @@
 
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
-from acelib.judge import Judge, JudgeError, Limits, Submission, on_ray
+from acelib.judge import Judge, JudgeError, Limits, Submission
 
 LIMITS = Limits(cpu_seconds=1.0, wall_seconds=20)
 
@@ -23,22 +22,6 @@ def test_without_ray_it_says_what_to_do(monkeypatch):
         Judge(backend="ray").run(made(1))
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    ray = pytest.importorskip("ray", reason="Ray is an optional extra")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    root = str(Path(on_ray.__file__).parents[2])
-    ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": root}})
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-
-
-@pytest.mark.timeout(280)
 def test_two_nodes_then_one(cluster):
     submissions = made(600) + [Submission("def f(x:", ["assert f(1)"]), Submission(None, ["assert f(1)"])]
     with Judge(workers=2, limits=LIMITS) as local:

@@ -3,10 +3,15 @@
 import dataclasses
 import json
 import os
+import threading
+import time
+from contextlib import suppress
 
+import psutil
 import pytest
 import torch
 import yaml
+from ray_nodes import PATIENCE, start_node
 from safetensors.torch import load_file
 from test_reinforce import PROBLEMS
 from test_reward_model import some_pairs
@@ -14,7 +19,8 @@ from tiny_models import save_tiny_policy, save_tiny_reward_model
 
 from acelib import training
 from acelib.artifacts import Run
-from acelib.launch import LOG, LaunchError, configuration, launch
+from acelib.checkpoints import last_checkpoint
+from acelib.launch import LOG, LaunchError, _command, _on_machine, configuration, launch
 from acelib.plan import PlanError
 from acelib.profiles import ROOT, load_profile
 from acelib.reward_training import LOG_FILE
@@ -104,64 +110,96 @@ def test_a_configuration_that_is_not_there_or_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_accelerate_reads_every_configuration(path, monkeypatch):
-    """As `accelerate launch` does: known keys only, and what the file says reaches the environment of the processes."""
-    from accelerate.commands.config.config_args import load_config_from_file
+def test_accelerate_reads_every_configuration(path, tmp_path, monkeypatch):
+    """As `accelerate launch` does: known keys only, and what the file says reaches torchrun and its processes."""
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils import prepare_multi_gpu_env
+    from accelerate.utils.launch import _filter_args, prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+    from torch.distributed import run as torchrun
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    loaded, values = load_config_from_file(str(path)), yaml.safe_load(path.read_text())
-    assert loaded.num_processes == values["num_processes"]
-    args, *_ = _validate_launch_command(
-        launch_command_parser().parse_args(["--config_file", str(path), "--mixed_precision", "no", "script.py"])
-    )
-    if "zero3" in path.stem:
+    config = configuration(str(path))
+    kind, _, size = path.stem.partition("-")
+    machines, devices = map(int, size.split("x") if "x" in size else ("1", size))
+    command, _ = _command(Run(tmp_path, load_profile("pocket")), config, tmp_path / "job.json")
+    if machines > 1:
+        command = _on_machine(command, machines, "10.0.0.1", 1)
+    args, found, _ = _validate_launch_command(launch_command_parser().parse_args(command[3:]))
+    if kind == "zero3":
         assert args.use_deepspeed and args.zero_stage == 3 and args.zero3_init_flag is True
-    elif "fsdp2" in path.stem:
-        assert args.use_fsdp and args.fsdp_version == 2
+        args.deepspeed_fields_from_accelerate_config = ",".join(found.deepspeed_config)
+        instead, environment = prepare_deepspeed_cmd_env(args)
+        assert instead is None  # of torchrun: `deepspeed`, which wants ssh and a hostfile
+        assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "3"
+    else:
         environment = prepare_multi_gpu_env(args)
+    if kind == "fsdp2":
         assert environment["ACCELERATE_USE_FSDP"] == "true" and environment["FSDP_VERSION"] == "2"
         assert environment["FSDP_STATE_DICT_TYPE"] == "SHARDED_STATE_DICT"
-    machines, devices = (path.stem.split("-")[1].split("x") + [""])[:2] if "x" in path.stem else ("1", "")
-    if devices:
-        assert (args.num_machines, args.num_processes) == (int(machines), int(machines) * int(devices))
+
+    script = ["--training_script", args.training_script, "--training_script_args", args.training_script_args]
+    asked, _, words = torchrun.config_from_args(_filter_args(args, torchrun.get_args_parser(), script))
+    assert (asked.min_nodes, asked.max_nodes, asked.nproc_per_node) == (machines, machines, devices)
+    assert words[-3:] == ["-m", "acelib.launch", str(tmp_path / "job.json")]
+    if machines > 1:
+        assert asked.rdzv_endpoint == f"10.0.0.1:{command[command.index('--main_process_port') + 1]}"
+        assert asked.rdzv_configs["rank"] == 1
 
 
-@pytest.fixture
-def two_machines(monkeypatch):
-    """Two Ray nodes on this computer."""
-    ray = pytest.importorskip("ray", reason="Ray is for clusters, requirements-gpu.txt")
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
-    ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
-
-
-def two_machine_configuration(folder, machines=2):
+def two_machine_configuration(folder):
     values = yaml.safe_load((ROOT / "configs" / "cpu-2.yaml").read_text())
     path = folder / "two.yaml"
-    path.write_text(yaml.safe_dump(values | {"num_machines": machines, "num_processes": machines}))
+    path.write_text(yaml.safe_dump(values | {"num_machines": 2, "num_processes": 2}))
     return str(path)
 
 
-@pytest.mark.timeout(280)
-def test_two_machines_give_the_model_of_one(tmp_path, base, monkeypatch, two_machines):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    weights = {}
-    for name, launched in (("here", "none"), ("there", two_machine_configuration(tmp_path))):
-        run, scratch = a_run(tmp_path / "run", base, launched), scratch_of(tmp_path, f"s-{name}")
-        launch(run, training.reward_model, tmp_path / name, scratch, "training", pairs="pairs")
-        weights[name] = load_file(tmp_path / name / "model.safetensors")
-    for name, one in weights["here"].items():
-        torch.testing.assert_close(weights["there"][name], one, rtol=1e-4, atol=1e-4)
+def processes_of(node):
+    """Those that train on a node of this machine: they are below its raylet."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    return [one for one in raylet.children(recursive=True) if "acelib.launch" in one.cmdline()]
 
-    run = a_run(tmp_path / "run", base, two_machine_configuration(tmp_path, machines=3))
-    with pytest.raises(LaunchError, match="asks for 3 machines, the Ray cluster has 2; run `ray start"):
-        launch(run, training.reward_model, tmp_path / "out", scratch_of(tmp_path, "s3"), "RM", pairs="pairs")
+
+def lose_power(cluster, scratch, stopped):
+    """Once there is a checkpoint: from then on the second machine neither answers nor closes a connection."""
+    node = next(iter(cluster.worker_nodes))
+    while last_checkpoint(scratch) is None:
+        time.sleep(0.05)
+    stopped += processes_of(node)
+    for process in stopped:
+        process.suspend()
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def test_a_machine_is_lost_and_the_command_repeated(tmp_path, base, monkeypatch, cluster, capfd):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("ACELIB_PROGRESS", raising=False)
+    longer = {"reward_model.epochs": 20.0}
+    run, scratch = a_run(tmp_path / "run", base, "none", **longer), scratch_of(tmp_path, "s-here")
+    launch(run, training.reward_model, tmp_path / "here", scratch, "training", pairs="pairs")
+
+    two, scratch = two_machine_configuration(tmp_path), scratch_of(tmp_path, "s")
+    run = a_run(tmp_path / "run", base, two, **longer)
+    stopped = []
+    accident = threading.Thread(target=lose_power, args=(cluster, scratch, stopped))
+    accident.start()
+    try:
+        with pytest.raises(LaunchError, match="machine of the job was lost .*repeat the command, the job goes on from"):
+            launch(run, training.reward_model, tmp_path / "there", scratch, "training", pairs="pairs")
+    finally:
+        accident.join()
+        for process in stopped:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    assert len(stopped) >= 2  # accelerate's own and one that trains
+    reached = int(last_checkpoint(scratch).name.partition("-")[2])
+    assert reached < 60 and not (tmp_path / "there").exists()
+    cluster.wait_for_nodes(timeout=PATIENCE)  # until Ray counts it no longer
+    with pytest.raises(LaunchError, match="asks for 2 machines, the Ray cluster has 1; run `ray start"):
+        launch(run, training.reward_model, tmp_path / "there", scratch, "training", pairs="pairs")
+
+    start_node(lambda: cluster.add_node(num_cpus=1))
+    capfd.readouterr()
+    launch(run, training.reward_model, tmp_path / "there", scratch, "training", pairs="pairs")
+    assert f"training: {reached + 1} of 60" in capfd.readouterr().out
+    here, there = (load_file(tmp_path / name / "model.safetensors") for name in ("here", "there"))
+    for name in here:
+        torch.testing.assert_close(there[name], here[name], rtol=1e-4, atol=1e-4)

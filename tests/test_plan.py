@@ -132,8 +132,8 @@ def test_of_adopted_data_one_reward_model_is_trained():
 
 
 def test_what_is_fetched_counts_every_model_once_and_the_stronger_one_of_notebook_07():
-    assert "16 for weights to fetch (Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0, Qwen/Qwen2.5-Coder-7B-Instruct 15.2)" in plan(
-        load_profile("single-gpu"))  # fmt: skip
+    both = "Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0, Qwen/Qwen2.5-Coder-7B-Instruct 15.2"
+    assert f"16 for weights to fetch ({both})" in plan(load_profile("single-gpu"))
     served = plan(load_profile("single-gpu", {"models.proxy": "http://localhost:8000/v1#m"}))
     assert "1 for weights to fetch (Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0)" in served
     here = dict.fromkeys(("models.policy", "models.proxy", "reward_model.base"), "data/models/policy")
