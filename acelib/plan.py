@@ -208,13 +208,13 @@ def stages(profile: Profile) -> list[Stage]:
                        max(sampling, reckon.scoring_gib(policy))))
     for what, by in (("RL, rule", None), ("RL, reward model", scorer)):
         found.append(Stage("06", what, *reckon.reinforce(policy, by), "6 h on 8 x H100"))
-    tokens = profile.evaluation.questions * (profile.evaluation.samples + 1) * length
-    hours, largest = 3 * reckon.decoding(policy, tokens), sampling
-    if not is_address(profile.models.proxy):
-        proxy = reckon.shape(profile.models.proxy)
-        hours += reckon.decoding(proxy, tokens)
-        largest = reckon.sampling_gib(proxy, profile.sampling.max_new_tokens, profile.sampling.batch_size)
-    found.append(Stage("07", "evaluation of four models", 4 * tokens, hours, max(sampling, largest)))
+    tokens, shapes = profile.evaluation.questions * (profile.evaluation.samples + 1) * length, [policy] * 3
+    if profile.data.adopt == "none" and not is_address(profile.models.proxy):
+        shapes.append(reckon.shape(profile.models.proxy))
+    largest = max(shapes, key=lambda one: one.parameters)
+    found.append(Stage("07", f"evaluation of {len(shapes)} models", len(shapes) * tokens,
+                       sum(reckon.decoding(one, tokens) for one in shapes), reckon.sampling_gib(
+                           largest, profile.sampling.max_new_tokens, profile.sampling.batch_size)))
     return found
 
 
@@ -223,11 +223,10 @@ def fits(stage: Stage, profile: Profile) -> bool:
 
 
 def fetched_gb(profile: Profile) -> dict[str, float]:
-    """GB of bf16 weights that a run takes from the hub, by model; the proxy's in any case, for notebook 07 compares
-    with it. Raises PlanError."""
+    """GB of bf16 weights that a run takes from the hub, by model. Raises PlanError."""
     models = profile.models
-    names = [models.policy, profile.reward_model.base, models.proxy]
-    names += [models.teacher] if profile.data.adopt == "none" else []
+    names = [models.policy, profile.reward_model.base]
+    names += [models.proxy, models.teacher] if profile.data.adopt == "none" else []
     names += [one.model for one in models.proxies] if profile.data.laboratory else []
     far = [name for name in dict.fromkeys(names) if not is_address(name) and not Path(profile.resolve(name)).is_dir()]
     return {name: shape_of(name).parameters * HALF / 1e9 for name in far}

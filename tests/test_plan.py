@@ -131,11 +131,10 @@ def test_of_adopted_data_one_reward_model_is_trained():
     assert trained(**{"data.adopt": "none"}) == ["reward model, filtered tests", "reward model, all tests"]
 
 
-def test_what_is_fetched_counts_every_model_once_and_the_stronger_one_of_notebook_07():
-    both = "Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0, Qwen/Qwen2.5-Coder-7B-Instruct 15.2"
-    assert f"16 for weights to fetch ({both})" in plan(load_profile("single-gpu"))
-    served = plan(load_profile("single-gpu", {"models.proxy": "http://localhost:8000/v1#m"}))
-    assert "1 for weights to fetch (Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0)" in served
+def test_what_is_fetched_counts_every_model_once_and_those_that_made_adopted_data_not_at_all():
+    small, large = "Qwen/Qwen2.5-Coder-0.5B-Instruct 1.0", "Qwen/Qwen2.5-Coder-7B-Instruct 15.2"
+    assert f"1 for weights to fetch ({small})" in plan(load_profile("single-gpu"))
+    assert f"16 for weights to fetch ({small}, {large})" in plan(load_profile("single-gpu", {"data.adopt": "none"}))
     here = dict.fromkeys(("models.policy", "models.proxy", "reward_model.base"), "data/models/policy")
     assert "0 for weights to fetch (none)" in plan(load_profile("single-gpu", here))
 
@@ -159,7 +158,7 @@ def test_commands_name_the_launcher_the_cluster_and_the_server():
 
 def test_only_sampling_for_pairs_is_spread_over_machines():
     hours = {name: {one.what: one.hours for one in stages(load_profile(name))} for name in ("paper", "paper-multinode")}
-    for what in ("teacher imagines tests", "proxy filters tests", "evaluation of four models"):
+    for what in ("teacher imagines tests", "proxy filters tests", "evaluation of 4 models"):
         assert hours["paper-multinode"][what] == hours["paper"][what]
     assert hours["paper-multinode"]["policy writes 16 programs each"] == pytest.approx(
         hours["paper"]["policy writes 16 programs each"] / 2)  # fmt: skip
