@@ -14,7 +14,7 @@ from itertools import islice
 import pytest
 
 from acelib.course import NOTEBOOKS, Course
-from acelib.notebooks import read_notebook, tags
+from acelib.notebooks import code, read_notebook, tags
 from acelib.pocket.problems import compositions, phrase_question, true_tests
 from acelib.profiles import ROOT
 from acelib.report import broken_promises, scorecard, write_report
@@ -48,6 +48,16 @@ def test_a_taught_function_is_the_one_in_acelib(target, source):
     assert len(here) == 1, f"the cell must define {name} once"
     there = ast.parse(textwrap.dedent(inspect.getsource(original))).body[0]
     assert bare(here[0]) == bare(there), f"the cell's {name} and {target} differ; make them the same"
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_what_a_notebook_imports_is_there(path):
+    tree = ast.parse("\n".join(code(path)))
+    wanted = [(one.module, name.name) for one in ast.walk(tree)
+              if isinstance(one, ast.ImportFrom) and one.module.startswith("acelib") for name in one.names]
+    assert wanted
+    for module, name in wanted:
+        assert hasattr(importlib.import_module(module), name) or importlib.import_module(f"{module}.{name}")
 
 
 def test_the_ideas_are_taught_where_they_are_used():
