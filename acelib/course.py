@@ -14,7 +14,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -62,7 +64,7 @@ def contain() -> None:
         "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "TRL_EXPERIMENTAL_SILENCE": "1",
         "TRANSFORMERS_VERBOSITY": "warning", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONHASHSEED": "0",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "TOKENIZERS_PARALLELISM": "false", "VLLM_LOGGING_LEVEL": "WARNING", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }  # fmt: skip
     for name, value in fixed.items():
         os.environ.setdefault(name, value)
@@ -95,15 +97,23 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
     return [path for path in chapters if first is None or path.name[:2] >= first.zfill(2)]
 
 
+def _machine_facts():
+    """Asked in a process of its own: the question may leave memory of the cards in use, and this one lives on."""
+    from acelib.devices import machine_facts
+
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(machine_facts).result()
+
+
 def require_device(profile: Profile) -> None:
     """Raises DeviceError when the profile wants GPUs and they cannot be used: in seconds, not in notebook 03."""
     if profile.models.device != "cuda":
         return
-    from acelib.devices import DeviceError, gpu_problem, machine_facts
+    from acelib.devices import DeviceError, gpu_problem
     from acelib.plan import processes_per_machine
 
     here, _ = processes_per_machine(profile.resolve(profile.engine.launch))
-    if problem := gpu_problem(machine_facts(), profile.models.dtype, here):
+    if problem := gpu_problem(_machine_facts(), profile.models.dtype, here):
         raise DeviceError(f"Profile {profile.name} needs a GPU, which PROFILE=pocket does not: {problem}")
 
 

@@ -82,6 +82,13 @@ def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> N
                           "different lengths; set engine.generation to vllm.")
 
 
+def for_one_device(arguments: Any) -> Any:
+    """TrainingArguments of a process that uses one GPU at most. Over several that it sees the Trainer would otherwise
+    spread the model (`DataParallel`), which then has no `device` and gets batches of another size."""
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
 def run_from_last_checkpoint(trainer: Any, scratch: Path, section: str) -> None:
     """Train to the end, from the newest whole checkpoint in `scratch` where there is one.
 

@@ -23,6 +23,7 @@ from acelib.artifacts import Run, open_run, versions, write_json
 from acelib.errors import CourseError
 from acelib.grid_trainings import STEPS, VARIANTS, Policy, Scorer, train_policy, train_scorer
 from acelib.models import pick_device
+from acelib.plan import processes_per_machine
 from acelib.profiles import ROOT, Profile, load_profile
 from acelib.schema import Row
 
@@ -127,7 +128,7 @@ def check_engine(profile: Profile, processes: int | None = None) -> int:
     Raises GridError for what the profile's `engine` asks and the grid cannot do, and DeviceError without its GPU.
     """
     engine = profile.engine
-    if (engine.launch, engine.cluster) != ("none", "none"):
+    if processes_per_machine(profile.resolve(engine.launch)) != (1, 1) or engine.cluster != "none":
         raise GridError(f"The grid makes each training in one process of this machine, and profile {profile.name} has "
                         f"engine.launch {engine.launch} and engine.cluster {engine.cluster}; set both to none in a "
                         f"profile of your own that begins with `extends: {profile.name}`.")  # fmt: skip
@@ -155,7 +156,8 @@ def run_grid(profile: str, run_dir: Path, only: str | None = None, processes: in
         Run(run_dir, values).path(name)
     start, failed = time.monotonic(), {}
     os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    once = 1 if values.engine.generation == "vllm" else None  # training; vLLM's memory pool outlives it in its process
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=once) as pool:
         jobs = {pool.submit(_unit, profile, str(run_dir), spec): spec for spec in wanted}
         try:
             for done, job in enumerate(as_completed(jobs), start=1):

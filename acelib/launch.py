@@ -45,7 +45,12 @@ def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label:
     asked for and there is no Ray cluster.
     """
     free_gpu()  # of models that the notebook has dropped
-    if run.profile.engine.launch == "none":
+    engine = run.profile.engine
+    if engine.launch == "none" and engine.generation == "vllm" and engine.vllm_mode == "colocate":
+        raise LaunchError("Colocated vLLM leaves its memory pool and variables in the process it ran in, where the "
+                          "next training would meet them; set engine.launch to configs/gpu-1.yaml, or "
+                          "engine.generation to transformers.")  # fmt: skip
+    if engine.launch == "none":
         print(f"{label}: in this process")
         job(run, path, scratch, lambda done, total: run.progress(done, total, label), **arguments)
         return

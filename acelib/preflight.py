@@ -16,11 +16,11 @@ from acelib.devices import GIB, Machine, gpu_memory, gpu_problem, machine_facts
 from acelib.errors import CourseError
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import ModelError, load_tokenizer, render, solve_messages
-from acelib.plan import PlanError, fetched_gb, models_gb, processes_per_machine, stages
+from acelib.plan import USABLE, PlanError, fetched_gb, models_gb, processes_per_machine, stages
 from acelib.profiles import ROOT, Profile
+from acelib.remote import is_address
 
 REQUIREMENTS = ROOT / "requirements.txt"
-ROOM = 0.92  # of a GPU's memory, as in `acelib.plan`; the rest is lost to fragments and to CUDA itself
 LOWER = {  # what needs less memory, by the notebook that runs out of it
     "04": "lower reward_model.max_length",
     "06": "lower reinforce.micro_batch or reinforce.max_new_tokens",
@@ -112,9 +112,9 @@ def check_gpu(machine: Machine, dtype: str, processes: int) -> Finding:
 def check_gpu_memory(stage: str, notebook: str, needed: float, free: float, total: float) -> Finding:
     """`needed`, `free` and `total` are GiB per GPU: what `acelib.plan` computes, and what the fullest card has."""
     remedy = f"{LOWER.get(notebook, 'take a smaller model')}, or take more or larger GPUs (see engine.launch)"
-    if needed <= ROOM * total:
+    if needed <= USABLE * total:
         remedy = "end the other programs on the GPU, which `nvidia-smi` lists"
-    return finding(f"GPU memory for {notebook}, {stage}", needed <= ROOM * free,
+    return finding(f"GPU memory for {notebook}, {stage}", needed <= USABLE * free,
                    f"about {needed:.1f} GiB per GPU needed, {free:.1f} of {total:.1f} GiB free",
                    "an out-of-memory error in mid-training", remedy)  # fmt: skip
 
@@ -213,12 +213,13 @@ def disk_gib(profile: Profile) -> float:
 
 
 def preflight(profile: Profile, run_dir: Path, memory_gib: float = 3.0) -> list[Finding]:
-    """Every check of the course's start. Models named by hub name are skipped: loading them is their own check."""
+    """Every check of the course's start. Of models on the hub the tokenizer and few settings are fetched."""
     findings = [check_versions(), check_cores(), check_memory(memory_gib), check_disk(run_dir, disk_gib(profile)),
                 check_judge()]
     findings += preflight_gpu(profile)
-    names = {profile.resolve(name) for name in (profile.models.teacher, profile.models.proxy, profile.models.policy)}
-    for name in sorted(name for name in names if Path(name).is_absolute()):
+    models = profile.models
+    names = {models.policy} | ({models.teacher, models.proxy} if profile.data.adopt == "none" else set())
+    for name in sorted(profile.resolve(name) for name in names if not is_address(name)):
         findings += [check_chat_template(name), check_eos(name)]
     return findings
 

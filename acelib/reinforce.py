@@ -21,7 +21,15 @@ from trl import GRPOConfig, GRPOTrainer
 
 from acelib.advantages import ALGORITHMS
 from acelib.checkpoints import check_settings
-from acelib.engine import LOCAL, adapters, check_together, run_from_last_checkpoint, save_trained, vllm_arguments
+from acelib.engine import (
+    LOCAL,
+    adapters,
+    check_together,
+    for_one_device,
+    run_from_last_checkpoint,
+    save_trained,
+    vllm_arguments,
+)
 from acelib.errors import CourseError
 from acelib.logprobs import response_logps
 from acelib.models import (
@@ -254,7 +262,7 @@ def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torc
     pieces, algorithm = per_update // at_once, ALGORITHMS[settings.algorithm]
     on_gpu = device.type != "cpu"
     bf16 = dtype == "bfloat16"
-    return GRPOConfig(
+    return for_one_device(GRPOConfig(
         **generation, output_dir=str(folder), seed=seed, use_cpu=not on_gpu, report_to="none", disable_tqdm=True,
         bf16=bf16, model_init_kwargs={"dtype": "bfloat16"} if bf16 else None,  # of the reference alone
         gradient_checkpointing=on_gpu, dataloader_pin_memory=on_gpu,
@@ -271,7 +279,7 @@ def trainer_arguments(settings: Reinforce, folder: Path, seed: int, device: torc
         logging_steps=settings.updates_per_rollout, save_total_limit=2, save_strategy="steps",
         # whole rollouts: a resumed run must start with one
         save_steps=settings.updates_per_rollout * max(1, settings.steps // checkpoints),
-    )
+    ))
 
 
 def make_trainer(

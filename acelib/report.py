@@ -79,7 +79,7 @@ def scorecard_text(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         must = "*" if row["must_hold"] else " "
         lines.append(f"{must} {row['verdict']:<{width}} {figure_text(row['here']):<26} {row['claim']}")
-    note = "* must hold on this profile, where it can be tested; [low, high] is a 95% interval"
+    note = "* must hold on pocket, where it can be tested; [low, high] is a 95% interval"
     return "\n".join([*lines, note]) if lines else ""
 
 
@@ -148,7 +148,7 @@ def _heading(values: dict[str, Any]) -> str:
         ("peak memory", f"{values['peak_mb'] / 1024:.1f} GiB"), ("machine", values["machine"]),
     ]  # fmt: skip
     if promised:
-        facts.insert(0, ("claims that must hold", f"{kept} of {len(promised)} hold"))
+        facts.insert(0, ("claims that must hold on pocket", f"{kept} of {len(promised)} hold"))
     return "".join(f"<div><dt>{_escape(key)}</dt><dd>{_escape(one)}</dd></div>" for key, one in facts)
 
 

@@ -14,7 +14,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
 from acelib.checkpoints import check_settings
-from acelib.engine import LOCAL, adapters, check_together, run_from_last_checkpoint, save_trained
+from acelib.engine import LOCAL, adapters, check_together, for_one_device, run_from_last_checkpoint, save_trained
 from acelib.models import load_tokenizer, pick_device
 from acelib.reward_heads import RewardModelError
 from acelib.reward_model import (
@@ -158,7 +158,7 @@ def make_trainer(
             "reward_model.batch_size as a multiple of the number of processes."
         )
     micro = next(size for size in range(min(per_device, settings.micro_batch), 0, -1) if per_device % size == 0)
-    args = RewardConfig(
+    args = for_one_device(RewardConfig(
         output_dir=str(scratch), seed=seed, data_seed=seed, learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs, per_device_train_batch_size=micro, per_device_eval_batch_size=micro,
         gradient_accumulation_steps=per_device // micro, lr_scheduler_type="cosine",
@@ -170,7 +170,7 @@ def make_trainer(
         eval_strategy="steps" if held_out else "no", eval_steps=checks, eval_on_start=bool(held_out),
         save_strategy="steps", save_steps=max(1, int(steps) // engine.checkpoints), save_total_limit=1,
         model_init_kwargs={"dtype": "float32"},
-    )
+    ))
     trainer = QuestionRewardTrainer(
         model=str(base), args=args, n=n, loss=settings.loss, processing_class=tokenizer,
         train_dataset=Dataset.from_list(kept),

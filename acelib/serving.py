@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from accelerate.utils.other import get_free_port
 
-from acelib.devices import free_gpu
+from acelib.devices import free_gpu, gpu_memory
 from acelib.errors import CourseError
 from acelib.models import load_policy, load_tokenizer
 from acelib.profiles import Profile
@@ -34,8 +34,8 @@ PROGRAMS = {
     "vllm": (
         "vllm",
         "-m vllm.entrypoints.cli.main serve {model} --host 127.0.0.1 --port {port} --dtype {dtype} "
-        "--tensor-parallel-size {parallel} --data-parallel-size {replicas} --generation-config vllm "
-        "--disable-uvicorn-access-log",
+        "--tensor-parallel-size {parallel} --data-parallel-size {replicas} --gpu-memory-utilization {share} "
+        "--generation-config vllm --disable-uvicorn-access-log",
     ),
     "transformers": (
         "fastapi",
@@ -113,8 +113,14 @@ def serve(
     package, arguments = PROGRAMS[program]
     if importlib.util.find_spec(package) is None:
         raise ServingError(f"engine.generation: {program} needs the package {package}; {REMEDIES[package]}.")
-    values = dict(model=model, port=get_free_port(), dtype=dtype, device=device, parallel=parallel, replicas=replicas)
-    free_gpu()  # or the server finds less of the card than it wants
+    free_gpu()
+    # vLLM refuses to start where less is free than it wants, and a card may drive a display, too.
+    share = min([0.9, *(0.97 * free / total for free, total in gpu_memory())])
+    values = dict(model=model, port=get_free_port(), dtype=dtype, device=device, parallel=parallel, replicas=replicas,
+                  share=f"{share:.2f}")  # fmt: skip
+    # The client heeds the proxies of the environment, and none leads to this machine.
+    around = filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"])
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(",".join(around).split(",")))
     url = f"http://127.0.0.1:{values['port']}"
     words = [word.format(**values) for word in arguments.split()]
     process = Process([sys.executable, *words], scratch / f"{program}-{os.getpid()}-{values['port']}.log")

@@ -7,8 +7,8 @@
 
 Reward model: pairs of programs of (`--prompt` + `--reply`) / 2 tokens with their question (2,048 in the paper). RL:
 REINFORCE++ with the rule, `--prompt` + `--reply` tokens per reply (2,048 + 2,048). The trainers are those that
-`acelib.reward_model` and `acelib.reinforce` make from profile `paper`; nothing is saved. Every sequence is exactly as
-long as it may be: the end-of-sequence token stops nothing (where vLLM samples it does, once in as many tokens as there
+`acelib.reward_training` and `acelib.reinforce` make from profile `paper`; nothing is saved. Sequences are as long as
+they may be: the end-of-sequence token stops nothing (where vLLM samples it does, once in as many tokens as there
 are words). Programs of random words do not parse, so the seconds of the reward are what the judge takes to say so. The
 first step only warms up.
 

@@ -220,7 +220,7 @@ def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
         ({"gpus": (), "torch_cuda": None}, "torch 2.13.0 was built without CUDA; install the build with it"),
         ({}, "engine.launch starts 8 processes on this machine, and it has 1 GPU"),
     ]:  # fmt: skip
-        monkeypatch.setattr("acelib.devices.machine_facts", lambda changes=changes: replace(sound, **changes))
+        monkeypatch.setattr("acelib.course._machine_facts", lambda changes=changes: replace(sound, **changes))
         with pytest.raises(DeviceError, match=f"^Profile pocket needs a GPU, which PROFILE=pocket does not: .*{said}"):
             course(overrides={"models.device": "cuda", "engine.launch": "configs/zero3-8.yaml"}).run()
     with pytest.raises(CourseError, match="There is no benchmark at .*none.jsonl"):

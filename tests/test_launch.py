@@ -78,6 +78,20 @@ def test_two_processes_give_the_model_of_one(tmp_path, base, capfd, monkeypatch,
         torch.testing.assert_close(weights["there"][name], one, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("job", "arguments"), [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "rule"})])
+def test_a_process_of_its_own(tmp_path, base, monkeypatch, job, arguments):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run = a_run(tmp_path / "run", base, "configs/gpu-1.yaml")
+    launch(run, getattr(training, job), tmp_path / "out", scratch_of(tmp_path, "s"), "one", **arguments)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_vllm_beside_the_trainer_wants_a_process_of_its_own(tmp_path, base):
+    run = a_run(tmp_path / "run", base, "none", **{"engine.generation": "vllm"})
+    with pytest.raises(LaunchError, match="set engine.launch to configs/gpu-1.yaml"):
+        launch(run, training.policy, tmp_path / "out", scratch_of(tmp_path, "s"), "one", reward="rule")
+
+
 def test_progress_and_what_a_job_prints_come_back(tmp_path, base, capfd, monkeypatch):
     monkeypatch.setenv("ACELIB_PROGRESS", str(tmp_path / "progress"))
     run = a_run(tmp_path / "run", base, "configs/cpu-2.yaml")

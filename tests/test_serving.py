@@ -115,7 +115,7 @@ def test_the_command_line_of_vllm_names_every_option(tmp_path, monkeypatch):
     line = " ".join(told[0])
     assert told[0][0] == sys.executable and tokenizer is None and server.limits.dollars_per_million_output == 0
     assert f"serve {profile.resolve('data/models/policy')} --host 127.0.0.1 --port " in line
-    assert "--dtype bfloat16 --tensor-parallel-size 2 --data-parallel-size 4 --generation-config vllm" in line
+    assert "--dtype bfloat16 --tensor-parallel-size 2 --data-parallel-size 4 --gpu-memory-utilization 0.90 " in line
     assert server.url.rpartition(":")[2] == f"{told[0][told[0].index('--port') + 1]}/v1"
 
 

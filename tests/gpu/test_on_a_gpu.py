@@ -113,8 +113,9 @@ def test_the_course_ends_with_a_report(finished):
 
 
 @needs("vllm")
-def test_the_course_with_vllm(finished):
-    course(finished, "--only", "06", **{"engine.generation": "vllm"})
+def test_the_course_with_vllm(tmp_path):
+    """From the beginning, as `single-gpu`: a server samples in 01 to 03, 05 and 07, and 06 trains twice."""
+    course(tmp_path, **{"engine.generation": "vllm", "engine.launch": "configs/gpu-1.yaml"})
 
 
 @needs("vllm")
