@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
+import psutil
+
 PATIENCE = 200  # seconds
 
 
@@ -25,3 +27,11 @@ def start_node(start: Callable[[], Any]) -> Any:
 
     with mock.patch.object(services, "get_node", ask_until_it_answers):
         return start()
+
+
+def lose(cluster: Any, node: Any) -> None:
+    """The node and at once all that runs on it, as when a machine goes: left alone, its workers live on for seconds."""
+    for raylet in node.all_processes["raylet"]:
+        for process in psutil.Process(raylet.process.pid).children(recursive=True):
+            process.kill()
+    cluster.remove_node(node, allow_graceful=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from ray_nodes import start_node
+from ray_nodes import lose, start_node
 
 from acelib import shards
 from acelib.judge import Judge, JudgeError, Limits
@@ -168,7 +168,7 @@ def test_a_node_that_dies_leaves_its_shards_to_the_others(cluster, without_shard
 
     def remove(done, total, label):
         if node in cluster.worker_nodes and any(tmp_path.glob("*.parquet")):
-            cluster.remove_node(node, allow_graceful=False)
+            lose(cluster, node)
 
     assert made(tmp_path, engine=ON, progress=remove) == without_shards
     assert capsys.readouterr().out.count("lost the sampler on") == 1
