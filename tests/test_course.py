@@ -112,7 +112,9 @@ def test_full_memory_is_named_also_by_a_kernel_that_can_but_print_it(course):
     write_notebook(course.folder / "01_a.ipynb", "x = 1", "bytes(2**60)")
     with pytest.raises(CourseFailed, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
         course().run()
-    printing = "import os, sys\nprint('Traceback\\nMemoryError', file=sys.stderr, flush=True)\nos._exit(1)"
+    # A second for the kernel's thread that sends what is printed.
+    printing = ("import os, sys, time\nprint('Traceback\\nMemoryError', file=sys.stderr, flush=True)\ntime.sleep(1)\n"
+                "os._exit(1)")  # fmt: skip
     write_notebook(course.folder / "01_a.ipynb", "x = 1", printing)
     with pytest.raises(CourseFailed, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
         course().run()
