@@ -14,9 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -98,11 +96,9 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
 
 
 def _machine_facts():
-    """Asked in a process of its own: the question may leave memory of the cards in use, and this one lives on."""
-    from acelib.devices import machine_facts
+    from acelib.devices import ask_apart, machine_facts
 
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(machine_facts).result()
+    return ask_apart(machine_facts)
 
 
 def require_device(profile: Profile) -> None:

@@ -8,10 +8,12 @@ import gc
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -132,14 +134,15 @@ def _no_gpu(machine: Machine) -> str:
 
 
 def gpu_memory() -> list[tuple[float, float]]:
-    """Free and total GiB of each visible GPU; empty without any.
+    """Free and total GiB of each visible GPU; empty without any."""
+    return ask_apart(_memory) if torch.cuda.is_available() else []
 
-    A process of its own asks: the question leaves half a GiB of context on every card, which training would miss.
-    """
-    if not torch.cuda.is_available():
-        return []
+
+def ask_apart(question: Callable[[], Any]) -> Any:
+    """The answer, from a process of its own: asking leaves half a GiB of context on every card, which training would
+    miss for as long as the asking process lives."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_memory).result()
+        return pool.submit(question).result()
 
 
 def free_gpu() -> None:
