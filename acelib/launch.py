@@ -83,6 +83,8 @@ def configuration(name: str) -> dict[str, Any]:
 
 def _command(run: Run, config: dict[str, Any], order: Path) -> tuple[list[str], dict[str, str]]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config["file"]]
+    # The profile decides: left to the file, autocast would compute in bf16 behind the back of a float32 profile.
+    command += ["--mixed_precision", "bf16" if run.profile.models.dtype == "bfloat16" else "no"]
     command += ["--main_process_port", str(get_free_port() if config.get("num_machines", 1) > 1 else 0)]
     threads = max(1, run.profile.threads // config["num_processes"])
     environment = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}

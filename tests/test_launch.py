@@ -81,9 +81,13 @@ def test_two_processes_give_the_model_of_one(tmp_path, base, capfd, monkeypatch,
 @pytest.mark.parametrize(("job", "arguments"), [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "rule"})])
 def test_a_process_of_its_own(tmp_path, base, monkeypatch, job, arguments):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    run = a_run(tmp_path / "run", base, "configs/gpu-1.yaml")
-    launch(run, getattr(training, job), tmp_path / "out", scratch_of(tmp_path, "s"), "one", **arguments)
-    assert (tmp_path / "out" / "model.safetensors").is_file()
+    models = []
+    for name, launched in (("here", "none"), ("there", "configs/gpu-1.yaml")):
+        run = a_run(tmp_path / f"run-{name}", base, launched)
+        launch(run, getattr(training, job), tmp_path / name, scratch_of(tmp_path, f"s-{name}"), "one", **arguments)
+        models.append(load_file(tmp_path / name / "model.safetensors"))
+    here, there = models
+    assert here.keys() == there.keys() and all(torch.allclose(here[key], there[key], atol=1e-5) for key in here)
 
 
 def test_vllm_beside_the_trainer_wants_a_process_of_its_own(tmp_path, base):
