@@ -34,9 +34,9 @@ def _ray():
     lean = {"num_cpus": 1, "include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
     try:
         cluster = start_node(lambda: Cluster(initialize_head=True, head_node_args=lean))
+        ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
     except Exception as error:  # a container may forbid what Ray's own servers need; that is no fault of the course
         pytest.skip(f"Ray does not start on this machine: {error}")
-    ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
     yield cluster
     ray.shutdown()
     cluster.shutdown()
