@@ -1,4 +1,4 @@
-"""What a token is worth: the advantage estimators that `acelib.reinforce` can train with.
+"""What a token is worth: the advantage estimators that `acelib.training.reinforce_trainer` can train with.
 
 All take the whole rollout: `rewards` (replies,), NaN where a reply could not be judged; `logps` and `ref_logps`
 (replies, tokens), log-probs under the policy that sampled them and under the reference; `mask` (replies, tokens), 1 on
@@ -88,11 +88,16 @@ class Algorithm:
 ALGORITHMS = {
     "reinforce++": Algorithm(
         lambda rewards, logps, ref_logps, mask, n, beta: reinforce_plus_plus_advantages(
-            rewards, logps, ref_logps, mask, beta), kl="reward", loss="dapo"),
+            rewards, logps, ref_logps, mask, beta
+        ),
+        kl="reward",
+        loss="dapo",
+    ),
     "reinforce++-baseline": Algorithm(reinforce_plus_plus_baseline, kl="reward", loss="dapo"),
     "rloo": Algorithm(leave_one_out, kl="reward", loss="dapo"),
     "grpo": Algorithm(group_relative, kl="loss", loss="grpo"),
     "dr_grpo": Algorithm(group_centred, kl="loss", loss="dr_grpo"),
-    "dapo": Algorithm(group_relative, kl="none", loss="dapo", clip_higher=0.28, dynamic_sampling=True,
-                      drop_truncated=True),
-}  # fmt: skip
+    "dapo": Algorithm(
+        group_relative, kl="none", loss="dapo", clip_higher=0.28, dynamic_sampling=True, drop_truncated=True
+    ),
+}

@@ -12,7 +12,7 @@ import textwrap
 import warnings
 from itertools import islice
 
-from acelib.errors import CourseError
+from acelib.core import CourseError
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.-]*)[^\n`]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.M | re.S)
 _PYTHON = {"", "python", "py", "python3", "python2", "Python", "PYTHON"}

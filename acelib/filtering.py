@@ -2,21 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from acelib.errors import CourseError
+from acelib.core import DataError, Progress
 from acelib.judge import Report
 from acelib.pairs import preference_pairs
-from acelib.remote import Progress
 from acelib.sampling import sample_programs
 from acelib.schema import Problem, Program, Row
-
-
-class FilterError(CourseError):
-    """Tests and verdicts that do not belong together."""
+from acelib.stats import auc
 
 
 def proxy_programs(
@@ -53,27 +48,23 @@ def filter_tests(tests: Sequence[str], passed: Sequence[bool], min_tests: int = 
     """The tests that the proxy's program passed, or None when fewer than `min_tests` are left.
 
     Section 2.2 of the paper (its public code drops a question with three surviving tests or fewer: `min_tests=4`).
-    Raises FilterError when tests and verdicts differ in number.
+    Raises DataError when tests and verdicts differ in number.
     """
     if len(tests) != len(passed):
-        raise FilterError(
-            f"{len(tests)} tests have {len(passed)} verdicts; judge the program on exactly these tests."
-        )
+        raise DataError(f"{len(tests)} tests have {len(passed)} verdicts; judge the program on exactly these tests.")
     kept = tuple(test for test, good in zip(tests, passed, strict=True) if good)
     return kept if len(kept) >= min_tests else None
 
 
-def filter_problems(
-    problems: Sequence[Problem], passed: Sequence[Sequence[bool]], min_tests: int = 5
-) -> list[Problem]:
+def filter_problems(problems: Sequence[Problem], passed: Sequence[Sequence[bool]], min_tests: int = 5) -> list[Problem]:
     """The problems that keep enough tests, with those tests; `passed` holds one row of verdicts per problem.
 
-    Raises FilterError when no problem is left.
+    Raises DataError when no problem is left.
     """
     kept = [(p, filter_tests(p.tests, row, min_tests)) for p, row in zip(problems, passed, strict=True)]
     filtered = [replace(problem, tests=tests) for problem, tests in kept if tests is not None]
     if not filtered:
-        raise FilterError(
+        raise DataError(
             f"None of {len(problems)} questions keeps {min_tests} tests; use a stronger proxy, let the teacher imagine "
             "more tests, or lower filtering.min_tests in the profile."
         )
@@ -89,15 +80,6 @@ def precision_recall(valid: Sequence[bool], kept: Sequence[bool]) -> tuple[float
     """Share of kept tests that are valid, and share of valid tests that are kept; nan when there are none."""
     both = sum(v and k for v, k in zip(valid, kept, strict=True))
     return both / sum(kept) if any(kept) else float("nan"), both / sum(valid) if any(valid) else float("nan")
-
-
-def auc(scores: Sequence[float], correct: Sequence[bool]) -> float:
-    """Probability that a correct program scores above an incorrect one, ties counting half; nan without both kinds."""
-    good = [s for s, c in zip(scores, correct, strict=True) if c]
-    bad = [s for s, c in zip(scores, correct, strict=True) if not c]
-    if not good or not bad:
-        return float("nan")
-    return sum((g > b) + 0.5 * (g == b) for g, b in product(good, bad)) / (len(good) * len(bad))
 
 
 def filter_quality(
@@ -118,9 +100,7 @@ def filter_quality(
     """
     places = [index for index, keep in enumerate(kept) if keep]
     if len(places) < min_tests:
-        nothing = dict.fromkeys(
-            ("kept", "valid_kept", "survives", "pairs", "pairs_better", "pairs_both_wrong"), 0
-        )
+        nothing = dict.fromkeys(("kept", "valid_kept", "survives", "pairs", "pairs_better", "pairs_both_wrong"), 0)
         return nothing | dict.fromkeys(("auc", "random", "best"), float("nan"))
     correct = [value == 1.0 for value in truth]
     scores = [fmean(row[place] for place in places) for row in results]

@@ -8,21 +8,18 @@ from statistics import fmean
 
 import numpy as np
 
-from acelib.errors import CourseError
+from acelib.core import DataError
 from acelib.schema import Pair, Row
-
-
-class PairError(CourseError):
-    """Counts or thresholds that make no sense."""
+from acelib.stats import bootstrap_mean
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
     """Probability that at least one of `k` programs, drawn without replacement from `n`, is among the `c` correct ones.
 
-    The unbiased estimator of Chen et al. 2021 (Eq. 1). Raises PairError unless 0 <= c <= n and 1 <= k <= n.
+    The unbiased estimator of Chen et al. 2021 (Eq. 1). Raises DataError unless 0 <= c <= n and 1 <= k <= n.
     """
     if not (0 <= c <= n and 1 <= k <= n):
-        raise PairError(
+        raise DataError(
             f"pass@k needs 0 <= c <= n and 1 <= k <= n, got n={n}, c={c}, k={k}; draw more samples or lower k."
         )
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
@@ -54,10 +51,10 @@ def mixed_share(outcomes: Sequence[Hashable], n: int) -> float:
     """Probability that `n` of a question's outcomes, drawn without replacement, are not all the same.
 
     All-equal outcomes have equal advantages within the question, so only mixed ones carry signal about it.
-    Raises PairError unless 1 <= n <= len(outcomes).
+    Raises DataError unless 1 <= n <= len(outcomes).
     """
     if not 1 <= n <= len(outcomes):
-        raise PairError(f"Cannot draw {n} of {len(outcomes)} outcomes; sample more programs or lower n.")
+        raise DataError(f"Cannot draw {n} of {len(outcomes)} outcomes; sample more programs or lower n.")
     same = sum(math.comb(count, n) for count in Counter(outcomes).values())
     return 1.0 - same / math.comb(len(outcomes), n)
 
@@ -90,29 +87,6 @@ def hard_quarter(rates: Sequence[Sequence[float]]) -> list[int]:
     lower_half = by_mean[: len(by_mean) // 2]
     by_spread = sorted(lower_half, key=lambda index: -spreads[index])
     return sorted(by_spread[: len(by_spread) // 2])
-
-
-def bootstrap_ratio(
-    numerators: Sequence[float], denominators: Sequence[float], draws: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """(ratio, low, high) of the two sums, with a 95% percentile bootstrap over questions; nan when undefined.
-
-    One entry per question: the tests, programs or pairs of a question are not independent, questions are.
-    """
-    top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
-    if not bottom.sum():
-        return (math.nan,) * 3
-    picks = np.random.default_rng(seed).integers(len(top), size=(draws, len(top)))
-    with np.errstate(invalid="ignore"):
-        ratios = top[picks].sum(axis=1) / bottom[picks].sum(axis=1)
-    low, high = np.nanpercentile(ratios, [2.5, 97.5])
-    return float(top.sum() / bottom.sum()), float(low), float(high)
-
-
-def bootstrap_mean(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high) over questions, as `bootstrap_ratio`; nan values are left out."""
-    known = [value for value in values if not math.isnan(value)]
-    return bootstrap_ratio(known, [1] * len(known), draws, seed)
 
 
 def build_pairs(

@@ -2,7 +2,7 @@
 
 A reward model is stored as an ordinary `AutoModelForSequenceClassification` folder with one label and its tokenizer,
 so anything that reads such folders (TRL, vLLM, a plain `transformers` script) can use it. The layouts of LLaMA-Factory
-and OpenRLHF are read, too (`acelib.reward_heads`).
+and OpenRLHF are read, too (`acelib.models.reward_heads`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache
 
-from acelib.models import left_pad, load_tokenizer, pick_device
-from acelib.reward_heads import RewardModelError, load_classifier
+from acelib.core import ModelError
+from acelib.models import left_pad, load_classifier, load_tokenizer, pick_device
 from acelib.schema import Pair
 
 
@@ -61,7 +61,7 @@ def question_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max
     """One row per question: `sequences`, the token ids of its distinct programs, `rates`, their pass rates, and
     `pairs`, rows (chosen, rejected) of indices into both.
 
-    Raises RewardModelError when a program with its question is longer than `max_length` tokens. (TRL drops such
+    Raises ModelError when a program with its question is longer than `max_length` tokens. (TRL drops such
     pairs without a word, LLaMA-Factory cuts them; both hide that the model never sees the end of a program.)
     """
     grouped: dict[tuple[str, str], list[Pair]] = {}
@@ -69,16 +69,25 @@ def question_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max
         grouped.setdefault((pair.problem_id, pair.instruction), []).append(pair)
     rows = []
     for (problem_id, instruction), group in grouped.items():
-        rates = {text: rate for pair in group for text, rate in
-                 ((pair.chosen, pair.chosen_rate), (pair.rejected, pair.rejected_rate))}
+        rates = {
+            text: rate
+            for pair in group
+            for text, rate in ((pair.chosen, pair.chosen_rate), (pair.rejected, pair.rejected_rate))
+        }
         index = {text: i for i, text in enumerate(rates)}
         sequences = encode(tokenizer, [instruction] * len(index), list(index))
-        rows.append({"id": problem_id, "sequences": sequences, "rates": list(rates.values()),
-                     "pairs": [[index[pair.chosen], index[pair.rejected]] for pair in group]})
+        rows.append(
+            {
+                "id": problem_id,
+                "sequences": sequences,
+                "rates": list(rates.values()),
+                "pairs": [[index[pair.chosen], index[pair.rejected]] for pair in group],
+            }
+        )
     lengths = [len(sequence) for row in rows for sequence in row["sequences"]]
     long = sum(length > max_length for length in lengths)
     if long:
-        raise RewardModelError(
+        raise ModelError(
             f"{long} of {len(lengths)} programs are longer than {max_length} tokens with their question (longest: "
             f"{max(lengths)}); raise reward_model.max_length in the profile, or leave these pairs out."
         )
@@ -111,8 +120,11 @@ def score_questions(
     ids, tail_mask = right_pad(tails, pad_id, model.device)
     steps = positions[owner, -1:] + 1 + torch.arange(ids.shape[1], device=model.device)
     hidden = model.base_model(
-        input_ids=ids, attention_mask=torch.cat([mask[owner], tail_mask], dim=1), position_ids=steps,
-        past_key_values=cache, use_cache=True,
+        input_ids=ids,
+        attention_mask=torch.cat([mask[owner], tail_mask], dim=1),
+        position_ids=steps,
+        past_key_values=cache,
+        use_cache=True,
     ).last_hidden_state
     last = hidden[torch.arange(len(tails)), tail_mask.sum(-1) - 1]
     return model.score(last).squeeze(-1).float().split(counts)
@@ -142,7 +154,7 @@ def load_reward_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A reward model in eval mode and its tokenizer, from a folder or hub name in any of `reward_heads.LAYOUTS`.
 
-    A head's bias is dropped: it shifts all scores alike. Raises RewardModelError when the folder holds another model.
+    A head's bias is dropped: it shifts all scores alike. Raises ModelError when the folder holds another model.
     """
     tokenizer = load_tokenizer(path)
     model = load_classifier(path, dtype)
@@ -153,13 +165,17 @@ def load_reward_model(
 
 @torch.inference_mode()
 def score(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], programs: Sequence[str],
-    batch_size: int = 128, progress: Callable[[int, int], None] | None = None,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    programs: Sequence[str],
+    batch_size: int = 128,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
     """One score per (prompt, program): `prompts` are user messages, `programs` the replies as sampled.
 
     Scores have no unit and no zero: only differences between programs of one question mean something.
-    Each distinct text is scored once, next to others of its question. Raises RewardModelError on a score that is no
+    Each distinct text is scored once, next to others of its question. Raises ModelError on a score that is no
     number.
     """
     keys = list(zip(prompts, programs, strict=True))
@@ -175,6 +191,8 @@ def score(
         if progress is not None:
             progress(start + len(chunk), len(distinct))
     if any(value != value for value in found.values()):
-        raise RewardModelError("The reward model gives scores that are not numbers; train it again with a lower "
-                               "reward_model.learning_rate.")
+        raise ModelError(
+            "The reward model gives scores that are not numbers; train it again with a lower "
+            "reward_model.learning_rate."
+        )
     return [found[key] for key in keys]

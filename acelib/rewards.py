@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from acelib.errors import CourseError
+from acelib.core import DataError
 from acelib.extraction import extract_program
 from acelib.judge import Judge, Report
 from acelib.reward_model import score
@@ -24,10 +24,6 @@ from acelib.schema import Problem, Program
 
 RewardFunction = Callable[..., list[float | None]]
 ONE_BLOCK = re.compile(r"```(?:python)?\n(?:(?!```).)*\n```", re.S)
-
-
-class RewardError(CourseError):
-    """A reward that must not be trained on, or that does not come."""
 
 
 def judge_replies(
@@ -92,8 +88,10 @@ def gated(reward: RewardFunction, problems: Sequence[Problem]) -> RewardFunction
             if value is not None:
                 lowest[one] = min(value, lowest.get(one, math.inf))
         sound = [defines(text, names[one]) for text, one in zip(_texts(completions), problem_id, strict=True)]
-        return [value if good or value is None else lowest[one]
-                for value, good, one in zip(values, sound, problem_id, strict=True)]
+        return [
+            value if good or value is None else lowest[one]
+            for value, good, one in zip(values, sound, problem_id, strict=True)
+        ]
 
     guarded.__name__ = f"gated_{reward.__name__}"
     return guarded
@@ -106,8 +104,10 @@ def with_format(reward: RewardFunction, problems: Sequence[Problem], weight: flo
 
     def rewarded(completions, problem_id, **rest) -> list[float | None]:
         values = reward(completions=completions, problem_id=problem_id, **rest)
-        tidy = [bool(ONE_BLOCK.fullmatch(text.strip())) and defines(text, names[one])
-                for text, one in zip(_texts(completions), problem_id, strict=True)]
+        tidy = [
+            bool(ONE_BLOCK.fullmatch(text.strip())) and defines(text, names[one])
+            for text, one in zip(_texts(completions), problem_id, strict=True)
+        ]
         return [None if value is None else value + weight * good for value, good in zip(values, tidy, strict=True)]
 
     rewarded.__name__ = f"{reward.__name__}_format"
@@ -141,7 +141,7 @@ def _time_limit(seconds: float, what: str):
     except KeyboardInterrupt:
         if not late.is_set():
             raise
-        raise RewardError(
+        raise DataError(
             f"{what} gave no answer within {seconds:g} s (reinforce.reward_seconds); mend it and start again, the run "
             "goes on from its last checkpoint."
         ) from None
@@ -157,7 +157,7 @@ def checked(reward: RewardFunction, seconds: float) -> RewardFunction:
             values = reward(**kwargs)
         bad = sum(v is not None and not math.isfinite(v) for v in values)
         if bad:
-            raise RewardError(
+            raise DataError(
                 f"The reward {reward.__name__!r} is not a finite number for {bad} of {len(values)} replies; nothing "
                 f"was trained on them. Check the reward model (or return None when the infrastructure failed)."
             )

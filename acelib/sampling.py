@@ -5,18 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from acelib.errors import CourseError
+from acelib.core import DataError, Progress, open_log
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
-from acelib.logs import open_log
-from acelib.memory_watch import out_of_memory_explained
-from acelib.models import check_conversations, generate, solve_messages
-from acelib.remote import Progress, Server, remote_replies
+from acelib.models import Server, check_conversations, generate, out_of_memory_explained, remote_replies, solve_messages
 from acelib.schema import Problem, Program, Row, problems_to_rows
-
-
-class SamplingError(CourseError):
-    """The problems or the replies cannot be matched up."""
 
 
 def sample_replies(
@@ -40,9 +33,9 @@ def sample_replies(
     only the batches that are not complete there are generated, and the replies are those of an uninterrupted run: what
     is sampled depends on the seed and the conversation alone (so two equal conversations get equal replies).
 
-    A server (see `acelib.remote`) has limits, and a log of its own where it is paid; it alone is asked for JSON after
-    `json_schema`. Raises ModelError when a prompt does not fit the model's context, GpuMemoryError, LogError, and what
-    `remote_replies` does.
+    A server (see `acelib.models.server`) has limits, and a log of its own where it is paid; it alone is asked for JSON
+    after `json_schema`. Raises ModelError when a prompt does not fit the model's context, DeviceError, and
+    ArtifactError, and what `remote_replies` does.
     """
     if isinstance(model, Server):
         return remote_replies(
@@ -77,8 +70,7 @@ def sample_replies(
                     seed=seed,
                 )
                 replies = {
-                    key: [completion.text for completion in row]
-                    for key, row in zip(batch, completions, strict=True)
+                    key: [completion.text for completion in row] for key, row in zip(batch, completions, strict=True)
                 }
                 file.append(*({"id": key, "replies": texts} for key, texts in replies.items()))
                 done |= replies
@@ -105,10 +97,10 @@ def sample_programs(
 ) -> list[Program]:
     """`n` programs per problem, in the order of the problems (temperature 0 is greedy; see `sample_replies`).
 
-    Raises SamplingError when two problems share an id.
+    Raises DataError when two problems share an id.
     """
     if len({problem.id for problem in problems}) < len(problems):
-        raise SamplingError("Two problems have the same id; give every problem its own.")
+        raise DataError("Two problems have the same id; give every problem its own.")
     replies = sample_replies(
         model,
         tokenizer,
@@ -142,15 +134,11 @@ def judge_programs(judge: Judge, problems: Iterable[Problem], programs: Sequence
     known = {problem.id: problem for problem in problems}
     strangers = {program.problem_id for program in programs} - known.keys()
     if strangers:
-        raise SamplingError(
-            f"Programs for unknown problems ({', '.join(sorted(strangers)[:3])}); pass those problems too."
-        )
+        raise DataError(f"Programs for unknown problems ({', '.join(sorted(strangers)[:3])}); pass those problems too.")
     return judge.run([submission(known[program.problem_id], program.text) for program in programs])
 
 
-def samples_to_rows(
-    problems: Sequence[Problem], programs: Sequence[Program], reports: Sequence[Report]
-) -> list[Row]:
+def samples_to_rows(problems: Sequence[Problem], programs: Sequence[Program], reports: Sequence[Report]) -> list[Row]:
     """AceCode-87K rows whose `inferences` carry the programs; `reports` is aligned with `programs`."""
     inferences: dict[str, list[Row]] = {problem.id: [] for problem in problems}
     for program, report in zip(programs, reports, strict=True):
@@ -171,16 +159,14 @@ def samples_to_rows(
 def restrict_tests(rows: Iterable[Row], problems: Sequence[Problem]) -> list[Row]:
     """The rows of `problems`, with results and pass rates on those problems' tests only.
 
-    The tests of each problem must be among the tests of its row; raises SamplingError otherwise. Used to read off, from
+    The tests of each problem must be among the tests of its row; raises DataError otherwise. Used to read off, from
     programs judged once on all imagined tests, how they do on the surviving ones.
     """
     by_id = {row["id"]: row for row in rows}
     restricted = []
     for problem, row in zip(problems, problems_to_rows(problems), strict=True):
         if problem.id not in by_id or not set(problem.tests) <= set(by_id[problem.id]["test_cases"]):
-            raise SamplingError(
-                f"Question {problem.id!r} was not judged on all of these tests; judge its programs again."
-            )
+            raise DataError(f"Question {problem.id!r} was not judged on all of these tests; judge its programs again.")
         places = [by_id[problem.id]["test_cases"].index(test) for test in problem.tests]
         inferences = []
         for item in by_id[problem.id]["inferences"]:
@@ -196,9 +182,7 @@ def rows_to_programs(rows: Iterable[Row]) -> list[Program]:
     return [
         Program(
             str(row["id"]),
-            item["program"]
-            if "program" in item
-            else extract_program(item["completion"], row.get("entry_point")),
+            item["program"] if "program" in item else extract_program(item["completion"], row.get("entry_point")),
             item["model_name"],
             item["completion"],
         )
@@ -216,7 +200,5 @@ def pass_rates(row: Row, denominator: int | None = None) -> list[float]:
     if denominator is None:
         return [item["pass_rate"] for item in row["inferences"]]
     if denominator < len(row["test_cases"]):
-        raise SamplingError(
-            "The denominator is smaller than the number of surviving tests; pass all imagined tests."
-        )
+        raise DataError("The denominator is smaller than the number of surviving tests; pass all imagined tests.")
     return [sum(item["test_results"]) / max(1, denominator) for item in row["inferences"]]

@@ -7,21 +7,11 @@ the asserts), `program` inside an inference (the code found in `completion`) and
 
 import ast
 import builtins
-import gzip
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from acelib.errors import CourseError
-
-Row = dict[str, Any]
-
-
-class SchemaError(CourseError):
-    """Rows, a table file or a record do not have the layout the course reads."""
+from acelib.core import DataError, Row
 
 
 @dataclass(frozen=True)
@@ -100,7 +90,7 @@ def problems_to_rows(problems: Iterable[Problem]) -> list[Row]:
 def rows_to_problems(rows: Iterable[Row]) -> list[Problem]:
     """Problems from AceCode-87K rows.
 
-    Raises SchemaError when a column is missing or when neither the row nor its tests name the function.
+    Raises DataError when a column is missing or when neither the row nor its tests name the function.
     """
     problems = []
     for number, row in enumerate(rows):
@@ -108,7 +98,7 @@ def rows_to_problems(rows: Iterable[Row]) -> list[Problem]:
         tests = tuple(row["test_cases"])
         entry_point = row.get("entry_point") or entry_point_of(tests, row["question"])
         if not entry_point:
-            raise SchemaError(
+            raise DataError(
                 f"Row {number} ({row['id']!r}) has no entry_point and no test that calls a function; "
                 "drop the row or add the column `entry_point`."
             )
@@ -133,7 +123,7 @@ def pairs_to_rows(pairs: Iterable[Pair]) -> list[Row]:
 
 
 def rows_to_pairs(rows: Iterable[Row]) -> list[Pair]:
-    """Pairs from AceCodePair-300K rows; rates that the file does not carry become nan. Raises SchemaError."""
+    """Pairs from AceCodePair-300K rows; rates that the file does not carry become nan. Raises DataError."""
     pairs = []
     for number, row in enumerate(rows):
         _require(row, ("id", "instruction", "chosen", "rejected"), number)
@@ -143,67 +133,10 @@ def rows_to_pairs(rows: Iterable[Row]) -> list[Pair]:
     return pairs
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """Rows of a .parquet, .jsonl or .jsonl.gz file.
-
-    Raises SchemaError when it is missing, unreadable or of another kind.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SchemaError(f"There is no table at {path}; check the path.")
-    if path.suffix == ".parquet":
-        import pyarrow.lib
-        import pyarrow.parquet
-
-        try:
-            return pyarrow.parquet.read_table(path).to_pylist()
-        except (pyarrow.lib.ArrowInvalid, OSError) as error:
-            raise SchemaError(
-                f"{path} is not a readable Parquet file ({error}); delete it and make it again."
-            ) from error
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        rows = []
-        try:
-            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        except (OSError, EOFError) as error:
-            raise SchemaError(f"{path} is not a readable gzip file ({error}); fetch it again.") from error
-        for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise SchemaError(
-                    f"{path}, line {number} is not JSON ({error.msg}); mend or drop the line."
-                ) from error
-        return rows
-    raise SchemaError(f"{path.name} ends in none of .parquet, .jsonl, .jsonl.gz; convert it to one of them.")
-
-
-def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
-    """Writes rows as .parquet or .jsonl, by suffix. Raises SchemaError when the rows differ in their columns."""
-    path, rows = Path(path), list(rows)
-    for number, row in enumerate(rows):
-        if row.keys() != rows[0].keys():
-            odd = ", ".join(sorted(row.keys() ^ rows[0].keys()))
-            raise SchemaError(
-                f"Row {number} differs from row 0 in the columns {odd}; give every row the same columns."
-            )
-    if path.suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    else:
-        raise SchemaError(f"{path.name} ends in neither .parquet nor .jsonl; pick one of the two.")
-
-
 def _require(row: Row, columns: Iterable[str], number: int) -> None:
     missing = [column for column in columns if row.get(column) is None]
     if missing:
-        raise SchemaError(
+        raise DataError(
             f"Row {number} has no {', '.join(missing)}; expected the columns of AceCode-87K or AceCodePair-300K, "
             f"found {', '.join(row) or 'none'}."
         )

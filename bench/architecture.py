@@ -8,9 +8,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
-from acelib.errors import CourseError
+from acelib.core import CourseError
 from acelib.pocket.train import save
-from acelib.shapes import Shape
+from acelib.preflight import Shape
 
 HEADS = {"0.5B": 14, "1.5B": 12, "7B": 28}  # query heads, from the models' config.json
 TINY = Shape(layers=2, hidden=64, intermediate=128, key_values=32, vocabulary=512, tied=True)
@@ -45,8 +45,14 @@ def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     words = SPECIAL + [f"w{i}" for i in range(vocabulary - len(SPECIAL))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=SPECIAL[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-                                   unk_token="<|endoftext|>", chat_template=CHATML, model_max_length=32_768)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        chat_template=CHATML,
+        model_max_length=32_768,
+    )
 
 
 def words(rng: random.Random, count: int, vocabulary: int) -> str:
@@ -56,11 +62,18 @@ def words(rng: random.Random, count: int, vocabulary: int) -> str:
 def configuration(shape: Shape, heads: int, **tokens: int) -> Qwen2Config:
     """The configuration of a Qwen2.5 model of this shape."""
     return Qwen2Config(
-        vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers, num_attention_heads=heads,
-        num_key_value_heads=shape.key_values * heads // shape.hidden, max_position_embeddings=32_768,
-        rms_norm_eps=1e-6, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        tie_word_embeddings=shape.tied, bos_token_id=None, **tokens,
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=shape.key_values * heads // shape.hidden,
+        max_position_embeddings=32_768,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        tie_word_embeddings=shape.tied,
+        bos_token_id=None,
+        **tokens,
     )
 
 
@@ -74,7 +87,9 @@ def random_model(shape: Shape, heads: int, folder: Path, device: torch.device) -
     with device:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     if model.num_parameters() != shape.parameters:
-        raise BenchError(f"The model has {model.num_parameters():,} weights and its shape says {shape.parameters:,}; "
-                         "mend acelib.shapes.SHAPES.")
+        raise BenchError(
+            f"The model has {model.num_parameters():,} weights and its shape says {shape.parameters:,}; "
+            "mend acelib.preflight.shapes.SHAPES."
+        )
     save(model, tokenizer, folder)
     return folder

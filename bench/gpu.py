@@ -7,7 +7,7 @@
 
 Reward model: pairs of programs of (`--prompt` + `--reply`) / 2 tokens with their question (2,048 in the paper). RL:
 REINFORCE++ with the rule, `--prompt` + `--reply` tokens per reply (2,048 + 2,048). The trainers are those that
-`acelib.reward_training` and `acelib.reinforce` make from profile `paper`; nothing is saved. Sequences are as long as
+`acelib.training` makes from profile `paper`; nothing is saved. Sequences are as long as
 they may be: the end-of-sequence token stops nothing (where vLLM samples it does, once in as many tokens as there
 are words). Programs of random words do not parse, so the seconds of the reward are what the judge takes to say so. The
 first step only warms up.
@@ -38,10 +38,8 @@ import torch
 from accelerate import PartialState
 from datasets import disable_progress_bars
 
-from acelib.artifacts import peak_memory_mb, versions
-from acelib.errors import CourseError
-from acelib.profiles import ROOT
-from acelib.shapes import SHAPES, Shape
+from acelib.core import ROOT, CourseError, peak_memory_mb, versions
+from acelib.preflight import SHAPES, Shape
 from bench.architecture import HEADS, TINY, random_model
 from bench.phases import STAGES, VARIANTS, Phase, now
 
@@ -72,17 +70,23 @@ def table(record: dict) -> str:
     rate = record["matrix_tflops"] * record["devices"]
     peaks = ", ".join(f"{value:.1f} GiB {name}" for name, value in record["peak_gib"].items())
     lines = [
-        f"### {record['model']}, {record['stage']}, {record['variant']}: {record['devices']} x {record['device']}", "",
-        f"{record['date']}: `{record['command']}`", "",
-        f"Peak {peaks}; matrix products {record['matrix_tflops']:.3g} TFLOP/s ({record['matrix_dtype']}).", "",
+        f"### {record['model']}, {record['stage']}, {record['variant']}: {record['devices']} x {record['device']}",
+        "",
+        f"{record['date']}: `{record['command']}`",
+        "",
+        f"Peak {peaks}; matrix products {record['matrix_tflops']:.3g} TFLOP/s ({record['matrix_dtype']}).",
+        "",
         "| phase | seconds | share of time | tokens | tokens/s | TFLOP | share of matrix rate |",
         "|---|---|---|---|---|---|---|",
     ]
     whole = record["phases"]["all"]["seconds"]
     for name, phase in record["phases"].items():
         seconds, tokens, tflop = phase["seconds"], phase["tokens"], phase["flop"] / 1e12
-        speed = (f"{tokens:,} | {tokens / seconds:,.0f} | {tflop:,.4g} | {tflop / seconds / rate:.1%}" if tokens
-                 else "– | – | – | –")
+        speed = (
+            f"{tokens:,} | {tokens / seconds:,.0f} | {tflop:,.4g} | {tflop / seconds / rate:.1%}"
+            if tokens
+            else "– | – | – | –"
+        )
         lines.append(f"| {name} | {seconds:.3f} | {seconds / whole:.1%} | {speed} |")
     return "\n".join(lines) + "\n\n"
 
@@ -97,17 +101,31 @@ def measure(stage: str, size: str, shape: Shape, folder: Path, rate: float, aske
     with tempfile.TemporaryDirectory() as scratch:
         phases = STAGES[stage](folder, shape, asked, Path(scratch))
     # Tokens of the whole are those that are trained on: prompts and replies.
-    phases["all"] = Phase(sum(one.seconds for one in phases.values()), phases["update"].tokens,
-                          sum(one.flop for one in phases.values()))
+    phases["all"] = Phase(
+        sum(one.seconds for one in phases.values()), phases["update"].tokens, sum(one.flop for one in phases.values())
+    )
     return {
-        "date": time.strftime("%Y-%m-%d"), "command": " ".join(["python", "bench/gpu.py", *asked.words]),
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python", "bench/gpu.py", *asked.words]),
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
-        "devices": asked.world, "driver_cuda": torch.version.cuda, "versions": versions(), "model": size,
-        "parameters": shape.parameters, "stage": stage, "variant": asked.variant,
-        "generation": asked.generation, **asked.found,
-        "questions": asked.questions, "replies": asked.replies, "prompt": asked.prompt, "reply": asked.reply,
-        "updates": asked.updates, "steps": asked.steps, "matrix_tflops": rate / 1e12,
-        "matrix_dtype": asked.dtype, "peak_gib": memory(asked.device),
+        "devices": asked.world,
+        "driver_cuda": torch.version.cuda,
+        "versions": versions(),
+        "model": size,
+        "parameters": shape.parameters,
+        "stage": stage,
+        "variant": asked.variant,
+        "generation": asked.generation,
+        **asked.found,
+        "questions": asked.questions,
+        "replies": asked.replies,
+        "prompt": asked.prompt,
+        "reply": asked.reply,
+        "updates": asked.updates,
+        "steps": asked.steps,
+        "matrix_tflops": rate / 1e12,
+        "matrix_dtype": asked.dtype,
+        "peak_gib": memory(asked.device),
         "phases": {name: vars(one) for name, one in phases.items()},
     }
 
@@ -116,8 +134,12 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=HEADS, default=["0.5B"])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--variant", choices=VARIANTS, default="full",
-                        help="; ".join(f"{name}: {what}" for name, what in VARIANTS.items()))
+    parser.add_argument(
+        "--variant",
+        choices=VARIANTS,
+        default="full",
+        help="; ".join(f"{name}: {what}" for name, what in VARIANTS.items()),
+    )
     parser.add_argument("--rank", type=int, default=64, help="of LoRA's adapters")
     parser.add_argument("--generation", choices=("transformers", "vllm"), default="transformers")
     parser.add_argument("--questions", type=int, default=4, help="per step or rollout, on all cards together")
@@ -158,8 +180,11 @@ def main(words: list[str]) -> int:
             try:
                 record = measure(stage, size, shape, folder, rate, asked)
             except torch.OutOfMemoryError:
-                print(f"{size}, {stage}, {asked.variant}: out of the card's memory; lower --micro-batch or "
-                      "--questions, or take another --variant.", file=sys.stderr)
+                print(
+                    f"{size}, {stage}, {asked.variant}: out of the card's memory; lower --micro-batch or "
+                    "--questions, or take another --variant.",
+                    file=sys.stderr,
+                )
                 failed = 1
                 continue
             if processes.is_main_process:

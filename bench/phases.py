@@ -12,15 +12,13 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from acelib import reward_training
+from acelib.core import Engine, load_profile
 from acelib.judge import Judge
-from acelib.profiles import load_profile
-from acelib.reinforce import make_trainer
-from acelib.reinforce_log import log_rows
+from acelib.preflight import Shape
 from acelib.rewards import rule_reward
 from acelib.schema import Pair, Problem
-from acelib.sections import Engine
-from acelib.shapes import Shape
+from acelib.training import log_rows, make_trainer
+from acelib.training import reward_trainer as reward_training
 from bench.architecture import OPENING, TURN, BenchError, forward_flop, update_flop, words
 
 PAPER = load_profile("paper")
@@ -79,19 +77,34 @@ def run(trainer, asked: argparse.Namespace) -> Clock:
 def engine(asked: argparse.Namespace) -> Engine:
     """The paper's, with adapters or vLLM as asked. vLLM shares its weights out over as many cards as there are."""
     return replace(
-        PAPER.engine, lora_rank=asked.rank if asked.variant == "lora" else 0, generation=asked.generation,
+        PAPER.engine,
+        lora_rank=asked.rank if asked.variant == "lora" else 0,
+        generation=asked.generation,
         vllm_parallel=math.gcd(PAPER.engine.vllm_parallel, asked.world),
-    )  # fmt: skip
+    )
 
 
 def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse.Namespace, scratch: Path):
     """The trainer that `train_reward_model` would start."""
-    settings = replace(PAPER.reward_model, batch_size=asked.questions, micro_batch=max(1, asked.micro_batch // 2),
-                       epochs=1.0, max_length=length, held_out=0.0)  # fmt: skip
+    settings = replace(
+        PAPER.reward_model,
+        batch_size=asked.questions,
+        micro_batch=max(1, asked.micro_batch // 2),
+        epochs=1.0,
+        max_length=length,
+        held_out=0.0,
+    )
     return reward_training.make_trainer(
-        pairs, folder, scratch, settings=settings, n=PAPER.sampling.n, seed=0, dtype=asked.dtype,
-        device=asked.device.type, engine=engine(asked),
-    )  # fmt: skip
+        pairs,
+        folder,
+        scratch,
+        settings=settings,
+        n=PAPER.sampling.n,
+        seed=0,
+        dtype=asked.dtype,
+        device=asked.device.type,
+        engine=engine(asked),
+    )
 
 
 def reward_model_step(folder: Path, shape: Shape, asked: argparse.Namespace, scratch: Path) -> dict[str, Phase]:
@@ -110,30 +123,47 @@ def reward_model_step(folder: Path, shape: Shape, asked: argparse.Namespace, scr
     optimiser = sum(clock.optimiser[1:]) / asked.steps
     programs = 2 * asked.questions
     flop = programs * update_flop(shape, length, 0, asked.variant == "lora")
-    return {"update": Phase((clock.ends[-1] - clock.ends[0]) / asked.steps - optimiser, programs * length, flop),
-            "optimiser": Phase(optimiser)}
+    return {
+        "update": Phase((clock.ends[-1] - clock.ends[0]) / asked.steps - optimiser, programs * length, flop),
+        "optimiser": Phase(optimiser),
+    }
 
 
 def reinforce_rollout(folder: Path, shape: Shape, asked: argparse.Namespace, scratch: Path) -> dict[str, Phase]:
     """Phases of one rollout of `--questions` x `--replies` and its updates."""
     rng, n = random.Random(0), asked.replies
     room = asked.prompt - TURN - OPENING
-    problems = [Problem(str(i), words(rng, room, shape.vocabulary), "solve", ("assert solve(1) == 1",))
-                for i in range(asked.questions * (asked.steps + 1))]
+    problems = [
+        Problem(str(i), words(rng, room, shape.vocabulary), "solve", ("assert solve(1) == 1",))
+        for i in range(asked.questions * (asked.steps + 1))
+    ]
     settings = replace(
-        PAPER.reinforce, rollout_questions=asked.questions, samples_per_question=n, steps=asked.steps + 1,
-        updates_per_rollout=asked.updates, micro_batch=asked.micro_batch, max_new_tokens=asked.reply,
+        PAPER.reinforce,
+        rollout_questions=asked.questions,
+        samples_per_question=n,
+        steps=asked.steps + 1,
+        updates_per_rollout=asked.updates,
+        micro_batch=asked.micro_batch,
+        max_new_tokens=asked.reply,
         eval_every=asked.steps + 1,
     )
-    with Judge(workers=min(8, os.cpu_count() or 1), limits=PAPER.judge_limits()) as judge:
+    with Judge.from_settings(PAPER.judge, workers=min(8, os.cpu_count() or 1)) as judge:
         trainer = make_trainer(
-            folder, problems, rule_reward(judge, problems), scratch, settings=settings, prompt="{question}", seed=0,
-            dtype=asked.dtype, device=asked.device.type, engine=engine(asked),
+            folder,
+            problems,
+            rule_reward(judge, problems),
+            scratch,
+            settings=settings,
+            prompt="{question}",
+            seed=0,
+            dtype=asked.dtype,
+            device=asked.device.type,
+            engine=engine(asked),
         )
         trainer.stop = [-1]  # no token ends a reply
         clock = run(trainer, asked)
     note(asked, trainer)
-    rows = log_rows(trainer.state.log_history, asked.updates)[-asked.steps:]
+    rows = log_rows(trainer.state.log_history, asked.updates)[-asked.steps :]
     reply = sum(row["length"] for row in rows) / asked.steps
     if reply < 0.9 * asked.reply:
         raise BenchError(f"Replies have {reply:.0f} tokens on average instead of {asked.reply}; let no token end them.")
@@ -141,8 +171,9 @@ def reinforce_rollout(folder: Path, shape: Shape, asked: argparse.Namespace, scr
     mean["optimiser"] = sum(clock.optimiser[asked.updates :]) / asked.steps
     whole = (clock.ends[-1] - clock.ends[asked.updates - 1]) / asked.steps
     replies, length = asked.questions * n, asked.prompt + reply
-    written = (asked.questions * forward_flop(shape, 0, asked.prompt, 0)
-               + replies * forward_flop(shape, asked.prompt, length, reply))
+    written = asked.questions * forward_flop(shape, 0, asked.prompt, 0) + replies * forward_flop(
+        shape, asked.prompt, length, reply
+    )
     update = update_flop(shape, length, reply, asked.variant == "lora")
     return {
         "generate": Phase(mean["generate"], round(replies * reply), written),
@@ -159,8 +190,10 @@ def note(asked: argparse.Namespace, trainer) -> None:
     for weight in trainer.model.parameters():
         kinds[weight.requires_grad].add(str(weight.dtype).removeprefix("torch."))
     asked.found = {
-        "trained_weights": sorted(kinds[True]), "frozen_weights": sorted(kinds[False]),
-        "autocast": "bfloat16" if trainer.args.bf16 else "none", "checkpointing": trainer.args.gradient_checkpointing,
+        "trained_weights": sorted(kinds[True]),
+        "frozen_weights": sorted(kinds[False]),
+        "autocast": "bfloat16" if trainer.args.bf16 else "none",
+        "checkpointing": trainer.args.gradient_checkpointing,
         "optimiser": type(getattr(trainer.optimizer, "optimizer", trainer.optimizer)).__name__,
         "micro_batch": trainer.args.per_device_train_batch_size,
     }

@@ -10,11 +10,14 @@ import sys
 
 import torch
 
+from acelib.core import load_profile
 from acelib.models import load_policy
-from acelib.profiles import load_profile
 
 RATES = {
-    5e-7: "RL of the paper, 7B", 1e-6: "RL on `single-gpu`", 1e-5: "reward model of the paper", 1e-4: "RL on `pocket`"
+    5e-7: "RL of the paper, 7B",
+    1e-6: "RL on `single-gpu`",
+    1e-5: "reward model of the paper",
+    1e-4: "RL on `pocket`",
 }
 
 
@@ -35,8 +38,10 @@ def weights_of(folder: str) -> torch.Tensor:
 
 def main(folder: str) -> None:
     flat = weights_of(folder)
-    print(f"{len(flat):,} weights, median size {flat.abs().median():.2g}\n\n| step | where | bfloat16 | float32 |\n"
-          "|---|---|---|---|")
+    print(
+        f"{len(flat):,} weights, median size {flat.abs().median():.2g}\n\n| step | where | bfloat16 | float32 |\n"
+        "|---|---|---|---|"
+    )
     for rate, where in RATES.items():
         shares = (changed(flat, dtype, rate) for dtype in (torch.bfloat16, torch.float32))
         print(f"| {rate:.0e} | {where} |", " | ".join(f"{share:.2%}" for share in shares), "|")

@@ -30,28 +30,38 @@ import matplotlib.pyplot as plt
 import torch
 from datasets import disable_progress_bars
 
-from acelib.artifacts import Run, open_run, write_json
-from acelib.errors import CourseError
-from acelib.evaluation import paired_bootstrap
-from acelib.grid import Policy, train_policy
+from acelib.core import ROOT, CourseError, Run, write_json
+from acelib.course import Policy, open_run, train_policy
 from acelib.models import pick_device
 from acelib.plots import COLOURS, percent_axis, use_style
 from acelib.pocket import corpus
 from acelib.pocket.train import RECIPES, Recipe, train
-from acelib.profiles import ROOT
+from acelib.stats import paired_bootstrap
 
 BASE = RECIPES["policy"]
 SIZES = {  # hidden, layers, heads; the name is the number of weights, embeddings included
-    "tiny": (32, 1, 2), "small": (48, 1, 2),
-    "0.3M": (80, 3, 4), "1M": (128, 4, 4), "10M": (320, 8, 10), "30M": (512, 9, 16), "100M": (768, 14, 24),
+    "tiny": (32, 1, 2),
+    "small": (48, 1, 2),
+    "0.3M": (80, 3, 4),
+    "1M": (128, 4, 4),
+    "10M": (320, 8, 10),
+    "30M": (512, 9, 16),
+    "100M": (768, 14, 24),
 }
 
 
 def recipe(size: str, seed: int, steps: int) -> Recipe:
     """The shipped policy's recipe at another size."""
     hidden, layers, heads = SIZES[size]
-    return replace(BASE, hidden=hidden, layers=layers, heads=heads, steps=steps, seed=seed,
-                   learning_rate=BASE.learning_rate * BASE.hidden / hidden)
+    return replace(
+        BASE,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        steps=steps,
+        seed=seed,
+        learning_rate=BASE.learning_rate * BASE.hidden / hidden,
+    )
 
 
 def pass_rates(rows: list[dict]) -> tuple[list[float], list[float]]:
@@ -78,15 +88,35 @@ def measure(run: Run, size: str, seed: int, steps: int, rollouts: int, folder: P
     gain = paired_bootstrap(sampled_after, sampled, run.profile.evaluation.bootstrap)
     greedy_gain = paired_bootstrap(greedy_after, greedy, run.profile.evaluation.bootstrap)
     return {
-        "size": size, "seed": seed, "parameters": trained["parameters"], "hidden": asked.hidden,
-        "layers": asked.layers, "steps": steps, "tokens": trained["tokens"], "loss": trained["loss"],
-        "flop": 6.0 * trained["parameters"] * trained["tokens"], "rollouts": rollouts, "replies": after[0]["replies"],
-        "learning_rate": asked.learning_rate, "rl_learning_rate": rl.learning_rate, "questions": len(before),
-        "before": mean(sampled), "after": mean(sampled_after), "gain": gain.value, "low": gain.low,
-        "high": gain.high, "greedy_before": mean(greedy), "greedy_after": mean(greedy_after),
-        "greedy_gain": greedy_gain.value, "greedy_low": greedy_gain.low, "greedy_high": greedy_gain.high,
-        "kl": after[0]["kl"], "device": str(device), "training_cpu_seconds": trained["cpu_seconds"],
-        "rl_cpu_seconds": after[0]["cpu_seconds"], "seconds": time.monotonic() - start,
+        "size": size,
+        "seed": seed,
+        "parameters": trained["parameters"],
+        "hidden": asked.hidden,
+        "layers": asked.layers,
+        "steps": steps,
+        "tokens": trained["tokens"],
+        "loss": trained["loss"],
+        "flop": 6.0 * trained["parameters"] * trained["tokens"],
+        "rollouts": rollouts,
+        "replies": after[0]["replies"],
+        "learning_rate": asked.learning_rate,
+        "rl_learning_rate": rl.learning_rate,
+        "questions": len(before),
+        "before": mean(sampled),
+        "after": mean(sampled_after),
+        "gain": gain.value,
+        "low": gain.low,
+        "high": gain.high,
+        "greedy_before": mean(greedy),
+        "greedy_after": mean(greedy_after),
+        "greedy_gain": greedy_gain.value,
+        "greedy_low": greedy_gain.low,
+        "greedy_high": greedy_gain.high,
+        "kl": after[0]["kl"],
+        "device": str(device),
+        "training_cpu_seconds": trained["cpu_seconds"],
+        "rl_cpu_seconds": after[0]["cpu_seconds"],
+        "seconds": time.monotonic() - start,
     }
 
 
@@ -104,8 +134,14 @@ def draw(rows: list[dict], path: Path) -> None:
         axes[0].plot(sizes, means, color=COLOURS[colour], label=f"{name} RL")
         axes[0].plot([row["parameters"] for row in rows], [row[name] for row in rows], marker, color=COLOURS[colour])
     for row in rows:
-        axes[1].errorbar(row["parameters"], row["gain"], [[row["gain"] - row["low"]], [row["high"] - row["gain"]]],
-                         fmt="o", color=COLOURS["blue"], capsize=4)
+        axes[1].errorbar(
+            row["parameters"],
+            row["gain"],
+            [[row["gain"] - row["low"]], [row["high"] - row["gain"]]],
+            fmt="o",
+            color=COLOURS["blue"],
+            capsize=4,
+        )
     axes[1].axhline(0, color=COLOURS["black"], linewidth=1)
     axes[0].set(ylabel="sampled pass@1, held out", ylim=(0, 1), title=f"{rows[0]['rollouts']} rollouts with the rule")
     axes[0].legend()
@@ -144,8 +180,11 @@ def main(words: list[str]) -> int:
                 write_json(folder / "row.json", measure(run, size, seed, steps, rollouts, folder))
             rows.append(json.loads((folder / "row.json").read_text(encoding="utf-8")))
             row = rows[-1]
-            print(f"{size}, seed {seed}: {row['parameters']:,} weights, pass@1 {row['before']:.3f} -> "
-                  f"{row['after']:.3f} ({row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}])", flush=True)
+            print(
+                f"{size}, seed {seed}: {row['parameters']:,} weights, pass@1 {row['before']:.3f} -> "
+                f"{row['after']:.3f} ({row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}])",
+                flush=True,
+            )
     with (asked.out / "scale_up.csv").open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, list(rows[0]))
         writer.writeheader()

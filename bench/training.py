@@ -38,17 +38,16 @@ from datasets import Dataset, disable_progress_bars
 from transformers import PrinterCallback
 from trl import GRPOTrainer, RewardConfig, RewardTrainer
 
-from acelib.evaluation import load_benchmark
+from acelib.core import load_profile
+from acelib.data import load_benchmark
 from acelib.judge import Judge
 from acelib.models import load_policy, load_tokenizer, pick_device, solve_messages
 from acelib.pocket import corpus, mistakes
 from acelib.pocket import problems as pocket
-from acelib.profiles import load_profile
-from acelib.reinforce import ReinforceTrainer, question_order, trainer_arguments
 from acelib.reward_model import question_rows
-from acelib.reward_training import QuestionRewardTrainer
 from acelib.rewards import rule_reward
 from acelib.schema import Pair
+from acelib.training import QuestionRewardTrainer, ReinforceTrainer, question_order, trainer_arguments
 
 PROFILE = load_profile("pocket")
 QUESTIONS, MICRO_PAIRS = 96, 8  # eight pairs per forward pass are the fastest for TRL here
@@ -94,8 +93,11 @@ def make_pairs(count: int) -> list[Pair]:
             programs[meant.key == asked.key][text] = None
         good, bad = list(programs[True])[:right], list(programs[False])[:wrong]
         if len(good) == right and len(bad) == wrong:
-            pairs += [Pair(str(len(pairs)), question, good[i], bad[(i + shift) % wrong], 1.0, 0.5)
-                      for i in range(right) for shift in range(partners)]
+            pairs += [
+                Pair(str(len(pairs)), question, good[i], bad[(i + shift) % wrong], 1.0, 0.5)
+                for i in range(right)
+                for shift in range(partners)
+            ]
     return [replace(pair, problem_id=str(i // count)) for i, pair in enumerate(pairs)]
 
 
@@ -103,23 +105,36 @@ def reward_trainer(name: str, pairs: list[Pair], folder: str) -> RewardTrainer:
     settings, base = PROFILE.reward_model, PROFILE.resolve(PROFILE.reward_model.base)
     tokenizer = load_tokenizer(base)
     common = dict(
-        output_dir=folder, learning_rate=settings.learning_rate, num_train_epochs=1, max_length=settings.max_length,
-        use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=5,
-        dataloader_pin_memory=False, bf16=False, gradient_checkpointing=False, model_init_kwargs={"dtype": "float32"},
+        output_dir=folder,
+        learning_rate=settings.learning_rate,
+        num_train_epochs=1,
+        max_length=settings.max_length,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_steps=5,
+        dataloader_pin_memory=False,
+        bf16=False,
+        gradient_checkpointing=False,
+        model_init_kwargs={"dtype": "float32"},
     )
     if name.startswith("acelib"):
         args = RewardConfig(per_device_train_batch_size=settings.batch_size, remove_unused_columns=False, **common)
         rows = Dataset.from_list(question_rows(pairs, tokenizer, settings.max_length))
-        trainer = QuestionRewardTrainer(model=base, args=args, n=PROFILE.sampling.n, processing_class=tokenizer,
-                                        train_dataset=rows)
+        trainer = QuestionRewardTrainer(
+            model=base, args=args, n=PROFILE.sampling.n, processing_class=tokenizer, train_dataset=rows
+        )
         trainer.share_prefix = name.endswith("shared prefix")
         return trainer
     batch = settings.batch_size * len(pairs) // QUESTIONS
     micro = min(batch, MICRO_PAIRS)
     args = RewardConfig(per_device_train_batch_size=micro, gradient_accumulation_steps=batch // micro, **common)
     rows = [
-        {side: [{"role": "user", "content": pair.instruction}, {"role": "assistant", "content": getattr(pair, side)}]
-         for side in ("chosen", "rejected")}
+        {
+            side: [{"role": "user", "content": pair.instruction}, {"role": "assistant", "content": getattr(pair, side)}]
+            for side in ("chosen", "rejected")
+        }
         for pair in pairs
     ]
     return RewardTrainer(model=base, args=args, processing_class=tokenizer, train_dataset=Dataset.from_list(rows))
@@ -144,8 +159,10 @@ def compare_reward_models(passes: int) -> None:
                     results.append(since(start))
                 steps.add(trainer.state.global_step)
     assert len(steps) == 1, steps
-    print(f"\nReward model: one epoch over {QUESTIONS} questions, {steps.pop()} optimiser steps, medians of {passes} "
-          "passes; wall s / CPU s, and how many times cheaper than TRL in CPU time\n")
+    print(
+        f"\nReward model: one epoch over {QUESTIONS} questions, {steps.pop()} optimiser steps, medians of {passes} "
+        "passes; wall s / CPU s, and how many times cheaper than TRL in CPU time\n"
+    )
     titles = [f"{c} pairs, {len({t for p in pairs[c][:c] for t in (p.chosen, p.rejected)})} programs" for c in counts]
     print("| trainer |", " | ".join(titles), "|\n|---|" + "---|" * len(titles))
     stock = {count: median(measured[names[0], count])[1] for count in counts}
@@ -219,10 +236,12 @@ def rl_trainer(name: str, problems: list, reward: Callable, rollouts: int, folde
     settings, path = replace(PROFILE.reinforce, steps=rollouts), PROFILE.resolve(PROFILE.models.policy)
     model, tokenizer = load_policy(path, device="cpu"), load_tokenizer(path)
     order = question_order(len(problems), rollouts * settings.rollout_questions, PROFILE.seed)
-    dataset = Dataset.from_list([
-        {"prompt": solve_messages(PROFILE.prompts.solve, problems[i].question), "problem_id": problems[i].id}
-        for i in order
-    ])
+    dataset = Dataset.from_list(
+        [
+            {"prompt": solve_messages(PROFILE.prompts.solve, problems[i].question), "problem_id": problems[i].id}
+            for i in order
+        ]
+    )
     args = trainer_arguments(settings, Path(folder), PROFILE.seed, pick_device("cpu"), "float32")
     args.save_strategy = "no"
     if name.startswith("acelib"):
@@ -249,11 +268,16 @@ def compare_rl(passes: int) -> None:
                 if number:
                     for phase, cost in trainer.spent.items():
                         measured[name][phase].append(tuple(seconds / rollouts for seconds in cost))
-                    lengths[name] += [row["completions/mean_length"] for row in trainer.state.log_history
-                                      if "completions/mean_length" in row]
+                    lengths[name] += [
+                        row["completions/mean_length"]
+                        for row in trainer.state.log_history
+                        if "completions/mean_length" in row
+                    ]
     rl = PROFILE.reinforce
-    print(f"\nRL: {rl.rollout_questions} questions x {rl.samples_per_question} replies, {rl.updates_per_rollout} "
-          f"updates per rollout, medians of {passes} passes of {ROLLOUTS} rollouts; wall s / CPU s per rollout\n")
+    print(
+        f"\nRL: {rl.rollout_questions} questions x {rl.samples_per_question} replies, {rl.updates_per_rollout} "
+        f"updates per rollout, medians of {passes} passes of {ROLLOUTS} rollouts; wall s / CPU s per rollout\n"
+    )
     print("| trainer |", " | ".join(PHASES), "| all | times cheaper in CPU | tokens per reply |\n|---|" + "---|" * 8)
     stock = None
     for name in names:
@@ -272,8 +296,10 @@ if __name__ == "__main__":
     disable_progress_bars()
     torch.set_num_threads(max(1, min(PROFILE.threads, torch.get_num_threads())))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl"))
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, "
-          f"{torch.get_num_threads()} threads; Python {platform.python_version()}, {packages}")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, "
+        f"{torch.get_num_threads()} threads; Python {platform.python_version()}, {packages}"
+    )
     if arguments.only != "rl":
         compare_reward_models(arguments.passes)
     if arguments.only != "rm":

@@ -28,13 +28,12 @@ sys.path.insert(0, str(ROOT))
 
 import judge as bench_judge  # noqa: E402
 
-from acelib.artifacts import Run, write_json  # noqa: E402
+from acelib.core import Run, load_profile, read_rows, write_json, write_rows  # noqa: E402  # noqa: E402
+from acelib.course import machine  # noqa: E402
 from acelib.judge import Judge, Submission  # noqa: E402
 from acelib.models import generate, load_policy, load_tokenizer, solve_messages  # noqa: E402
 from acelib.pairs import build_pairs  # noqa: E402
-from acelib.profiles import load_profile  # noqa: E402
-from acelib.report import machine  # noqa: E402
-from acelib.schema import pairs_to_rows, read_rows, rows_to_problems, write_rows  # noqa: E402
+from acelib.schema import pairs_to_rows, rows_to_problems  # noqa: E402
 
 PAPER = load_profile("paper")
 CHARACTERS = 4  # per token, assumed
@@ -45,7 +44,7 @@ PASSES = 3
 def judging() -> dict[str, float]:
     """CPU and programs per second of the judge, on good programs and with 5% bad ones; medians over passes."""
     found = {}
-    with Judge(workers=2, limits=PAPER.judge_limits()) as judge:
+    with Judge.from_settings(PAPER.judge, workers=2) as judge:
         for kind, bad in (("honest", False), ("5% bad", True)):
             rows = []
             for number in range(PASSES):
@@ -55,9 +54,11 @@ def judging() -> dict[str, float]:
                 rows.append((bench_judge.cpu_seconds(os.getpid()) - cpu, time.perf_counter() - start))
             cpu, wall = (statistics.median(column) for column in zip(*rows, strict=True))
             tests = statistics.fmean(len(one.tests) for one in made)
-            found |= {f"CPU ms per program, {kind}": cpu / len(made) * 1000,
-                      f"verdicts per core-second, {kind}": len(made) * tests / cpu,
-                      f"programs/s with 2 workers, {kind}": len(made) / wall}
+            found |= {
+                f"CPU ms per program, {kind}": cpu / len(made) * 1000,
+                f"verdicts per core-second, {kind}": len(made) * tests / cpu,
+                f"programs/s with 2 workers, {kind}": len(made) / wall,
+            }
     return found | {"tests per program": tests}
 
 
@@ -81,13 +82,27 @@ def real_rows(count: int = QUESTIONS) -> list[dict]:
         for place in range(PAPER.sampling.n):
             reply = cut(assumed.program_tokens)
             results = [draw.random() < 0.7 for _ in range(TESTS)]  # paper: mean pass rate 70.3%
-            inferences.append({
-                "completion_id": place, "model_name": PAPER.models.policy, "completion": reply, "program": reply[100:],
-                "pass_rate": sum(results) / TESTS, "test_results": results,
-            })  # fmt: skip
+            inferences.append(
+                {
+                    "completion_id": place,
+                    "model_name": PAPER.models.policy,
+                    "completion": reply,
+                    "program": reply[100:],
+                    "pass_rate": sum(results) / TESTS,
+                    "test_results": results,
+                }
+            )
         tests = [f"assert solve({cut(5)!r}) == {cut(5)!r}" for _ in range(TESTS)]
-        rows.append({"id": f"q{number}", "source": "evol", "question": cut(assumed.question_tokens),
-                     "entry_point": "solve", "test_cases": tests, "inferences": inferences})  # fmt: skip
+        rows.append(
+            {
+                "id": f"q{number}",
+                "source": "evol",
+                "question": cut(assumed.question_tokens),
+                "entry_point": "solve",
+                "test_cases": tests,
+                "inferences": inferences,
+            }
+        )
     return rows
 
 
@@ -109,8 +124,13 @@ REPORTS = """(lambda made: Judge(workers=2).__enter__().run(made))([
 def grown(work: str, *arguments: str) -> float:
     """MiB that a fresh process holds more after `work`."""
     script = GROWTH.replace("{work}", work)
-    out = subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True, text=True,
-                         env={**os.environ, "PYTHONPATH": str(ROOT)}).stdout  # fmt: skip
+    out = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ).stdout
     return float(out.splitlines()[-1])
 
 
@@ -122,19 +142,22 @@ def tables() -> dict[str, float]:
         log = Path(folder) / "replies.jsonl"
         write_rows(samples, rows)
         write_rows(questions, [{key: value for key, value in row.items() if key != "inferences"} for row in rows])
-        built = build_pairs(rows, str, min_gap=0.0, min_chosen=0.0, min_rejected=0.0, strict=True,
-                            max_pairs_per_question=1)  # fmt: skip
+        built = build_pairs(
+            rows, str, min_gap=0.0, min_chosen=0.0, min_rejected=0.0, strict=True, max_pairs_per_question=1
+        )
         write_rows(pairs, pairs_to_rows(built))
         replies = {row["id"]: [one["completion"] for one in row["inferences"]] for row in rows}
         write_rows(log, [{"id": key, "replies": texts} for key, texts in replies.items()])
         half = Path(folder) / "half.parquet"
         write_rows(half, rows[: QUESTIONS // 2])
         memory = (grown(READING, str(samples)) - grown(READING, str(half))) / (QUESTIONS / 2)
-        return {"samples, bytes per question": samples.stat().st_size / QUESTIONS,
-                "questions and tests, bytes per question": questions.stat().st_size / QUESTIONS,
-                "pairs, bytes per pair": pairs.stat().st_size / len(built),
-                "reply log, bytes per question": log.stat().st_size / QUESTIONS,
-                "samples as Python lists, KiB per question": memory * 1024}  # fmt: skip
+        return {
+            "samples, bytes per question": samples.stat().st_size / QUESTIONS,
+            "questions and tests, bytes per question": questions.stat().st_size / QUESTIONS,
+            "pairs, bytes per pair": pairs.stat().st_size / len(built),
+            "reply log, bytes per question": log.stat().st_size / QUESTIONS,
+            "samples as Python lists, KiB per question": memory * 1024,
+        }
 
 
 def reports() -> dict[str, float]:
@@ -148,8 +171,10 @@ def pocket(run_dir: Path) -> dict[str, float]:
 
     run = Run(run_dir, load_profile("pocket"))
     questions = len(read_rows(run_dir / "artifacts" / "filtered.parquet"))
-    found = {f"{name}, bytes per question": (run_dir / "artifacts" / f"{name}.parquet").stat().st_size / questions
-             for name in ("replies", "imagined", "filtered", "samples_unfiltered", "samples", "pairs")}
+    found = {
+        f"{name}, bytes per question": (run_dir / "artifacts" / f"{name}.parquet").stat().st_size / questions
+        for name in ("replies", "imagined", "filtered", "samples_unfiltered", "samples", "pairs")
+    }
     log = run_dir / "artifacts" / "rl_log.parquet"
     found["RL log, bytes per rollout"] = log.stat().st_size / len(read_rows(log))
     torch.set_num_threads(1)
@@ -159,9 +184,15 @@ def pocket(run_dir: Path) -> dict[str, float]:
     speeds = []
     for number in range(PASSES):
         start = time.perf_counter()
-        rows = generate(model, tokenizer, [solve_messages(profile.prompts.solve, one.question) for one in problems],
-                        n=16, max_new_tokens=profile.sampling.max_new_tokens, batch_size=profile.sampling.batch_size,
-                        seed=number)  # fmt: skip
+        rows = generate(
+            model,
+            tokenizer,
+            [solve_messages(profile.prompts.solve, one.question) for one in problems],
+            n=16,
+            max_new_tokens=profile.sampling.max_new_tokens,
+            batch_size=profile.sampling.batch_size,
+            seed=number,
+        )
         speeds.append(sum(len(one.token_ids) for row in rows for one in row) / (time.perf_counter() - start))
     return found | {"policy, tokens/s on one core": statistics.median(speeds)}
 
@@ -177,8 +208,15 @@ if __name__ == "__main__":
         print(f"There is no finished run in {asked.run_dir}; run `make course` first, or name one with --run-dir.")
         sys.exit(1 if asked.to else 0)
     programs = "HumanEval's references" if asked.humaneval.exists() else "functions made in bench/judge.py"
-    units = {"machine": machine(), "measured": time.strftime("%Y-%m-%d"), "programs": programs, "judge": judging(),
-             "tables": tables(), "reports": reports(), "pocket": pocket(asked.run_dir)}  # fmt: skip
+    units = {
+        "machine": machine(),
+        "measured": time.strftime("%Y-%m-%d"),
+        "programs": programs,
+        "judge": judging(),
+        "tables": tables(),
+        "reports": reports(),
+        "pocket": pocket(asked.run_dir),
+    }
     if asked.to:
         write_json(asked.to, units)
     print(json.dumps(units, indent=1))

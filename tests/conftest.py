@@ -12,10 +12,11 @@ os.environ["RAY_gcs_server_request_timeout_seconds"] = "200"  # noqa: SIM112
 import pytest
 from ray_nodes import PATIENCE, start_node
 
-from acelib.artifacts import peak_memory_mb, write_json
-from acelib.course import contain
-from acelib.profiles import ROOT
-from acelib.report import TEST_RECORD
+from acelib.core.processes import peak_memory_mb
+from acelib.core.profiles import ROOT
+from acelib.core.run import write_json
+from acelib.course.report import TEST_RECORD
+from acelib.course.runner import contain
 
 contain()
 STARTED = time.monotonic()
@@ -55,7 +56,12 @@ def pytest_sessionfinish(session, exitstatus):
     """A complete, green `make test` leaves its cost for the report."""
     if exitstatus == 0 and not session.config.invocation_params.args:
         children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-        write_json(TEST_RECORD, {
-            "seconds": round(time.monotonic() - STARTED, 1), "largest_process_mb": max(peak_memory_mb(), children),
-            "tests": session.testscollected, "finished": time.strftime("%Y-%m-%d %H:%M"),
-        })  # fmt: skip
+        write_json(
+            TEST_RECORD,
+            {
+                "seconds": round(time.monotonic() - STARTED, 1),
+                "largest_process_mb": max(peak_memory_mb(), children),
+                "tests": session.testscollected,
+                "finished": time.strftime("%Y-%m-%d %H:%M"),
+            },
+        )

@@ -11,10 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 def answer(text, finish_reason="stop", refusal=None, usage=(100, 50)):
     message = {"role": "assistant", "content": text, "refusal": refusal}
     return {
-        "id": "x", "object": "chat.completion", "created": 0, "model": "m",
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
         "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
         "usage": usage and dict(zip(("prompt_tokens", "completion_tokens"), usage), total_tokens=sum(usage)),
-    }  # fmt: skip
+    }
 
 
 class Behaviour:
@@ -97,8 +100,9 @@ def serving(behaviour, port=0):
             if fault != "cut":
                 with seen.lock:
                     seen.paid[body["messages"][0]["content"]] += 1
-            return self.send(200, fault if isinstance(fault, dict) else answer(seen.reply(body)),
-                             cut=20 if fault == "cut" else 0)  # fmt: skip
+            return self.send(
+                200, fault if isinstance(fault, dict) else answer(seen.reply(body)), cut=20 if fault == "cut" else 0
+            )
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

@@ -3,7 +3,7 @@
 import ast
 from pathlib import Path
 
-from acelib.benchmarks import read_benchmark, reference_programs
+from acelib.data.benchmarks import read_benchmark, reference_programs
 from acelib.judge import Submission
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

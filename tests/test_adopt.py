@@ -7,14 +7,15 @@ import pytest
 import yaml
 
 from acelib.__main__ import main
-from acelib.adopt import AdoptError, adopt, adopt_as_profile_says, counts_text
-from acelib.artifacts import ArtifactError, Run
-from acelib.errors import CourseError
+from acelib.core import ArtifactError, CourseError, DataError
+from acelib.core.profiles import load_profile
+from acelib.core.run import Run
+from acelib.core.tables import read_rows, write_rows
+from acelib.data.adoption import adopt, adopt_as_profile_says, counts_text
 from acelib.judge import Judge
 from acelib.pairs import build_pairs
-from acelib.profiles import load_profile
 from acelib.sampling import judge_programs, rows_to_programs
-from acelib.schema import read_rows, rows_to_pairs, rows_to_problems, write_rows
+from acelib.schema import rows_to_pairs, rows_to_problems
 
 FIXTURES = Path(__file__).parent / "fixtures"
 QUESTIONS, PAIRS = str(FIXTURES / "acecode.jsonl"), str(FIXTURES / "acecodepair.jsonl")
@@ -42,8 +43,16 @@ def test_questions_programs_and_what_the_later_notebooks_read(run):
     # Over the row's own tests; the source divides by all tests that were ever imagined (paper against code).
     assert [item["pass_rate"] for item in samples[0]["inferences"]] == [1.0, 0.4, 0.2]
     assert read_rows(QUESTIONS)[0]["inferences"][0]["pass_rate"] == 0.25
-    pairs = build_pairs(samples, lambda question: question, min_gap=0.4, min_chosen=0.8, min_rejected=0.0, strict=True,
-                        max_pairs_per_question=8, seed=0)  # fmt: skip
+    pairs = build_pairs(
+        samples,
+        lambda question: question,
+        min_gap=0.4,
+        min_chosen=0.8,
+        min_rejected=0.0,
+        strict=True,
+        max_pairs_per_question=8,
+        seed=0,
+    )
     assert {pair.problem_id for pair in pairs} == {"evol_1", "oss_2", "fns_3"}
     audit = run.read("filter_audit")
     assert len(audit) == 5 + 6 + 7 and all(row["kept"] and row["valid"] is None for row in audit)
@@ -97,10 +106,12 @@ def test_questions_only_and_a_second_adoption_leave_no_rest_of_the_first(run):
 ASKED = "Given any whole number, of whatever sign, give back exactly twice that number as `double(x)`."
 OWN = {"task_id": "bench/0", "question": f"A task. {ASKED}", "entry_point": "f", "tests": ["assert f(1) == 2"]}
 GIVEN = {
-    "task_id": "HumanEval/0", "prompt": "def backwards(text):\n    \"\"\"Reverse it.\"\"\"\n",
-    "entry_point": "backwards", "canonical_solution": "    return text[::-1]\n",
+    "task_id": "HumanEval/0",
+    "prompt": 'def backwards(text):\n    """Reverse it."""\n',
+    "entry_point": "backwards",
+    "canonical_solution": "    return text[::-1]\n",
     "test": "def check(candidate):\n    assert candidate('ab') == 'ba'\n",
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -120,8 +131,14 @@ def test_what_is_like_a_benchmark_is_left_out_and_told(benchmarks, questions_onl
     own, given = str(benchmarks / "own.jsonl"), str(benchmarks / "given.jsonl")
     profile = load_profile("pocket", {"sampling.n": 3, "data.benchmark": own, "data.decontaminate": [given]})
     run = Run(benchmarks / "run", profile)
-    counts = adopt(run, str(benchmarks / "set.jsonl"), questions_only=questions_only, command="adopt it",
-                   pairs=str(benchmarks / "pairs.jsonl"), decontaminate=[str(FIXTURES / "mbpp.jsonl")])  # fmt: skip
+    counts = adopt(
+        run,
+        str(benchmarks / "set.jsonl"),
+        questions_only=questions_only,
+        command="adopt it",
+        pairs=str(benchmarks / "pairs.jsonl"),
+        decontaminate=[str(FIXTURES / "mbpp.jsonl")],
+    )
     assert [row["id"] for row in run.read("filtered")] == ["fns_3"] + ["evol_5"] * questions_only
     assert (run.manifest("samples") is None) == questions_only
     assert [row["instruction"] for row in run.read("pairs")] == ["Write `double(x)`.", "Write `at_most(x, cap)`."]
@@ -129,9 +146,13 @@ def test_what_is_like_a_benchmark_is_left_out_and_told(benchmarks, questions_onl
     assert dropped["evol_1"]["reason"] == "benchmark question" and dropped["evol_1"]["benchmark"] == own
     assert dropped["evol_1"]["like"].startswith("bench/0: ") and dropped["evol_1"]["source"] == "evol"
     assert dropped["oss_2"]["like"] == "HumanEval/0: backwards(text)" and dropped["oss_2"]["benchmark"] == given
-    told = [f"1 questions like one of {own} (1), left out", f"1 questions like one of {given} (1), left out",
-            f"0 questions like one of {FIXTURES / 'mbpp.jsonl'} (4), left out",
-            "2 pairs of questions like a benchmark's, left out", "2 pairs"]  # fmt: skip
+    told = [
+        f"1 questions like one of {own} (1), left out",
+        f"1 questions like one of {given} (1), left out",
+        f"0 questions like one of {FIXTURES / 'mbpp.jsonl'} (4), left out",
+        "2 pairs of questions like a benchmark's, left out",
+        "2 pairs",
+    ]
     card = (run.dir / "adopted" / "README.md").read_text()
     assert all(line in counts_text(counts) and line in card for line in told)
     assert f"| {own} | 1 | 1 | 0 | 0 |" in card and f"| {given} | 1 | 0 | 1 | 0 |" in card and "by `adopt it`" in card
@@ -145,10 +166,13 @@ def test_nothing_is_adopted_without_its_benchmark(run, tmp_path):
     write_rows(tmp_path / "bare.jsonl", [{"task_id": 1, "test_list": []}])
     with pytest.raises(CourseError, match="bare.jsonl has no question in 1"):
         adopt(run, QUESTIONS, decontaminate=[str(tmp_path / "bare.jsonl")])
-    with pytest.raises(AdoptError, match=r"No question .* \(questions like one of .*all.jsonl .*, left out\)"):
+    with pytest.raises(DataError, match=r"No question .* \(questions like one of .*all.jsonl .*, left out\)"):
         write_rows(tmp_path / "all.jsonl", [OWN])
-        adopt(run, write(tmp_path / "set.jsonl", lambda row: row | {"question": ASKED}),
-              decontaminate=[str(tmp_path / "all.jsonl")])  # fmt: skip
+        adopt(
+            run,
+            write(tmp_path / "set.jsonl", lambda row: row | {"question": ASKED}),
+            decontaminate=[str(tmp_path / "all.jsonl")],
+        )
     assert not (run.dir / "artifacts").exists() and not (run.dir / "adopted").exists()
 
 
@@ -206,7 +230,7 @@ def test_one_of_several_models_is_picked(run, tmp_path):
         return row | {"inferences": row["inferences"] + [one | {"model_name": "other"} for one in row["inferences"]]}
 
     source = write(tmp_path / "set.jsonl", twins)
-    with pytest.raises(AdoptError, match=r"other \(13\)"):
+    with pytest.raises(DataError, match=r"other \(13\)"):
         adopt(run, source)
     adopt(run, source, model="other")
     assert {item["model_name"] for row in run.read("samples") for item in row["inferences"]} == {"other"}

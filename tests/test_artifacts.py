@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from acelib import artifacts
-from acelib.artifacts import ArtifactError, Run
-from acelib.profiles import ROOT, load_profile
+from acelib.core import ArtifactError
+from acelib.core import run as artifacts
+from acelib.core.profiles import ROOT, load_profile
+from acelib.core.run import Run
 
 FACTOR = 2
 
@@ -57,7 +58,7 @@ def test_profile_values_a_builder_reads_count_and_others_do_not(run):
 
 
 def test_code_of_acelib_modules_counts_and_that_of_tools_does_not(monkeypatch):
-    from acelib import fingerprint
+    from acelib.core import fingerprint
 
     seen, parse = set(), fingerprint._parse
     monkeypatch.setattr(fingerprint, "_parse", lambda file, stamp: seen.add(file.stem) or parse(file, stamp))
@@ -225,11 +226,13 @@ except FullDiskError as error:
 assert run.read("small") == [{{"x": 1}}]
 print("kept")
 """
-    mount = f"mount -t tmpfs -o size=1m none {tmp_path} && exec \"$@\""
-    done = subprocess.run(["unshare", "-Urm", "sh", "-c", mount, "sh", sys.executable, "-c", script],
-                          capture_output=True, text=True, cwd=ROOT)  # fmt: skip
+    mount = f'mount -t tmpfs -o size=1m none {tmp_path} && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", mount, "sh", sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
         pytest.skip("this system lets nobody mount a tmpfs of their own")
     assert "The disk is full" in done.stdout and done.stdout.endswith("kept\n"), done.stderr
-
-

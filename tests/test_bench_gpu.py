@@ -13,12 +13,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from acelib.artifacts import Run
-from acelib.models import load_tokenizer
+from acelib.core.profiles import ROOT, load_profile
+from acelib.core.run import Run
+from acelib.models.generation import load_tokenizer
 from acelib.pocket import corpus
 from acelib.pocket.train import new_model
-from acelib.profiles import ROOT, load_profile
-from acelib.shapes import SHAPES, Shape
+from acelib.preflight.shapes import SHAPES, Shape
 from bench import architecture, gpu, phases, rounding, scale_up
 from bench.architecture import forward_flop, update_flop
 
@@ -29,10 +29,30 @@ COLUMNS = ["phase", "seconds", "share of time", "tokens", "tokens/s", "TFLOP", "
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpu")
-    assert gpu.main([
-        "--tiny", "--prompt", str(PROMPT), "--reply", str(REPLY), "--questions", str(QUESTIONS), "--replies",
-        str(REPLIES), "--micro-batch", "4", "--updates", "2", "--models", str(folder), "--out", str(folder / "out.md"),
-    ]) == 0  # fmt: skip
+    assert (
+        gpu.main(
+            [
+                "--tiny",
+                "--prompt",
+                str(PROMPT),
+                "--reply",
+                str(REPLY),
+                "--questions",
+                str(QUESTIONS),
+                "--replies",
+                str(REPLIES),
+                "--micro-batch",
+                "4",
+                "--updates",
+                "2",
+                "--models",
+                str(folder),
+                "--out",
+                str(folder / "out.md"),
+            ]
+        )
+        == 0
+    )
     records = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     return {record["stage"]: record for record in records}, (folder / "out.md").read_text(), folder
 
@@ -56,8 +76,11 @@ def test_the_record_adds_up(measured):
 
 
 def test_the_table_has_every_phase_and_column(measured):
-    rows = [[cell.strip() for cell in line.strip("|").split("|")]
-            for line in measured[1].splitlines() if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in measured[1].splitlines()
+        if line.startswith("|")
+    ]
     assert rows.count(COLUMNS) == 2 and all(len(row) == len(COLUMNS) for row in rows)
     rl = rows[len(rows) - 1 - rows[::-1].index(COLUMNS) + 2 :]
     assert [row[0] for row in rl] == [*phases.PHASES, "all"]
@@ -66,8 +89,30 @@ def test_the_table_has_every_phase_and_column(measured):
 
 @pytest.mark.parametrize("variant, optimiser, frozen", [("lora", "AdamW", ["float32"]), ("no-moments", "SGD", [])])
 def test_a_variant_trains_what_its_name_says(measured, tmp_path, variant, optimiser, frozen):
-    assert gpu.main(["--tiny", "--variant", variant, "--prompt", "24", "--reply", "16", "--questions", "1", "--replies",
-                     "2", "--steps", "1", "--models", str(measured[2]), "--out", str(tmp_path / "out.md")]) == 0
+    assert (
+        gpu.main(
+            [
+                "--tiny",
+                "--variant",
+                variant,
+                "--prompt",
+                "24",
+                "--reply",
+                "16",
+                "--questions",
+                "1",
+                "--replies",
+                "2",
+                "--steps",
+                "1",
+                "--models",
+                str(measured[2]),
+                "--out",
+                str(tmp_path / "out.md"),
+            ]
+        )
+        == 0
+    )
     for line in (tmp_path / "out.jsonl").read_text().splitlines():
         record = json.loads(line)
         assert (record["optimiser"], record["frozen_weights"]) == (optimiser, frozen)
@@ -121,8 +166,13 @@ def test_a_random_model_reads_and_writes_exact_lengths(measured):
 
 @pytest.mark.parametrize("bench", ["gpu", "scale_up"])
 def test_without_a_gpu_a_bench_says_one_sentence(bench):
-    done = subprocess.run([sys.executable, ROOT / "bench" / f"{bench}.py"], capture_output=True, text=True,
-                          env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}, timeout=120)
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench" / f"{bench}.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 1 and "bench/" in done.stdout
 
 
@@ -139,19 +189,42 @@ def test_a_paper_sized_step_is_lost_in_bfloat16_only():
 def finished(tmp_path):
     """A run with the one table that RL starts from."""
     run = Run(tmp_path / "run", load_profile(Path(__file__).parent / "smoke.yaml"))
-    run.adopt({"samples": [
-        {"id": problem["task_id"], "question": problem["question"], "entry_point": problem["entry_point"],
-         "source": "", "test_cases": problem["tests"],
-         "inferences": [{"model_name": "", "sample_id": str(k), "completion": "", "reply": "", "pass_rate": k / 7}
-                        for k in range(8)]}
-        for problem in corpus.benchmark_problems(24, seed=1)
-    ]}, {"source": "the test", "command": "none"})  # fmt: skip
+    run.adopt(
+        {
+            "samples": [
+                {
+                    "id": problem["task_id"],
+                    "question": problem["question"],
+                    "entry_point": problem["entry_point"],
+                    "source": "",
+                    "test_cases": problem["tests"],
+                    "inferences": [
+                        {"model_name": "", "sample_id": str(k), "completion": "", "reply": "", "pass_rate": k / 7}
+                        for k in range(8)
+                    ],
+                }
+                for problem in corpus.benchmark_problems(24, seed=1)
+            ]
+        },
+        {"source": "the test", "command": "none"},
+    )
     return run
 
 
 def test_scale_up_makes_a_row_per_size_and_resumes(finished, tmp_path, monkeypatch):
-    words = ["--tiny", "--steps", "2", "--rollouts", "1", "--profile", str(Path(__file__).parent / "smoke.yaml"),
-             "--run-dir", str(finished.dir), "--out", str(tmp_path / "out")]
+    words = [
+        "--tiny",
+        "--steps",
+        "2",
+        "--rollouts",
+        "1",
+        "--profile",
+        str(Path(__file__).parent / "smoke.yaml"),
+        "--run-dir",
+        str(finished.dir),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert scale_up.main(words) == 0
     with (tmp_path / "out" / "scale_up.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))

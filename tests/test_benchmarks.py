@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from acelib import benchmarks
-from acelib.benchmarks import EvaluationError, evalplus_tests, read_benchmark, reference_programs
-from acelib.evaluation import load_benchmark
+from acelib.core import DataError
+from acelib.core.profiles import load_profile
+from acelib.core.tables import read_rows, write_rows
+from acelib.data import benchmarks
+from acelib.data.benchmarks import evalplus_tests, load_benchmark, read_benchmark, reference_programs
+from acelib.data.overlap import Benchmarks
+from acelib.data.sources import read_split
 from acelib.judge import Judge, Limits
-from acelib.overlap import Benchmarks
-from acelib.profiles import load_profile
 from acelib.sampling import judge_programs, submission
-from acelib.schema import Program, read_rows, write_rows
-from acelib.sources import read_split
+from acelib.schema import Program
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = {"humaneval": 2, "humanevalplus": 3, "mbpp": 4, "mbppplus": 2}
@@ -41,9 +42,10 @@ def test_references_pass_and_programs_that_return_nothing_fail(judge, name, coun
 def test_humaneval_asserts_become_single_tests_and_loops_stay_whole():
     first, second = read_benchmark(FIXTURES / "humaneval.jsonl")
     assert first.tests == (
-        "assert widest_gap([1, 4, 2]) == 3", "assert widest_gap([5]) == 0",
+        "assert widest_gap([1, 4, 2]) == 3",
+        "assert widest_gap([5]) == 0",
         "assert widest_gap([9, 0, 9]) == 9, 'both sides'",
-    )  # fmt: skip
+    )
     assert (first.id, first.entry_point, first.source) == ("HumanEval/9000", "widest_gap", "HumanEval")
     assert first.question.startswith("from typing import List") and first.prelude == "from typing import List"
     assert len(second.tests) == 1 and second.tests[0].endswith("check(unscramble)\n")
@@ -87,9 +89,13 @@ def test_mbpp_names_its_function_and_brings_its_setup():
 
 
 def test_imports_go_before_the_tests_that_need_them(judge, tmp_path):
-    row = {"task_id": 1, "prompt": "Count letters.", "code": "def f(s):\n    return {c: s.count(c) for c in s}",
-           "test_imports": ["import statistics as st"],
-           "test_list": ["assert st.mode(f('aab').values()) == 2", "assert f('') == {}"]}  # fmt: skip
+    row = {
+        "task_id": 1,
+        "prompt": "Count letters.",
+        "code": "def f(s):\n    return {c: s.count(c) for c in s}",
+        "test_imports": ["import statistics as st"],
+        "test_list": ["assert st.mode(f('aab').values()) == 2", "assert f('') == {}"],
+    }
     write_rows(tmp_path / "b.jsonl", [row])
     (problem,) = read_benchmark(tmp_path / "b.jsonl")
     assert problem.tests == (f"import statistics as st\n{row['test_list'][0]}", "assert f('') == {}")
@@ -108,9 +114,7 @@ def test_parquet_and_gzip_read_like_jsonl(tmp_path, name):
         assert reference_programs(tmp_path / other) == reference_programs(plain)
 
 
-@pytest.mark.parametrize(
-    "name, source", zip(FILES, ("HumanEval", "HumanEval+", "MBPP", "MBPP+"))
-)
+@pytest.mark.parametrize("name, source", zip(FILES, ("HumanEval", "HumanEval+", "MBPP", "MBPP+")))
 def test_the_benchmark_is_told_by_its_layout(name, source):
     assert {problem.source for problem in read_benchmark(FIXTURES / f"{name}.jsonl")} == {source}
 
@@ -133,13 +137,13 @@ def test_a_profile_may_name_a_humaneval_file():
 def test_bad_rows_are_explained(tmp_path, change, message):
     row = json.loads((FIXTURES / "humaneval.jsonl").read_text().splitlines()[0]) | change
     (tmp_path / "b.jsonl").write_text(json.dumps(row))
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(DataError, match=message):
         read_benchmark(tmp_path / "b.jsonl")
 
 
 def test_two_problems_with_one_id_are_an_error(tmp_path):
     (tmp_path / "b.jsonl").write_text((FIXTURES / "humaneval.jsonl").read_text() * 2)
-    with pytest.raises(EvaluationError, match="same task_id"):
+    with pytest.raises(DataError, match="same task_id"):
         read_benchmark(tmp_path / "b.jsonl")
 
 
@@ -160,11 +164,11 @@ def test_a_data_set_of_the_hub_reads_like_a_file(tmp_path, layout):
 
 
 def test_a_missing_benchmark_is_one_sentence(tmp_path):
-    with pytest.raises(EvaluationError, match="no benchmark at data/none.jsonl; correct data.benchmark .* hub name"):
+    with pytest.raises(DataError, match="no benchmark at data/none.jsonl; correct data.benchmark .* hub name"):
         read_benchmark("data/none.jsonl")
-    with pytest.raises(EvaluationError, match="owner/set"):
+    with pytest.raises(DataError, match="owner/set"):
         read_benchmark("owner/set")  # tests are offline
     for split in ("train", "validation"):
         write_rows(tmp_path / f"{split}.jsonl", read_rows(FIXTURES / "humaneval.jsonl"))
-    with pytest.raises(EvaluationError, match="has no split test, only train, validation; give"):
+    with pytest.raises(DataError, match="has no split test, only train, validation; give"):
         read_benchmark(tmp_path)

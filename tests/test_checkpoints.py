@@ -11,23 +11,37 @@ import torch
 from small_disk import on_small_disk
 from tiny_models import save_tiny_policy
 
-from acelib.checkpoints import STATE, CheckpointError, check_settings, last_checkpoint
-from acelib.disk import FullDiskError, full_disk_explained
-from acelib.models import load_policy
-from acelib.profiles import ROOT, load_profile
-from acelib.reinforce import train
+from acelib.core import ArtifactError, FullDiskError
+from acelib.core.files import full_disk_explained
+from acelib.core.profiles import ROOT, load_profile
+from acelib.models.generation import load_policy
 from acelib.reward_model import load_reward_model
-from acelib.reward_training import train_reward_model
 from acelib.schema import Pair, Problem
+from acelib.training.checkpoints import STATE, check_settings, last_checkpoint
+from acelib.training.reinforce_trainer import train
+from acelib.training.reward_trainer import train_reward_model
 
 SETTINGS = dataclasses.replace(
-    load_profile("pocket").reinforce, rollout_questions=2, samples_per_question=2, steps=4, updates_per_rollout=1,
-    micro_batch=4, max_new_tokens=4, max_kl=0.0, eval_every=1, learning_rate=3e-3,
-)  # fmt: skip
-SCORER_SETTINGS = dataclasses.replace(
-    load_profile("pocket").reward_model, epochs=1.0, batch_size=2, micro_batch=1, max_length=128, held_out=0.01,
+    load_profile("pocket").reinforce,
+    rollout_questions=2,
+    samples_per_question=2,
+    steps=4,
+    updates_per_rollout=1,
+    micro_batch=4,
+    max_new_tokens=4,
+    max_kl=0.0,
+    eval_every=1,
     learning_rate=3e-3,
-)  # fmt: skip
+)
+SCORER_SETTINGS = dataclasses.replace(
+    load_profile("pocket").reward_model,
+    epochs=1.0,
+    batch_size=2,
+    micro_batch=1,
+    max_length=128,
+    held_out=0.01,
+    learning_rate=3e-3,
+)
 PAIRS = [Pair(f"q{i}", f"question {i}?", "def a(): return 1", "x = 1" + "0" * (i % 4), 1.0, 0.2) for i in range(8)]
 PROBLEMS = [Problem(f"p{i}", "Sort " + "x" * i, "solve", ()) for i in range(3)]
 
@@ -56,10 +70,13 @@ def test_a_checkpoint_of_other_settings_or_of_another_world_is_refused(tmp_path)
     check_settings(tmp_path, {"beta": 0.1}, 8)
     checkpoint(tmp_path, 5)
     check_settings(tmp_path, {"beta": 0.1}, 8)
-    with pytest.raises(CheckpointError, match="checkpoint of 8 processes and this is a run of 4; start with 8 again, "
-                                              "or delete the folder to start anew"):  # fmt: skip
+    with pytest.raises(
+        ArtifactError,
+        match="checkpoint of 8 processes and this is a run of 4; start with 8 again, "
+        "or delete the folder to start anew",
+    ):
         check_settings(tmp_path, {"beta": 0.1}, 4)
-    with pytest.raises(CheckpointError, match=r"other settings \(beta\); delete that folder"):
+    with pytest.raises(ArtifactError, match=r"other settings \(beta\); delete that folder"):
         check_settings(tmp_path, {"beta": 0.2}, 8)
     assert [path.name for path in tmp_path.glob("*settings*")] == ["settings.json"]
 
@@ -69,7 +86,7 @@ def test_the_launcher_says_how_many_processes_there_are(tmp_path, monkeypatch):
     check_settings(tmp_path, {})
     checkpoint(tmp_path, 5)
     monkeypatch.delenv("WORLD_SIZE")
-    with pytest.raises(CheckpointError, match="of 8 processes and this is a run of 1"):
+    with pytest.raises(ArtifactError, match="of 8 processes and this is a run of 1"):
         check_settings(tmp_path, {})
 
 
@@ -93,14 +110,25 @@ def wordy(completions, **_):
 
 
 def train_policy(policy, out, scratch, progress=None):
-    rows = train(policy, PROBLEMS, wordy, out, scratch, settings=SETTINGS, prompt="{question}", seed=3, device="cpu",
-                 progress=progress)  # fmt: skip
+    rows = train(
+        policy,
+        PROBLEMS,
+        wordy,
+        out,
+        scratch,
+        settings=SETTINGS,
+        prompt="{question}",
+        seed=3,
+        device="cpu",
+        progress=progress,
+    )
     return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
 
 
 def train_scorer(base, out, scratch, progress=None):
-    log = train_reward_model(PAIRS, base, out, scratch, settings=SCORER_SETTINGS, n=4, seed=3, device="cpu",
-                             progress=progress)  # fmt: skip
+    log = train_reward_model(
+        PAIRS, base, out, scratch, settings=SCORER_SETTINGS, n=4, seed=3, device="cpu", progress=progress
+    )
     return [entry["pair_loss"] for entry in log if "pair_loss" in entry]
 
 
@@ -138,8 +166,12 @@ if disk:
 
 def interrupted(*arguments, before=()):
     """What a process that trains until its disk is full prints."""
-    child = subprocess.run([*before, sys.executable, "-c", SCRIPT, *map(str, arguments)], capture_output=True,
-                           text=True, cwd=ROOT / "tests")  # fmt: skip
+    child = subprocess.run(
+        [*before, sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "tests",
+    )
     assert child.returncode == 0, child.stderr[-2000:]
     return child.stdout
 
@@ -151,9 +183,13 @@ def assert_same_weights(name, *folders):
 
 @pytest.mark.parametrize(
     ("name", "room", "half"),
-    [("policy", 50_000, "model.safetensors"), ("policy", 200_000, "optimizer.pt"),
-     ("reward model", 50_000, "model.safetensors"), ("reward model", 200_000, "optimizer.pt")],
-)  # fmt: skip
+    [
+        ("policy", 50_000, "model.safetensors"),
+        ("policy", 200_000, "optimizer.pt"),
+        ("reward model", 50_000, "model.safetensors"),
+        ("reward model", 200_000, "optimizer.pt"),
+    ],
+)
 def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(tmp_path, name, room, half):
     """A file-size limit stands in for the full disk: both make write(2) fail."""
     start, scratch, again = save_tiny_policy(tmp_path / "start"), tmp_path / "scratch", JOBS[name][0]

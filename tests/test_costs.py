@@ -6,12 +6,13 @@ import time
 
 import pytest
 
-from acelib.artifacts import Run, open_run
-from acelib.costs import Meter, differences, estimate, measured
-from acelib.logs import open_log
-from acelib.notebooks import code
-from acelib.plan import stages
-from acelib.profiles import ROOT, load_profile
+from acelib.core.logs import open_log
+from acelib.core.profiles import ROOT, load_profile
+from acelib.core.run import Run
+from acelib.course.notebooks import code
+from acelib.course.opening import open_run
+from acelib.preflight.cost_model import stages
+from acelib.preflight.costs import Meter, differences, estimate, measured
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

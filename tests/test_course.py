@@ -16,14 +16,13 @@ import pytest
 from small_disk import on_small_disk
 
 from acelib.__main__ import main
-from acelib.course import Course, CourseFailed, select
-from acelib.devices import DeviceError, Gpu, Machine
-from acelib.errors import CourseError
-from acelib.notebooks import NotebookError
+from acelib.core import CourseError, DeviceError, NotebookError
+from acelib.course.runner import Course, select
+from acelib.models.devices import Gpu, Machine
 
 OPENING = 'profile = "pocket"\nrun_dir = "../runs/pocket"'
 OPEN_RUN = (
-    "from acelib.artifacts import Run\nfrom acelib.profiles import load_profile\n"
+    "from acelib.core.run import Run\nfrom acelib.core.profiles import load_profile\n"
     "run = Run(run_dir, load_profile(profile))"
 )
 
@@ -51,11 +50,15 @@ def course(tmp_path):
 def test_runs_skips_resumes_and_reruns(course, monkeypatch):
     first, second = course.folder / "01_numbers.ipynb", course.folder / "02_sum.ipynb"
     write_notebook(first, OPEN_RUN, 'rows = run.table("numbers", lambda scratch: [{"x": run.profile.seed}])')
-    write_notebook(second, OPEN_RUN, 'total = sum(row["x"] for row in run.read("numbers"))',
-                   'if total == 0: raise RuntimeError("nothing to add")')  # fmt: skip
+    write_notebook(
+        second,
+        OPEN_RUN,
+        'total = sum(row["x"] for row in run.read("numbers"))',
+        'if total == 0: raise RuntimeError("nothing to add")',
+    )
 
     failed = course()
-    with pytest.raises(CourseFailed) as caught:
+    with pytest.raises(NotebookError) as caught:
         failed.run()
     said = str(caught.value)
     assert "02_sum failed in cell 5" in said and "RuntimeError: nothing to add" in said and "FROM=02" in said
@@ -104,19 +107,21 @@ def test_misspelt_and_missing_parameters_are_refused(course):
 
 def test_a_dead_kernel_is_named(course):
     write_notebook(course.folder / "01_dies.ipynb", "x = 1", "import os\nos._exit(9)")
-    with pytest.raises(CourseFailed, match="01_dies failed in cell 4 .*kernel died"):
+    with pytest.raises(NotebookError, match="01_dies failed in cell 4 .*kernel died"):
         course().run()
 
 
 def test_full_memory_is_named_also_by_a_kernel_that_can_but_print_it(course):
     write_notebook(course.folder / "01_a.ipynb", "x = 1", "bytes(2**60)")
-    with pytest.raises(CourseFailed, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
+    with pytest.raises(NotebookError, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
         course().run()
     # A second for the kernel's thread that sends what is printed.
-    printing = ("import os, sys, time\nprint('Traceback\\nMemoryError', file=sys.stderr, flush=True)\ntime.sleep(1)\n"
-                "os._exit(1)")  # fmt: skip
+    printing = (
+        "import os, sys, time\nprint('Traceback\\nMemoryError', file=sys.stderr, flush=True)\ntime.sleep(1)\n"
+        "os._exit(1)"
+    )
     write_notebook(course.folder / "01_a.ipynb", "x = 1", printing)
-    with pytest.raises(CourseFailed, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
+    with pytest.raises(NotebookError, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
         course().run()
 
 
@@ -131,8 +136,10 @@ def test_a_disk_that_fills_up_in_a_notebook(course, tmp_path):
     """Neither the executed notebook nor the log can be written any more, so neither says what happened."""
     write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, "(run.dir / 'large').write_bytes(bytes(2**23))")
     disk = tmp_path / "disk"
-    script = (f"from acelib.course import *\none = Course('pocket', run_dir={str(disk)!r}, "
-              f"folder=Path({str(course.folder)!r}))\ntry: one.run()\nexcept CourseFailed as error: print(error)")
+    script = (
+        f"from acelib.course.runner import *\none = Course('pocket', run_dir={str(disk)!r}, "
+        f"folder=Path({str(course.folder)!r}))\ntry: one.run()\nexcept NotebookError as error: print(error)"
+    )
     ended = subprocess.run([*on_small_disk(disk), sys.executable, "-c", script], capture_output=True, text=True)
     assert "the disk is full; make room" in ended.stdout, ended.stdout + ended.stderr
     assert "then go on with: make course FROM=01" in ended.stdout
@@ -162,10 +169,14 @@ def test_two_runs_in_one_directory_are_refused(course):
     one = course()
     one.dir.mkdir()
     holder = subprocess.Popen(
-        [sys.executable, "-c", f"import fcntl,time; h=open({str(one.dir / '.lock')!r},'w'); "
-         "fcntl.flock(h, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"],
+        [
+            sys.executable,
+            "-c",
+            f"import fcntl,time; h=open({str(one.dir / '.lock')!r},'w'); "
+            "fcntl.flock(h, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)",
+        ],
         stdout=subprocess.PIPE,
-    )  # fmt: skip
+    )
     try:
         holder.stdout.readline()
         with pytest.raises(CourseError, match="Another run is using"):
@@ -178,11 +189,15 @@ def test_two_runs_in_one_directory_are_refused(course):
 def test_an_interrupted_run_leaves_no_process_and_resumes(course, tmp_path):
     write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, 'run.table("a", lambda scratch: [{"x": 1}])')
     flag = tmp_path / "waiting"
-    write_notebook(course.folder / "02_b.ipynb",
-                   f"import time, pathlib, os\nflag = pathlib.Path({str(flag)!r})\n"
-                   "if not flag.exists():\n    flag.write_text(str(os.getpid()))\n    time.sleep(60)")  # fmt: skip
-    script = (f"from pathlib import Path; from acelib.course import Course; "
-              f"Course('pocket', run_dir=Path({str(tmp_path / 'run')!r}), folder=Path({str(course.folder)!r})).run()")
+    write_notebook(
+        course.folder / "02_b.ipynb",
+        f"import time, pathlib, os\nflag = pathlib.Path({str(flag)!r})\n"
+        "if not flag.exists():\n    flag.write_text(str(os.getpid()))\n    time.sleep(60)",
+    )
+    script = (
+        f"from pathlib import Path; from acelib.course.runner import Course; "
+        f"Course('pocket', run_dir=Path({str(tmp_path / 'run')!r}), folder=Path({str(course.folder)!r})).run()"
+    )
     runner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not flag.exists() or not flag.read_text():
         assert runner.poll() is None, runner.stderr.read()
@@ -221,8 +236,8 @@ def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
         ({"gpus": (), "driver": None, "driver_cuda": None}, "has no NVIDIA driver; go to a machine with a GPU"),
         ({"gpus": (), "torch_cuda": None}, "torch 2.13.0 was built without CUDA; install the build with it"),
         ({}, "engine.launch starts 8 processes on this machine, and it has 1 GPU"),
-    ]:  # fmt: skip
-        monkeypatch.setattr("acelib.course._machine_facts", lambda changes=changes: replace(sound, **changes))
+    ]:
+        monkeypatch.setattr("acelib.course.runner._machine_facts", lambda changes=changes: replace(sound, **changes))
         with pytest.raises(DeviceError, match=f"^Profile pocket needs a GPU, which PROFILE=pocket does not: .*{said}"):
             course(overrides={"models.device": "cuda", "engine.launch": "configs/zero3-8.yaml"}).run()
     with pytest.raises(CourseError, match="There is no benchmark at .*none.jsonl"):

@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from acelib.devices import DeviceError, Gpu, Machine, gpu_memory, gpu_problem, machine_facts
-from acelib.models import load_policy, pick_device
-from acelib.plan import PlanError, processes_per_machine
-from acelib.preflight import check_gpu, check_gpu_memory, preflight_gpu
-from acelib.profiles import ROOT, load_profile
+from acelib.core import DeviceError, ModelError
+from acelib.core.profiles import ROOT, load_profile
+from acelib.engine.launcher import processes_per_machine
+from acelib.models.devices import Gpu, Machine, gpu_memory, gpu_problem, machine_facts
+from acelib.models.generation import load_policy, pick_device
+from acelib.preflight.machine import check_gpu, check_gpu_memory, preflight_gpu
 
 A100, T4 = Gpu("NVIDIA A100", (8, 0)), Gpu("Tesla T4", (7, 5))
 SOUND = Machine("2.13.0", (13, 0), (75, 80, 90), "580.65.06", (13, 0), None, (A100, A100))
@@ -23,20 +24,33 @@ def changed(machine, **changes):
 @pytest.mark.parametrize(
     ("machine", "said"),
     [
-        (changed(BLIND, torch="2.13.0+cpu", torch_cuda=None),
-         r"torch 2.13.0\+cpu was built without CUDA; install .*pip install --force-reinstall torch==2.13.0`"),
+        (
+            changed(BLIND, torch="2.13.0+cpu", torch_cuda=None),
+            r"torch 2.13.0\+cpu was built without CUDA; install .*pip install --force-reinstall torch==2.13.0`",
+        ),
         (changed(BLIND, driver=None, driver_cuda=None), "no NVIDIA driver; go to a .*docker run --gpus all"),
         (changed(BLIND, torch_cuda=None, driver=None, driver_cuda=None), "this machine has no NVIDIA driver"),
-        (changed(BLIND, driver="535.54", driver_cuda=(12, 2)),
-         "driver 535.54 knows CUDA up to 12.2, and torch 2.13.0 was built with 13.0; update the driver"),
+        (
+            changed(BLIND, driver="535.54", driver_cuda=(12, 2)),
+            "driver 535.54 knows CUDA up to 12.2, and torch 2.13.0 was built with 13.0; update the driver",
+        ),
         (changed(BLIND, driver_cuda=None), "libcuda.so.1 cannot be found; .*NVIDIA_DRIVER_CAPABILITIES"),
         (changed(BLIND, visible=""), "CUDA_VISIBLE_DEVICES is '' and hides every GPU; unset it"),
         (changed(BLIND, visible="-1"), "CUDA_VISIBLE_DEVICES is '-1' and hides"),
         (changed(BLIND, visible="0"), "No CUDA GPUs are available.; see whether `nvidia-smi` lists"),
         (changed(BLIND, torch_cuda=(13, 1)), "cannot use the NVIDIA driver 580.65.06"),  # minor versions get along
     ],
-    ids=["torch for CPU", "no driver", "neither", "old driver", "no library", "hidden", "hidden by -1", "in use",
-         "minor version"],
+    ids=[
+        "torch for CPU",
+        "no driver",
+        "neither",
+        "old driver",
+        "no library",
+        "hidden",
+        "hidden by -1",
+        "in use",
+        "minor version",
+    ],
 )
 def test_no_gpu_has_many_reasons(machine, said):
     with pytest.raises(AssertionError, match=said):
@@ -46,8 +60,10 @@ def test_no_gpu_has_many_reasons(machine, said):
 
 def test_a_gpu_that_is_there_may_still_not_do():
     assert gpu_problem(SOUND, "bfloat16", 2) is None and gpu_problem(changed(SOUND, gpus=(T4,))) is None
-    assert "Tesla T4 (compute capability 7.5) does not compute in bfloat16, which starts at 8.0; set models.dtype to " \
-           "float32" in gpu_problem(changed(SOUND, gpus=(A100, T4)), "bfloat16")  # fmt: skip
+    assert (
+        "Tesla T4 (compute capability 7.5) does not compute in bfloat16, which starts at 8.0; set models.dtype to "
+        "float32" in gpu_problem(changed(SOUND, gpus=(A100, T4)), "bfloat16")
+    )
     pascal = changed(SOUND, gpus=(Gpu("GTX 1080", (6, 1)),))
     assert "no code for the GTX 1080 (compute capability 6.1, torch starts at 7.5); take" in gpu_problem(pascal)
     assert "starts 8 processes on this machine, and it has 2 GPU(s) to use; lower num_processes" in gpu_problem(
@@ -82,7 +98,7 @@ def test_a_launch_says_how_many_gpus_it_wants(tmp_path):
     assert processes_per_machine(str(file)) == (8, 16) and processes_per_machine("none") == (1, 1)
     for text in ("num_machines: 2\n", "[]", "a: [", ""):
         file.write_text(text)
-        with pytest.raises(PlanError, match="is no accelerate configuration .*; correct engine.launch"):
+        with pytest.raises(ModelError, match="is no accelerate configuration .*; correct engine.launch"):
             processes_per_machine(str(file))
     profile = load_profile("pocket", {"models.device": "cuda", "engine.launch": str(tmp_path / "none.yaml")})
     (found,) = preflight_gpu(profile)

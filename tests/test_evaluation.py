@@ -6,26 +6,15 @@ import numpy as np
 import pytest
 import yaml
 
-from acelib.evaluation import (
-    CLAIMS,
-    EVALPLUS,
-    Claim,
-    EvaluationError,
-    Interval,
-    Prompt,
-    ask,
-    evaluate,
-    load_benchmark,
-    paired_bootstrap,
-    profile_baselines,
-    published_baselines,
-    reproduces,
-    scorecard,
-    verdict,
-)
-from acelib.models import Completion, generate, load_policy, load_tokenizer, solve_messages
-from acelib.profiles import ROOT, load_profile
+from acelib.core import DataError
+from acelib.core.profiles import ROOT, load_profile
+from acelib.data.baselines import profile_baselines, published_baselines, reproduces
+from acelib.data.benchmarks import load_benchmark
+from acelib.evaluation import EVALPLUS, Prompt, ask, evaluate
+from acelib.models.generation import Completion, generate, load_policy, load_tokenizer, solve_messages
 from acelib.schema import Problem
+from acelib.scorecard import CLAIMS, Claim, scorecard, verdict
+from acelib.stats import Interval, paired_bootstrap
 
 LINE = {"task_id": "t1", "question": "Write `f`.", "entry_point": "f", "tests": ["assert f(1) == 2"]}
 
@@ -55,13 +44,13 @@ def test_benchmark_is_read_up_to_the_profiles_limit(tmp_path):
     ],
 )
 def test_bad_benchmarks_are_explained(tmp_path, text, message):
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(DataError, match=message):
         load_benchmark(profile_with(tmp_path, text))
 
 
 def test_missing_benchmark_names_the_profile_key(tmp_path):
     profile = load_profile("pocket", {"data.benchmark": str(tmp_path / "none.jsonl")})
-    with pytest.raises(EvaluationError, match="correct data.benchmark or data.decontaminate in the profile"):
+    with pytest.raises(DataError, match="correct data.benchmark or data.decontaminate in the profile"):
         load_benchmark(profile)
 
 
@@ -73,8 +62,10 @@ class FakeJudge:
 
     def run(self, submissions):
         self.seen += [s.program for s in submissions]
-        return [SimpleNamespace(pass_rate=1.0 if s.program and "good" in s.program else 0.5 * bool(s.program))
-                for s in submissions]
+        return [
+            SimpleNamespace(pass_rate=1.0 if s.program and "good" in s.program else 0.5 * bool(s.program))
+            for s in submissions
+        ]
 
 
 def test_evaluate_keeps_the_order(tmp_path, monkeypatch):
@@ -87,8 +78,20 @@ def test_evaluate_keeps_the_order(tmp_path, monkeypatch):
     monkeypatch.setattr("acelib.sampling.check_conversations", lambda *_: None)
     problems = [Problem(f"t{i}", f"Question {i}", "f", ("assert f(1) == 2",)) for i in range(3)]
     judge = FakeJudge()
-    rows = evaluate(None, None, problems, judge, name="policy", prompt="{question}", samples=6, temperature=1.0,
-                    max_new_tokens=10, batch_size=4, seed=0, scratch=tmp_path)
+    rows = evaluate(
+        None,
+        None,
+        problems,
+        judge,
+        name="policy",
+        prompt="{question}",
+        samples=6,
+        temperature=1.0,
+        max_new_tokens=10,
+        batch_size=4,
+        seed=0,
+        scratch=tmp_path,
+    )
     assert [row["id"] for row in rows] == ["t0", "t1", "t2"]
     assert rows[0]["correct"] == [True, False, False, False, True, False]
     assert rows[0]["pass_rate"][:2] == [1.0, 0.5] and rows[0]["greedy"] is False
@@ -108,7 +111,7 @@ def test_paired_bootstrap_finds_a_small_steady_gain_that_unpaired_intervals_woul
 def test_relative_gain():
     gain = paired_bootstrap([0.5] * 10, [0.25] * 10, relative=True)
     assert (gain.value, gain.low, gain.high) == (1.0, 1.0, 1.0)
-    with pytest.raises(EvaluationError, match="solves no question"):
+    with pytest.raises(DataError, match="solves no question"):
         paired_bootstrap([0.5], [0.0], relative=True)
 
 
@@ -124,7 +127,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
 
 @pytest.mark.parametrize("after, before", [([1.0], [1.0, 0.0]), ([], []), ([[1.0]], [[1.0]])])
 def test_what_is_not_paired_is_an_error(after, before):
-    with pytest.raises(EvaluationError, match="same questions"):
+    with pytest.raises(DataError, match="same questions"):
         paired_bootstrap(after, before)
 
 
@@ -148,7 +151,7 @@ def test_scorecard_has_a_row_per_claim_and_the_must_hold_rows():
     assert by_key["oracle"]["verdict"] == "not testable here" and by_key["oracle"]["here"] is None
     must = {row["key"] for row in rows if row["must_hold"]}
     assert must == {"filter", "rm_average", "oracle", "rule_rl"}
-    with pytest.raises(EvaluationError, match="No claim is called filtre"):
+    with pytest.raises(DataError, match="No claim is called filtre"):
         scorecard({"filtre": None})
 
 
@@ -158,11 +161,14 @@ QWEN = "Qwen/Qwen2.5-Coder-7B-Instruct"
 def test_published_baselines_of_the_shipped_policy_and_of_the_paper():
     pocket = profile_baselines(load_profile("pocket"))
     assert [(one.decoding, one.published, one.rival) for one in pocket] == [
-        ("greedy", 0.49, False), ("sampled", 0.35, False),
-    ]  # fmt: skip
+        ("greedy", 0.49, False),
+        ("sampled", 0.35, False),
+    ]
     assert [(one.published, one.prompt, one.rival) for one in published_baselines(QWEN, {"HumanEval+": 164})] == [
-        (0.86, "harness", False), (0.841, "harness", True), (0.823, "harness", True),
-    ]  # fmt: skip
+        (0.86, "harness", False),
+        (0.841, "harness", True),
+        (0.823, "harness", True),
+    ]
     (small,) = published_baselines(load_profile("single-gpu").models.policy, {"HumanEval+": 164})
     assert small.published == 0.573 and not small.rival
 
@@ -198,8 +204,13 @@ def test_a_gain_over_a_baseline_that_is_not_reproduced_is_not_claimable():
     assert {rows[same]["oracle"] for same in rows} == {"holds"}
     assert verdict(CLAIMS[5], Interval(0.1, -0.1, 0.3), False) == "does not hold"
     assert {claim.key for claim in CLAIMS if claim.gain} == {
-        "rm_average", "rm_greedy", "rule_rl", "rule_rl_greedy", "rm_rl", "few_steps",
-    }  # fmt: skip
+        "rm_average",
+        "rm_greedy",
+        "rule_rl",
+        "rule_rl_greedy",
+        "rm_rl",
+        "few_steps",
+    }
 
 
 def test_asking_without_a_prefill_is_generate_and_with_one_the_reply_goes_on_from_it():

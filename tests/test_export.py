@@ -9,17 +9,17 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from acelib import export as exporting
 from acelib.__main__ import main
-from acelib.adopt import adopt, adopt_as_profile_says
-from acelib.artifacts import ArtifactError, Run
-from acelib.export import ExportError, export, push_export
-from acelib.export_card import size_category
+from acelib.core import ArtifactError, DataError
+from acelib.core.profiles import ROOT, load_profile
+from acelib.core.run import Run
+from acelib.data import exporting
+from acelib.data.adoption import adopt, adopt_as_profile_says
+from acelib.data.export_card import size_category
+from acelib.data.exporting import export, push_export
+from acelib.data.seeds import build_seeds
 from acelib.pairs import build_pairs
-from acelib.profiles import ROOT, load_profile
 from acelib.schema import pairs_to_rows, problems_to_rows, rows_to_problems
-from acelib.seeds import build_seeds
-from acelib.sources import SourceError
 
 FIXTURES = Path(__file__).parent / "fixtures"
 QUESTIONS, PAIRS = str(FIXTURES / "acecode.jsonl"), str(FIXTURES / "acecodepair.jsonl")
@@ -37,8 +37,11 @@ def open_run(path, **values):
 def finish(run, rows):
     """What notebooks 02 and 03 leave, from programs that were judged before; one test more did not survive."""
     problems = rows_to_problems(rows)
-    audit = [{"id": problem.id, "test": test, "passed": True, "kept": True, "valid": place > 0}
-             for problem in problems for place, test in enumerate(problem.tests)]  # fmt: skip
+    audit = [
+        {"id": problem.id, "test": test, "passed": True, "kept": True, "valid": place > 0}
+        for problem in problems
+        for place, test in enumerate(problem.tests)
+    ]
     audit.append(audit[0] | {"passed": False, "kept": False, "valid": None})
     run.table("imagined", lambda scratch: problems_to_rows(problems), params={"rows": rows})
     run.table("filtered", lambda scratch: problems_to_rows(problems), inputs=("imagined",))
@@ -78,8 +81,12 @@ def test_load_dataset_and_adopt_read_the_rows_of_the_run(run, tmp_path):
     counts = export(run.dir, out)
     assert counts["questions"] == 3 and counts["programs"] == 9 and counts["programs that pass all tests"] == 3
     assert counts["tests"] == 18 and counts["pairs"] == len(run.read("pairs"))
-    assert files(out) == ["README.md", "pairs/train-00000-of-00001.parquet", "questions/train-00000-of-00001.parquet",
-                          "report.json"]  # fmt: skip
+    assert files(out) == [
+        "README.md",
+        "pairs/train-00000-of-00001.parquet",
+        "questions/train-00000-of-00001.parquet",
+        "report.json",
+    ]
     for name, table in (("questions", "samples"), ("pairs", "pairs"), (None, "samples")):
         read = load_dataset(str(out), name, split="train", cache_dir=str(tmp_path / "cache"))
         assert read.to_list() == run.read(table)
@@ -190,13 +197,13 @@ def test_pairs_of_other_programs_are_not_exported(run, rows, tmp_path):
 
 
 def test_folders_that_are_no_run_and_folders_of_others_are_left_alone(run, tmp_path):
-    with pytest.raises(ExportError, match="is not a run directory; run `make course` first"):
+    with pytest.raises(DataError, match="is not a run directory; run `make course` first"):
         export(tmp_path / "none", tmp_path / "out")
     (tmp_path / "mine").mkdir()
     export(run.dir, tmp_path / "mine")
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     for place in (tmp_path / "mine", run.dir, tmp_path / "mine" / "thesis.txt"):
-        with pytest.raises(ExportError, match="holds something that is no export; name another folder"):
+        with pytest.raises(DataError, match="holds something that is no export; name another folder"):
             export(run.dir, place)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
 
@@ -223,13 +230,19 @@ def test_the_card_says_what_the_hub_and_a_reader_need(tmp_path, rows):
 
 def test_size_categories_are_the_hubs():
     assert [size_category(n) for n in (0, 999, 1000, 87_149, 999_999, 10**6, 10**12)] == [
-        "n<1K", "n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "100M<n<1B",
-    ]  # fmt: skip
+        "n<1K",
+        "n<1K",
+        "1K<n<10K",
+        "10K<n<100K",
+        "100K<n<1M",
+        "1M<n<10M",
+        "100M<n<1B",
+    ]
 
 
 def test_without_a_network_a_push_says_so_and_the_folder_stays(run, tmp_path):
     export(run.dir, tmp_path / "out")
-    with pytest.raises(SourceError, match="could not be pushed to owner/name: .*; unset it"):
+    with pytest.raises(DataError, match="could not be pushed to owner/name: .*; unset it"):
         push_export(tmp_path / "out", "owner/name")
     assert (tmp_path / "out" / "README.md").exists()
 

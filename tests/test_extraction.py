@@ -1,6 +1,6 @@
 import pytest
 
-from acelib.errors import CourseError
+from acelib.core import CourseError
 from acelib.extraction import EXTRACTIONS, extract_program
 
 CODE = "def f(x):\n    return x + 1\n"

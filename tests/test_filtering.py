@@ -2,8 +2,10 @@ import math
 
 import pytest
 
-from acelib.filtering import FilterError, auc, filter_problems, filter_quality, filter_tests, precision_recall
+from acelib.core import DataError
+from acelib.filtering import filter_problems, filter_quality, filter_tests, precision_recall
 from acelib.schema import Problem
+from acelib.stats import auc
 
 TESTS = [f"assert f({i}) == {i}" for i in range(6)]
 
@@ -12,16 +14,14 @@ def test_failing_tests_go_and_the_order_stays():
     assert filter_tests(TESTS, [True, False, True, True, True, True]) == tuple(TESTS[:1] + TESTS[2:])
 
 
-@pytest.mark.parametrize(
-    ("surviving", "min_tests", "kept"), [(4, 5, False), (5, 5, True), (4, 4, True), (0, 5, False)]
-)
+@pytest.mark.parametrize(("surviving", "min_tests", "kept"), [(4, 5, False), (5, 5, True), (4, 4, True), (0, 5, False)])
 def test_a_question_with_too_few_tests_goes(surviving, min_tests, kept):
     passed = [index < surviving for index in range(6)]
     assert (filter_tests(TESTS, passed, min_tests) is not None) == kept
 
 
 def test_verdicts_must_match_the_tests():
-    with pytest.raises(FilterError, match="6 tests have 5 verdicts"):
+    with pytest.raises(DataError, match="6 tests have 5 verdicts"):
         filter_tests(TESTS, [True] * 5)
 
 
@@ -32,7 +32,7 @@ def test_problems_keep_everything_but_their_tests():
 
 
 def test_a_filter_that_leaves_nothing_says_so():
-    with pytest.raises(FilterError, match="None of 1 questions keeps 5 tests"):
+    with pytest.raises(DataError, match="None of 1 questions keeps 5 tests"):
         filter_problems([Problem("c", "q", "f", ())], [[]])
 
 

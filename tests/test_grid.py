@@ -5,15 +5,15 @@ import json
 import pytest
 
 from acelib.advantages import ALGORITHMS
-from acelib.artifacts import ArtifactError, Run
-from acelib.devices import DeviceError
-from acelib.grid import (
+from acelib.core import ArtifactError, DataError, DeviceError
+from acelib.core.profiles import ROOT, load_profile
+from acelib.core.run import Run
+from acelib.course.grid import (
     CHOICES,
     PUBLISHED,
     REWARDS,
     SEEDS,
     VARIANTS,
-    GridError,
     Policy,
     Scorer,
     artefact,
@@ -23,8 +23,7 @@ from acelib.grid import (
     run_grid,
     scorers,
 )
-from acelib.grid_trainings import chosen_questions, train_policy
-from acelib.profiles import ROOT, load_profile
+from acelib.course.grid_trainings import chosen_questions, train_policy
 
 RATES = [[1.0, 1.0], [0.0, 0.0], [0.5, 1.0], [0.2, 0.4], [0.9, 0.1], [1.0, 0.0], [0.3, 0.3], [0.6, 0.5]]
 
@@ -57,15 +56,17 @@ def test_published_tables_are_whole():
     for row in read_table("rl"):
         assert len(row["correct"]) == len(row["greedy"]) == len(base[0]["correct"])
         assert max(row["correct"]) <= row["samples"] and set(row["greedy"]) <= {0, 1}
-    made = {(row["reward"], row["algorithm"], row["questions"], row["steps"], row["max_kl"], row["seed"])
-            for row in read_table("rl")}
+    made = {
+        (row["reward"], row["algorithm"], row["questions"], row["steps"], row["max_kl"], row["seed"])
+        for row in read_table("rl")
+    }
     assert made == {(s.reward, s.algorithm, s.questions, s.steps, s.max_kl, s.seed) for s in policies()}
     assert {(row["variant"], row["seed"]) for row in read_table("rm")} == {(s.variant, s.seed) for s in scorers()}
     assert (PUBLISHED / "provenance.json").is_file()
 
 
 def test_a_missing_table_says_how_to_make_it(tmp_path):
-    with pytest.raises(GridError, match="make grid"):
+    with pytest.raises(DataError, match="make grid"):
         read_table("rl", tmp_path)
 
 
@@ -80,16 +81,38 @@ def finished(tmp_path_factory):
     run = Run(folder / "run", load_profile(folder / "tiny.yaml"))
     programs = ["def solve(xs):\n    return sum(xs)\n", "def solve(xs):\n    return len(xs)\n"]
     samples = [
-        {"id": f"q{i}", "source": "", "question": f"Write a function `solve(xs)` that returns the {what}.",
-         "entry_point": "solve", "test_cases": ["assert solve([1, 2]) == 3", "assert solve([0]) == 0"],
-         "inferences": [{"model_name": "m", "completion": text, "pass_rate": rate}
-                        for text, rate in zip(programs, (1.0, 0.5), strict=True)], "context_messages": []}
+        {
+            "id": f"q{i}",
+            "source": "",
+            "question": f"Write a function `solve(xs)` that returns the {what}.",
+            "entry_point": "solve",
+            "test_cases": ["assert solve([1, 2]) == 3", "assert solve([0]) == 0"],
+            "inferences": [
+                {"model_name": "m", "completion": text, "pass_rate": rate}
+                for text, rate in zip(programs, (1.0, 0.5), strict=True)
+            ],
+            "context_messages": [],
+        }
         for i, what in enumerate(("sum", "total", "sum of the list", "sum of all"))
-    ]  # fmt: skip
-    true = [{"id": row["id"], "question": row["question"], "completion": programs, "true_rate": [1.0, 0.5],
-             "completions": programs * 8, "correct": [True, False] * 8} for row in samples]  # fmt: skip
-    for name, rows in (("samples", samples), ("samples_unfiltered", samples), ("imagined", samples),
-                       ("reward_audit", true), ("candidates", true)):  # fmt: skip
+    ]
+    true = [
+        {
+            "id": row["id"],
+            "question": row["question"],
+            "completion": programs,
+            "true_rate": [1.0, 0.5],
+            "completions": programs * 8,
+            "correct": [True, False] * 8,
+        }
+        for row in samples
+    ]
+    for name, rows in (
+        ("samples", samples),
+        ("samples_unfiltered", samples),
+        ("imagined", samples),
+        ("reward_audit", true),
+        ("candidates", true),
+    ):
         run.table(name, lambda scratch, rows=rows: rows)
     return folder / "tiny.yaml", run
 
@@ -108,22 +131,22 @@ def test_trainings_heed_the_engine_and_go_on_after_a_stop(finished, tmp_path, mo
     profile, run = finished
     adapted = Run(run.dir, load_profile(profile, {"engine.lora_rank": 2}))
     spec = Policy("rule", steps=1)
-    monkeypatch.setattr("acelib.grid_trainings.evaluate", lambda *a, **k: pytest.fail("stopped"))
+    monkeypatch.setattr("acelib.course.grid_trainings.evaluate", lambda *a, **k: pytest.fail("stopped"))
     with pytest.raises(pytest.fail.Exception, match="stopped"):
         train_policy(adapted, spec, tmp_path)
     assert json.loads((tmp_path / "training" / "settings.json").read_text())["lora_rank"] == 2
     monkeypatch.undo()
-    monkeypatch.setattr("acelib.grid_trainings.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("acelib.course.grid_trainings.train", lambda *a, **k: pytest.fail("trained again"))
     assert len(train_policy(adapted, spec, tmp_path)) == 2
 
 
 def test_what_the_grid_cannot_do_is_said_before_it_starts(finished, tmp_path):
     profile, run = finished
     several = load_profile("pocket", {"engine.launch": "configs/cpu-2.yaml"})
-    with pytest.raises(GridError, match="profile pocket has engine.launch configs/cpu-2.yaml .*; set both to none in"):
+    with pytest.raises(DataError, match="profile pocket has engine.launch configs/cpu-2.yaml .*; set both to none in"):
         check_engine(several)
     fast = load_profile("pocket", {"engine.generation": "vllm"})
-    with pytest.raises(GridError, match="needs the GPU to itself; leave out --processes 3"):
+    with pytest.raises(DataError, match="needs the GPU to itself; leave out --processes 3"):
         check_engine(fast, 3)
     assert check_engine(load_profile("pocket", {"models.device": "cpu"})) == 2
     with pytest.raises(ArtifactError, match="There is no 'samples' in .*; run notebook 03 first"):

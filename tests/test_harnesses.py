@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from acelib.__main__ import main
-from acelib.benchmarks import read_benchmark
-from acelib.evaluation import EVALPLUS
-from acelib.harnesses import (
+from acelib.core import EngineError
+from acelib.core.profiles import load_profile
+from acelib.core.tables import read_rows
+from acelib.data.benchmarks import read_benchmark
+from acelib.data.harnesses import (
     HARNESSES,
-    HarnessError,
     benchmark_name,
     collect,
     command,
@@ -25,10 +26,10 @@ from acelib.harnesses import (
     summary,
     write_samples,
 )
+from acelib.evaluation import EVALPLUS
 from acelib.judge import Judge, Limits
-from acelib.profiles import load_profile
 from acelib.sampling import judge_programs
-from acelib.schema import Program, read_rows
+from acelib.schema import Program
 
 FIXTURES = Path(__file__).parent / "fixtures"
 WIDEST = "def widest_gap(heights):\n    return max((abs(a - b) for a, b in zip(heights, heights[1:])), default=0)\n"
@@ -57,7 +58,7 @@ HUMANEVAL = {
         ("def unscramble(text):\n    return text[2:] + text[:2]\n", True, False),
         ("import sys\ndef unscramble(text):\n    sys.exit(0)\n", False, False),
     ],
-}  # fmt: skip
+}
 MBPP = {
     "Mbpp/9005": [
         ("def unroll(xs):\n    return [x for x in xs for _ in range(x)]\n", True, True),
@@ -70,7 +71,7 @@ MBPP = {
         ("def halves(xs):\n    return [x // 2 for x in xs]\n", False, False),
         ("def halves(xs):\n    return [min(x / 2, 1e9) for x in xs]\n", True, False),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.timeout(300)
@@ -110,24 +111,58 @@ def test_formats_of_the_samples(tmp_path):
     programs = {"a": ["x = 1\n", None], "b": ["y = 2\n", "z = 3\n"]}
     lines = read_rows(write_samples(HARNESSES["evalplus"], tmp_path, programs))
     assert [(line["task_id"], line["solution"]) for line in lines] == [
-        ("a", "x = 1\n"), ("a", ""), ("b", "y = 2\n"), ("b", "z = 3\n"),
-    ]  # fmt: skip
+        ("a", "x = 1\n"),
+        ("a", ""),
+        ("b", "y = 2\n"),
+        ("b", "z = 3\n"),
+    ]
     assert json.loads(write_samples(HARNESSES["livecodebench"], tmp_path, programs).read_text()) == [
-        {"question_id": "a", "code_list": ["x = 1\n", ""]}, {"question_id": "b", "code_list": ["y = 2\n", "z = 3\n"]},
-    ]  # fmt: skip
+        {"question_id": "a", "code_list": ["x = 1\n", ""]},
+        {"question_id": "b", "code_list": ["y = 2\n", "z = 3\n"]},
+    ]
 
 
 RESULTS = {  # as EvalPlus 0.3.1, BigCodeBench 0.2.5 and LiveCodeBench wrote them for two replies
-    "evalplus": {"date": "", "hash": "", "eval": {"HumanEval/9000": [
-        {"task_id": "HumanEval/9000", "solution": "", "base_status": "pass", "plus_status": "fail",
-         "base_fail_tests": [], "plus_fail_tests": [[[-3, 3]]]},
-        {"task_id": "HumanEval/9000", "solution": "", "base_status": "timeout", "plus_status": "pass",
-         "base_fail_tests": [], "plus_fail_tests": []}]}},
-    "bigcodebench": {"date": "", "eval": {"BigCodeBench/9000": [
-        {"task_id": "BigCodeBench/9000", "solution": "", "status": "pass", "details": {}},
-        {"task_id": "BigCodeBench/9000", "solution": "", "status": "fail", "details": {"ALL": "invalid syntax"}}]}},
+    "evalplus": {
+        "date": "",
+        "hash": "",
+        "eval": {
+            "HumanEval/9000": [
+                {
+                    "task_id": "HumanEval/9000",
+                    "solution": "",
+                    "base_status": "pass",
+                    "plus_status": "fail",
+                    "base_fail_tests": [],
+                    "plus_fail_tests": [[[-3, 3]]],
+                },
+                {
+                    "task_id": "HumanEval/9000",
+                    "solution": "",
+                    "base_status": "timeout",
+                    "plus_status": "pass",
+                    "base_fail_tests": [],
+                    "plus_fail_tests": [],
+                },
+            ]
+        },
+    },
+    "bigcodebench": {
+        "date": "",
+        "eval": {
+            "BigCodeBench/9000": [
+                {"task_id": "BigCodeBench/9000", "solution": "", "status": "pass", "details": {}},
+                {
+                    "task_id": "BigCodeBench/9000",
+                    "solution": "",
+                    "status": "fail",
+                    "details": {"ALL": "invalid syntax"},
+                },
+            ]
+        },
+    },
     "livecodebench": [{"question_id": "9001", "code_list": ["", ""], "graded_list": [True, False], "pass@1": 0.5}],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -150,9 +185,9 @@ def test_questions_come_from_the_harness_or_the_hub_with_the_harness_s_ids():
     assert task.question.startswith("Plot a histogram") and task.entry_point == "task_func"
     call, stdin = questions(HARNESSES["livecodebench"], "release_v4", FIXTURES / "livecodebench_full.jsonl")
     assert "def driestRun" in call.question and "# YOUR CODE HERE" in stdin.question
-    with pytest.raises(HarnessError, match="has no column 'instruct_prompt'"):
+    with pytest.raises(EngineError, match="has no column 'instruct_prompt'"):
         questions(HARNESSES["bigcodebench"], "instruct", FIXTURES / "humaneval.jsonl")
-    with pytest.raises(HarnessError, match="does not hold the questions of EvalPlus's mbpp"):
+    with pytest.raises(EngineError, match="does not hold the questions of EvalPlus's mbpp"):
         questions(evalplus, "mbpp", FIXTURES / "humanevalplus.jsonl")
 
 
@@ -165,10 +200,10 @@ def test_bigcodebench_is_told_to_stay_on_this_machine():
 
 
 def test_a_harness_that_is_missing_names_its_installation(tmp_path, monkeypatch):
-    monkeypatch.setattr("acelib.harnesses.ROOT", tmp_path)
+    monkeypatch.setattr("acelib.data.harnesses.ROOT", tmp_path)
     monkeypatch.setattr("sys.executable", "/bin/false")
     assert installed(HARNESSES["evalplus"]) is None
-    with pytest.raises(HarnessError, match=r"evalplus is not installed; run `.*pip install evalplus==0.3.1`"):
+    with pytest.raises(EngineError, match=r"evalplus is not installed; run `.*pip install evalplus==0.3.1`"):
         execute(HARNESSES["evalplus"], "humaneval", tmp_path / "samples.jsonl")
 
 
@@ -176,8 +211,8 @@ def test_a_harness_that_dies_is_told_with_its_last_word(tmp_path, monkeypatch):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho no route to the data; exit 3\n")
     python.chmod(0o755)
-    monkeypatch.setattr("acelib.harnesses.installed", lambda harness: python)
-    with pytest.raises(HarnessError, match=r"did not finish \(no route to the data\); see .*harness.log"):
+    monkeypatch.setattr("acelib.data.harnesses.installed", lambda harness: python)
+    with pytest.raises(EngineError, match=r"did not finish \(no route to the data\); see .*harness.log"):
         execute(HARNESSES["evalplus"], "humaneval", tmp_path / "samples.jsonl")
 
 
@@ -187,14 +222,22 @@ def test_verdicts_without_the_libraries_of_bigcodebench_are_refused(tmp_path, mo
     said = [f"echo '{result}' > samples_eval_results.json", f"echo '{rate}' > samples_pass_at_k.json"]
     python.write_text("\n".join(["#!/bin/sh", *said, ""]))
     python.chmod(0o755)
-    monkeypatch.setattr("acelib.harnesses.installed", lambda harness: python)
-    with pytest.raises(HarnessError, match="Only 0.0% of BigCodeBench's own solutions pass here"):
+    monkeypatch.setattr("acelib.data.harnesses.installed", lambda harness: python)
+    with pytest.raises(EngineError, match="Only 0.0% of BigCodeBench's own solutions pass here"):
         execute(HARNESSES["bigcodebench"], "complete", tmp_path / "samples.jsonl")
 
 
 def test_a_model_s_programs_are_collected_once_and_executed_only_when_asked(tmp_path, capsys):
-    words = ["harness", "evalplus", "--dataset", "humaneval", "--out", str(tmp_path), "--questions",
-             str(FIXTURES / "humanevalplus.jsonl")]  # fmt: skip
+    words = [
+        "harness",
+        "evalplus",
+        "--dataset",
+        "humaneval",
+        "--out",
+        str(tmp_path),
+        "--questions",
+        str(FIXTURES / "humanevalplus.jsonl"),
+    ]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "outside the judge" in said and "Repeat with --execute" in said
@@ -211,9 +254,18 @@ def test_a_model_s_programs_are_collected_once_and_executed_only_when_asked(tmp_
 
 
 def test_several_samples_and_another_extraction(tmp_path):
-    samples = collect(HARNESSES["bigcodebench"], "instruct", FIXTURES / "bigcodebench.jsonl", tmp_path,
-                      load_profile("pocket"), "data/models/policy", n=2, temperature=1.0, own=False,
-                      extraction="whole_reply")  # fmt: skip
+    samples = collect(
+        HARNESSES["bigcodebench"],
+        "instruct",
+        FIXTURES / "bigcodebench.jsonl",
+        tmp_path,
+        load_profile("pocket"),
+        "data/models/policy",
+        n=2,
+        temperature=1.0,
+        own=False,
+        extraction="whole_reply",
+    )
     rows = read_rows(samples)
     assert [row["task_id"] for row in rows] == ["BigCodeBench/9000"] * 2
     assert rows[0]["solution"] == json.loads((tmp_path / "replies.json").read_text())["BigCodeBench/9000"][0]

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from acelib.hub import hub_problem
-from acelib.profiles import ROOT
+from acelib.core.hub import hub_problem
+from acelib.core.profiles import ROOT
 
 ANSWERS = {  # what the hub says of o/<name>: status, X-Error-Code, X-Error-Message
     "gated": (403, "GatedRepo", "Access to this repository is restricted"),
@@ -72,10 +72,21 @@ class Hub(BaseHTTPRequestHandler):
 
 
 def asking(home, endpoint, *names, **environment):
-    environment = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT),
-                   "NO_PROXY": "127.0.0.1", **environment}  # fmt: skip
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, *names], env=os.environ | environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    environment = {
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": endpoint,
+        "HF_HUB_OFFLINE": "0",
+        "PYTHONPATH": str(ROOT),
+        "NO_PROXY": "127.0.0.1",
+        **environment,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *names],
+        env=os.environ | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +96,11 @@ def said(tmp_path_factory):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     closed = "http://127.0.0.1:9"
-    children = [asking(home, f"http://127.0.0.1:{server.server_address[1]}", *ANSWERS), asking(home, closed, "closed"),
-                asking(home, closed, "offline", HF_HUB_OFFLINE="1")]  # fmt: skip
+    children = [
+        asking(home, f"http://127.0.0.1:{server.server_address[1]}", *ANSWERS),
+        asking(home, closed, "closed"),
+        asking(home, closed, "offline", HF_HUB_OFFLINE="1"),
+    ]
     found = {}
     for child in children:
         out, err = child.communicate(timeout=280)
@@ -110,8 +124,12 @@ CASES = [
     ("closed", r"hub at http://127.0.0.1:9 cannot be reached for o/closed \(.*refused\); check the network, a proxy"),
     ("offline", "offline is not in .*hub, and HF_HUB_OFFLINE keeps this process .* with `hf download o/offline"),
 ]
-LOADERS = {"load_policy": "ModelError", "load_tokenizer": "ModelError", "load_classifier": "RewardModelError",
-           "open_source": "SourceError"}  # fmt: skip
+LOADERS = {
+    "load_policy": "ModelError",
+    "load_tokenizer": "ModelError",
+    "load_classifier": "ModelError",
+    "open_source": "DataError",
+}
 
 
 @pytest.mark.parametrize(("name", "expected"), CASES, ids=[name for name, _ in CASES])
@@ -124,17 +142,18 @@ def test_each_case_has_its_own_sentence_from_every_loader(said, name, expected):
 
 HF = ("HF_HOME", "HF_TOKEN_PATH", "HF_TOKEN")
 PUSHES = {
-    "typo": "There is no data set o/typo on the hub", "token": "takes nothing for o/token without a token .* HF_TOKEN",
+    "typo": "There is no data set o/typo on the hub",
+    "token": "takes nothing for o/token without a token .* HF_TOKEN",
     "rights": r"forbids writing to o/rights \(403\); correct the owner, or allow your token to write",
     "closed": r"hub at http://127.0.0.1:9 cannot be reached for o/closed \(.*\); .* and repeat the command",
     "offline": "HF_HUB_OFFLINE keeps this process from the network and so from o/offline; unset it",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PUSHES)
 def test_a_push_that_fails_says_why(said, name):
     error, message = said[f"push_home {name}"]
-    assert error == "SourceError" and re.search(rf"could not be pushed to o/{name}: .*{PUSHES[name]}", message), message
+    assert error == "DataError" and re.search(rf"could not be pushed to o/{name}: .*{PUSHES[name]}", message), message
     assert "\n" not in message
 
 
@@ -144,11 +163,15 @@ def test_a_push_that_fails_says_why(said, name):
 def test_the_login_of_hf_auth_is_found_though_caches_move(tmp_path, places):
     places = {name: place.format(home=tmp_path) for name, place in places.items()}
     kept = {name: one for name, one in os.environ.items() if name not in ("XDG_CACHE_HOME", *HF)}
-    script = "from acelib.course import contain; {}from huggingface_hub import get_token, constants; {}"
+    script = "from acelib.course.runner import contain; {}from huggingface_hub import get_token, constants; {}"
 
     def say(*lines):
-        ran = subprocess.run([sys.executable, "-c", script.format(*lines)], text=True, capture_output=True,
-                             env=kept | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)} | places)  # fmt: skip
+        ran = subprocess.run(
+            [sys.executable, "-c", script.format(*lines)],
+            text=True,
+            capture_output=True,
+            env=kept | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)} | places,
+        )
         assert ran.returncode == 0, ran.stderr
         return ran.stdout.strip()
 
@@ -172,8 +195,10 @@ def test_a_hub_that_never_answers_cannot_be_reached(monkeypatch):
             httpx.head("http://{}:{}/o/slow".format(*silent.getsockname()), timeout=0.1, trust_env=False)
         except httpx.TimeoutException as error:
             raise OSError("We couldn't connect to the hub") from error
-    assert re.fullmatch(r"The hub at \S+ cannot be reached for o/slow \(timed out\); check the network, a proxy .*\.",
-                        hub_problem(caught.value, "o/slow"))  # fmt: skip
+    assert re.fullmatch(
+        r"The hub at \S+ cannot be reached for o/slow \(timed out\); check the network, a proxy .*\.",
+        hub_problem(caught.value, "o/slow"),
+    )
 
 
 def test_other_errors_are_not_blamed_on_the_hub():

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from acelib.errors import CourseError
+from acelib.core import CourseError
 from acelib.judge import LLM_PRELUDE, Judge, JudgeError, Limits, Submission
 from acelib.judge.judge import LEVELS
 from acelib.judge.trial import Outcome, Trial
@@ -76,8 +76,11 @@ def test_further_timeouts_cost_a_quarter_of_the_first(body):
 def test_a_program_that_dies_in_one_test_is_run_again_for_the_others(judge):
     program = "import os\ndef f(x):\n    if x == 1: os._exit(0)\n    return x\n"
     assert statuses(judge, program, *[f"assert f({i}) == {i}" for i in range(4)]) == [
-        "passed", "error", "passed", "passed",
-    ]  # fmt: skip
+        "passed",
+        "error",
+        "passed",
+        "passed",
+    ]
 
 
 POINT = "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n"
@@ -181,7 +184,7 @@ AGREEMENT = [  # (program, test, does plain Python accept it?)
     ("x = 3\nif __name__ == '__main__':\n    raise SystemExit\ndef f(): return x", "assert f() == 3", True),
     ("def f(): return [1, 2]", "assert f()[0] == 1 and f()[-1:] == [2]", True),
     ("def f(): return 'ab '", "assert f().strip() == 'ab' and f().upper().startswith('A')", True),
-]  # fmt: skip
+]
 
 STACK = """
 class Stack:
@@ -235,9 +238,7 @@ def test_conditions_are_deterministic(judge):
 def test_prelude_and_setup(judge):
     program = "def f(xs: List[int]) -> int:\n    return math.prod(xs) + K\n"
     assert statuses(judge, program, "assert f([2, 3]) == 7") == ["error"]
-    assert statuses(
-        judge, program, "assert f([2, 3]) == 7", prelude=LLM_PRELUDE, setup_after="K = 1"
-    ) == ["passed"]  # fmt: skip
+    assert statuses(judge, program, "assert f([2, 3]) == 7", prelude=LLM_PRELUDE, setup_after="K = 1") == ["passed"]
     assert statuses(judge, ADD, "assert f(1) == 2", prelude="import nothing_like_this") == ["error"]
 
 
@@ -311,7 +312,6 @@ def test_large_unequal_data_is_compared_under_limits(judge):
         lambda: Judge(workers=10**6),
         lambda: Judge(limits=3),
         lambda: Judge(isolation="none"),
-        lambda: Judge(backend="cloud"),
         lambda: Judge().run(["assert f(1)"]),
     ],
 )
@@ -463,9 +463,11 @@ with Judge(workers=1) as judge:
 def test_a_full_temporary_folder_changes_no_verdict(tmp_path):
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", sys.executable, "-c", JUDGE_TWO],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True,
+        text=True,
+        timeout=60,
         env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    )
     if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
         pytest.skip(f"this machine lets nobody mount a small disk: {done.stderr.strip()}")
     assert done.stdout.split(maxsplit=1)[1:] == ["[True, False]\n"], done.stderr
@@ -475,8 +477,11 @@ def test_root_without_other_identities_can_judge():
     """Root of a rootless container: an ordinary user outside, and nobody else to become inside."""
     done = subprocess.run(
         ["unshare", "-Ur", sys.executable, "-c", JUDGE_TWO],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     if done.returncode and "unshare" in done.stderr:
         pytest.skip(f"this machine lets nobody make a user namespace: {done.stderr.strip()}")
     assert done.stdout.endswith("[True, False]\n"), done.stderr

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from acelib.engine.cluster import ClusterJudge
 from acelib.judge import Judge, JudgeError, Limits, Submission
 
 LIMITS = Limits(cpu_seconds=1.0, wall_seconds=20)
@@ -19,14 +20,14 @@ def test_without_ray_it_says_what_to_do(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(JudgeError, match="pip install ray"):
-        Judge(backend="ray").run(made(1))
+        ClusterJudge().run(made(1))
 
 
 def test_two_nodes_then_one(cluster):
     submissions = made(600) + [Submission("def f(x:", ["assert f(1)"]), Submission(None, ["assert f(1)"])]
     with Judge(workers=2, limits=LIMITS) as local:
         expected = [r.verdicts for r in local.run(submissions)]
-    with Judge(workers=2, limits=LIMITS, backend="ray") as judge:
+    with ClusterJudge(workers=2, limits=LIMITS) as judge:
         assert [r.verdicts for r in judge.run(submissions)] == expected
 
         node = next(n for n in cluster.worker_nodes)

@@ -53,7 +53,7 @@ def test_the_text_holds_no_exec():
     pattern = re.compile(r"(?<![\w.'\"`])(exec|eval)\(\s*[\w\[]")
     strings = {Path(__file__).name, NAIVE, "test_judge_attacks.py"}
     # The bench's program floor: published reference programs, no model's, in a process of their own.
-    floor = (ROOT / "bench" / "judge.py", '"        exec(compile(source, \'program\', \'exec\'), {})\\n"')
+    floor = (ROOT / "bench" / "judge.py", "\"        exec(compile(source, 'program', 'exec'), {})\\n\"")
     found = [
         (path.relative_to(ROOT), line.strip())
         for path, text in sources()

@@ -17,21 +17,31 @@ from test_reinforce import PROBLEMS
 from test_reward_model import some_pairs
 from tiny_models import save_tiny_policy, save_tiny_reward_model
 
-from acelib import training
-from acelib.artifacts import Run
-from acelib.checkpoints import last_checkpoint
-from acelib.launch import LOG, LaunchError, _command, _on_machine, configuration, launch
-from acelib.plan import PlanError
-from acelib.profiles import ROOT, load_profile
-from acelib.reward_training import LOG_FILE
-from acelib.schema import pairs_to_rows, problems_to_rows, write_rows
+from acelib.core import EngineError, ModelError
+from acelib.core.profiles import ROOT, load_profile
+from acelib.core.run import Run
+from acelib.core.tables import write_rows
+from acelib.engine.launcher import LOG, _command, _on_machine, configuration, launch
+from acelib.schema import pairs_to_rows, problems_to_rows
+from acelib.training import jobs as training
+from acelib.training.checkpoints import last_checkpoint
+from acelib.training.reward_trainer import LOG_FILE
 
 TINY = {
-    "threads": 2, "reward_model.batch_size": 8, "reward_model.epochs": 2.0, "reward_model.max_length": 96,
-    "reward_model.micro_batch": 2, "reinforce.rollout_questions": 4, "reinforce.samples_per_question": 4,
-    "reinforce.updates_per_rollout": 2, "reinforce.micro_batch": 4, "reinforce.steps": 2,
-    "reinforce.max_new_tokens": 8, "reinforce.eval_every": 2, "reinforce.eval_questions": 2,
-}  # fmt: skip
+    "threads": 2,
+    "reward_model.batch_size": 8,
+    "reward_model.epochs": 2.0,
+    "reward_model.max_length": 96,
+    "reward_model.micro_batch": 2,
+    "reinforce.rollout_questions": 4,
+    "reinforce.samples_per_question": 4,
+    "reinforce.updates_per_rollout": 2,
+    "reinforce.micro_batch": 4,
+    "reinforce.steps": 2,
+    "reinforce.max_new_tokens": 8,
+    "reinforce.eval_every": 2,
+    "reinforce.eval_questions": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +51,19 @@ def base(tmp_path_factory):
 
 def a_run(folder, base, launched, **changes):
     benchmark = base / "benchmark.jsonl"
-    write_rows(benchmark, [{"task_id": one.id, "question": one.question, "entry_point": "solve",
-                            "tests": ["assert solve(1) == 1"]} for one in PROBLEMS])  # fmt: skip
-    names = {"models.policy": str(base), "reward_model.base": str(base), "engine.launch": launched,
-             "data.benchmark": str(benchmark)}  # fmt: skip
+    write_rows(
+        benchmark,
+        [
+            {"task_id": one.id, "question": one.question, "entry_point": "solve", "tests": ["assert solve(1) == 1"]}
+            for one in PROBLEMS
+        ],
+    )
+    names = {
+        "models.policy": str(base),
+        "reward_model.base": str(base),
+        "engine.launch": launched,
+        "data.benchmark": str(benchmark),
+    }
     run = Run(folder, load_profile("pocket", TINY | names | changes))
     if run.manifest("pairs") is None:
         questions = [dataclasses.replace(one, tests=("assert solve(1) == 1",)) for one in PROBLEMS]
@@ -60,9 +79,9 @@ def scratch_of(folder, name):
     return scratch
 
 
-@pytest.mark.parametrize("job, arguments", [
-    ("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "reward_model"}),
-])
+@pytest.mark.parametrize(
+    "job, arguments", [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "reward_model"})]
+)
 def test_two_processes_give_the_model_of_one(tmp_path, base, capfd, monkeypatch, job, arguments):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     weights = {}
@@ -92,7 +111,7 @@ def test_a_process_of_its_own(tmp_path, base, monkeypatch, job, arguments):
 
 def test_vllm_beside_the_trainer_wants_a_process_of_its_own(tmp_path, base):
     run = a_run(tmp_path / "run", base, "none", **{"engine.generation": "vllm"})
-    with pytest.raises(LaunchError, match="set engine.launch to configs/gpu-1.yaml"):
+    with pytest.raises(EngineError, match="set engine.launch to configs/gpu-1.yaml"):
         launch(run, training.policy, tmp_path / "out", scratch_of(tmp_path, "s"), "one", reward="rule")
 
 
@@ -107,23 +126,23 @@ def test_progress_and_what_a_job_prints_come_back(tmp_path, base, capfd, monkeyp
 
 def test_an_error_in_a_process_is_one_sentence_here(tmp_path, base):
     run = a_run(tmp_path / "run", base, "configs/cpu-2.yaml", **{"reward_model.batch_size": 7})
-    with pytest.raises(LaunchError, match="cannot be shared by 2 processes; choose reward_model.batch_size"):
+    with pytest.raises(EngineError, match="cannot be shared by 2 processes; choose reward_model.batch_size"):
         launch(run, training.reward_model, tmp_path / "out", scratch_of(tmp_path, "s"), "RM", pairs="pairs")
 
 
 def test_a_crash_names_its_log(tmp_path, base):
     run, scratch = a_run(tmp_path / "run", base, "configs/cpu-2.yaml"), scratch_of(tmp_path, "s")
-    with pytest.raises(LaunchError, match="TypeError.*goes on from its last checkpoint"):
+    with pytest.raises(EngineError, match="TypeError.*goes on from its last checkpoint"):
         launch(run, training.policy, tmp_path / "out", scratch, "RL", nonsense=1)
     assert "unexpected keyword" in (scratch / LOG).read_text()
 
 
 def test_a_configuration_that_is_not_there_or_is_none(tmp_path):
-    with pytest.raises(LaunchError, match="no accelerate configuration configs/zero9.yaml; set .* configs/cpu-2.yaml"):
+    with pytest.raises(EngineError, match="no accelerate configuration configs/zero9.yaml; set .* configs/cpu-2.yaml"):
         configuration("configs/zero9.yaml")
     for number, text in enumerate(("", "a: [", "num_machines: 1", "num_processes: many")):
         (tmp_path / f"{number}.yaml").write_text(text)
-        with pytest.raises(PlanError, match="is no accelerate configuration .*; correct engine.launch, or set it to"):
+        with pytest.raises(ModelError, match="is no accelerate configuration .*; correct engine.launch, or set it to"):
             configuration(str(tmp_path / f"{number}.yaml"))
 
 
@@ -157,7 +176,7 @@ def test_accelerate_reads_every_configuration(path, tmp_path, monkeypatch):
     script = ["--training_script", args.training_script, "--training_script_args", args.training_script_args]
     asked, _, words = torchrun.config_from_args(_filter_args(args, torchrun.get_args_parser(), script))
     assert (asked.min_nodes, asked.max_nodes, asked.nproc_per_node) == (machines, machines, devices)
-    assert words[-3:] == ["-m", "acelib.launch", str(tmp_path / "job.json")]
+    assert words[-3:] == ["-m", "acelib.engine.launcher", str(tmp_path / "job.json")]
     if machines > 1:
         assert asked.rdzv_endpoint == f"10.0.0.1:{command[command.index('--main_process_port') + 1]}"
         assert asked.rdzv_configs["rank"] == 1
@@ -173,7 +192,7 @@ def two_machine_configuration(folder):
 def processes_of(node):
     """Those that train on a node of this machine: they are below its raylet."""
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    return [one for one in raylet.children(recursive=True) if "acelib.launch" in one.cmdline()]
+    return [one for one in raylet.children(recursive=True) if "acelib.engine.launcher" in one.cmdline()]
 
 
 def lose_power(cluster, scratch, stopped):
@@ -200,7 +219,7 @@ def test_a_machine_is_lost_and_the_command_repeated(tmp_path, base, monkeypatch,
     accident = threading.Thread(target=lose_power, args=(cluster, scratch, stopped))
     accident.start()
     try:
-        with pytest.raises(LaunchError, match="machine of the job was lost .*repeat the command, the job goes on from"):
+        with pytest.raises(EngineError, match="machine of the job was lost .*repeat the command, the job goes on from"):
             launch(run, training.reward_model, tmp_path / "there", scratch, "training", pairs="pairs")
     finally:
         accident.join()
@@ -211,7 +230,7 @@ def test_a_machine_is_lost_and_the_command_repeated(tmp_path, base, monkeypatch,
     reached = int(last_checkpoint(scratch).name.partition("-")[2])
     assert reached < 60 and not (tmp_path / "there").exists()
     cluster.wait_for_nodes(timeout=PATIENCE)  # until Ray counts it no longer
-    with pytest.raises(LaunchError, match="asks for 2 machines, the Ray cluster has 1; run `ray start"):
+    with pytest.raises(EngineError, match="asks for 2 machines, the Ray cluster has 1; run `ray start"):
         launch(run, training.reward_model, tmp_path / "there", scratch, "training", pairs="pairs")
 
     start_node(lambda: cluster.add_node(num_cpus=1))

@@ -6,17 +6,20 @@ import shutil
 import nbformat
 import pytest
 
-from acelib import lint as rules
-from acelib.lint import lint
-from acelib.notebooks import NotebookError
+from acelib.core import NotebookError
+from acelib.course import rules
+from acelib.course.rules import lint
 
 PARAMETERS = 'profile = "pocket"\nrun_dir = "../runs/pocket"'
 
 
 def good(folder, name="01_a"):
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": dict(rules.KERNEL)})
-    notebook.cells = [nbformat.v4.new_markdown_cell("# A"), nbformat.v4.new_code_cell(PARAMETERS),
-                      nbformat.v4.new_code_cell("from acelib.errors import CourseError\nx = 1")]  # fmt: skip
+    notebook.cells = [
+        nbformat.v4.new_markdown_cell("# A"),
+        nbformat.v4.new_code_cell(PARAMETERS),
+        nbformat.v4.new_code_cell("from acelib.core.errors import CourseError\nx = 1"),
+    ]
     notebook.cells[1].metadata.tags = ["parameters"]
     return notebook, folder / f"{name}.ipynb"
 

@@ -10,10 +10,9 @@ import time
 
 import pytest
 
-from acelib import logs
-from acelib.disk import FullDiskError
-from acelib.logs import LogError, end_of_records, open_log
-from acelib.profiles import ROOT
+from acelib.core import ArtifactError, FullDiskError, logs
+from acelib.core.logs import end_of_records, open_log
+from acelib.core.profiles import ROOT
 
 
 def contents(path):
@@ -83,7 +82,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_written(tmp_path):
 
 
 def test_one_process_at_a_time_where_the_disk_knows_locks(tmp_path, monkeypatch):
-    with open_log(tmp_path / "log") as log, pytest.raises(LogError, match="Another process writes to .*log; wait"):
+    with open_log(tmp_path / "log") as log, pytest.raises(ArtifactError, match="Another process writes to .*log; wait"):
         log.append({"a": 1})
         contents(tmp_path / "log")
 
@@ -97,7 +96,7 @@ def test_one_process_at_a_time_where_the_disk_knows_locks(tmp_path, monkeypatch)
 def test_a_line_that_is_no_record_is_named(tmp_path):
     for line in ("oops", "7", json.dumps([1])):
         (tmp_path / "log").write_text(f'{{"a": 1}}\n{line}\n')
-        with pytest.raises(LogError, match="log has a line that is no record, .*; remove it"):
+        with pytest.raises(ArtifactError, match="log has a line that is no record, .*; remove it"):
             contents(tmp_path / "log")
 
 

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from acelib.__main__ import _overrides
-from acelib.course import Course
-from acelib.profiles import ROOT, load_profile
+from acelib.core.profiles import ROOT, load_profile
+from acelib.course.runner import Course
 
 
 @pytest.fixture
@@ -49,8 +49,13 @@ def test_a_profile_on_a_gpu_installs_what_gpus_need_and_others_do_not(checkout, 
     (checkout / "mine.yaml").write_text("extends: single-gpu   # and nothing else\nname: mine\n")
     (checkout / "cpu.yaml").write_text("extends: mine\nname: cpu\nmodels: {dtype: float32, device: cpu}\n")
     said = make(checkout, "-n", "course", *words).stdout
-    steps = [said.find("nvidia-smi -L"), said.find("install  \"$(grep '^torch=="), said.find("-r requirements.txt"),
-             said.find("-r requirements-gpu.txt"), said.find("-m acelib course")]  # fmt: skip
+    steps = [
+        said.find("nvidia-smi -L"),
+        said.find("install  \"$(grep '^torch=="),
+        said.find("-r requirements.txt"),
+        said.find("-r requirements-gpu.txt"),
+        said.find("-m acelib course"),
+    ]
     if gpu:
         assert -1 not in steps and steps == sorted(steps)
     else:
@@ -66,9 +71,13 @@ def test_without_a_gpu_nothing_is_installed(checkout):
 
 def test_the_command_to_go_on_with_means_what_was_said_before(checkout):
     overrides = {
-        "prompts.solve": "It's $2: {question}\\n; `rm`\n\"#", "best_of_n.ns": [1, 2], "reinforce.learning_rate": 1e-5,
-        "data.laboratory": False, "models.policy": "http://host:8000/v1#org/m", "name": "mine",
-    }  # fmt: skip
+        "prompts.solve": "It's $2: {question}\\n; `rm`\n\"#",
+        "best_of_n.ns": [1, 2],
+        "reinforce.learning_rate": 1e-5,
+        "data.laboratory": False,
+        "models.policy": "http://host:8000/v1#org/m",
+        "name": "mine",
+    }
     command = Course("pocket", overrides, checkout / "a folder").again("FROM=04")
     target, *words = shlex.split(command)[1:]
     said = make(checkout, "-n", target, *words)

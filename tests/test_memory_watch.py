@@ -6,14 +6,9 @@ from datasets import Dataset
 from tiny_models import tiny_policy
 from transformers import Trainer, TrainingArguments
 
-from acelib.memory_watch import (
-    GpuMemoryError,
-    Memory,
-    MemoryWatch,
-    expected_growth,
-    out_of_memory_explained,
-    read_memory,
-)
+from acelib.core import DeviceError
+from acelib.models.devices import out_of_memory_explained
+from acelib.training.memory import Memory, MemoryWatch, expected_growth, read_memory
 
 
 def run(folder, memory, steps=5):
@@ -22,10 +17,19 @@ def run(folder, memory, steps=5):
     ids = tokenizer("def solve(xs):")["input_ids"]
     watch = MemoryWatch("lower reinforce.micro_batch", iter([one and Memory(*one) for one in memory]).__next__)
     trainer = Trainer(
-        model=model, train_dataset=Dataset.from_list([{"input_ids": ids, "labels": ids}] * steps), callbacks=[watch],
-        args=TrainingArguments(str(folder), max_steps=steps, per_device_train_batch_size=1, use_cpu=True,
-                               report_to="none", save_strategy="no", disable_tqdm=True),
-    )  # fmt: skip
+        model=model,
+        train_dataset=Dataset.from_list([{"input_ids": ids, "labels": ids}] * steps),
+        callbacks=[watch],
+        args=TrainingArguments(
+            str(folder),
+            max_steps=steps,
+            per_device_train_batch_size=1,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+    )
     try:
         trainer.train()
     finally:
@@ -59,7 +63,7 @@ def test_what_fits_goes_on_to_the_end(tmp_path, memory):
     ],
 )
 def test_what_keeps_growing_is_ended_with_a_remedy(tmp_path, memory, step, fragments):
-    with pytest.raises(GpuMemoryError) as caught:
+    with pytest.raises(DeviceError) as caught:
         run(tmp_path, memory)
     said = str(caught.value)
     assert f"at step {step} of this run" in said and f"{fragments:.1f} of them as fragments" in said
@@ -78,10 +82,12 @@ def test_a_run_that_uses_no_gpu_is_left_alone(tmp_path):
 
 
 def test_out_of_memory_is_one_sentence():
-    said = ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.2 GiB "
-            "is free. See documentation for Memory Management")  # fmt: skip
+    said = (
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.2 GiB "
+        "is free. See documentation for Memory Management"
+    )
     expected = r"full \(CUDA out of memory. Tried to allocate 2.00 GiB\); lower x, or set PYTORCH.* the last checkpoint"
-    with pytest.raises(GpuMemoryError, match=expected), out_of_memory_explained("lower x"):
+    with pytest.raises(DeviceError, match=expected), out_of_memory_explained("lower x"):
         raise torch.OutOfMemoryError(said)
     with pytest.raises(RuntimeError, match="else"), out_of_memory_explained("lower x"):
         raise RuntimeError("something else")

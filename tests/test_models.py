@@ -5,9 +5,8 @@ import pytest
 import torch
 from tiny_models import save_tiny_policy, tiny_policy
 
-from acelib.errors import CourseError
-from acelib.models import (
-    ModelError,
+from acelib.core import CourseError, ModelError
+from acelib.models.generation import (
     generate,
     load_policy,
     load_tokenizer,
@@ -17,12 +16,7 @@ from acelib.models import (
     stop_tokens,
 )
 
-QUESTIONS = [
-    "Sort xs.",
-    "Keep only the even numbers, then return the sum.",
-    "Reverse.",
-    "Sort xs twice, please.",
-]
+QUESTIONS = ["Sort xs.", "Keep only the even numbers, then return the sum.", "Reverse.", "Sort xs twice, please."]
 
 
 @pytest.fixture(scope="module")

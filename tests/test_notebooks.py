@@ -13,12 +13,13 @@ from itertools import islice
 
 import pytest
 
-from acelib.course import NOTEBOOKS, Course
-from acelib.notebooks import code, read_notebook, tags
+from acelib.core.profiles import ROOT
+from acelib.core.tables import read_rows, write_rows
+from acelib.course.notebooks import code, read_notebook, tags
+from acelib.course.report import broken_promises, scorecard, write_report
+from acelib.course.runner import NOTEBOOKS, Course
 from acelib.pocket.problems import compositions, phrase_question, true_tests
-from acelib.profiles import ROOT
-from acelib.report import broken_promises, scorecard, write_report
-from acelib.schema import Problem, problems_to_rows, read_rows, write_rows
+from acelib.schema import Problem, problems_to_rows
 
 SAME_AS = "same-as:"
 
@@ -53,8 +54,12 @@ def test_a_taught_function_is_the_one_in_acelib(target, source):
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_what_a_notebook_imports_is_there(path):
     tree = ast.parse("\n".join(code(path)))
-    wanted = [(one.module, name.name) for one in ast.walk(tree)
-              if isinstance(one, ast.ImportFrom) and one.module.startswith("acelib") for name in one.names]
+    wanted = [
+        (one.module, name.name)
+        for one in ast.walk(tree)
+        if isinstance(one, ast.ImportFrom) and one.module.startswith("acelib")
+        for name in one.names
+    ]
     assert wanted
     for module, name in wanted:
         assert hasattr(importlib.import_module(module), name) or importlib.import_module(f"{module}.{name}")
@@ -62,8 +67,16 @@ def test_what_a_notebook_imports_is_there(path):
 
 def test_the_ideas_are_taught_where_they_are_used():
     told = {param.values[0].rpartition(".")[2] for param in taught()}
-    ideas = {"filter_tests", "pass_at_k", "preference_pairs", "hard_quarter", "bradley_terry_loss", "expected_best",
-             "reinforce_plus_plus_advantages", "paired_bootstrap"}  # fmt: skip
+    ideas = {
+        "filter_tests",
+        "pass_at_k",
+        "preference_pairs",
+        "hard_quarter",
+        "bradley_terry_loss",
+        "expected_best",
+        "reinforce_plus_plus_advantages",
+        "paired_bootstrap",
+    }
     assert ideas <= told
 
 
@@ -100,18 +113,28 @@ def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
     """Those that notice: no seeds, no teacher, no laboratory, no unfiltered tests. Notebook 06 reads what 03 and 04
     wrote and nothing else; the policies it would train for 07 are put in its place."""
     problems = [
-        Problem(f"adopted/{i}", phrase_question(random.Random(i), one, "solve", "x"), "solve",
-                tuple(true_tests(one, "solve", 6, i)))
+        Problem(
+            f"adopted/{i}",
+            phrase_question(random.Random(i), one, "solve", "x"),
+            "solve",
+            tuple(true_tests(one, "solve", 6, i)),
+        )
         for i, one in enumerate(islice(compositions(0, "train"), 17))
-    ]  # fmt: skip
+    ]
     write_rows(tmp_path / "set.jsonl", problems_to_rows(problems))
     held_out = read_rows(ROOT / "data" / "benchmark.jsonl")[:4]
     write_rows(tmp_path / "bench.jsonl", [*held_out, held_out[0] | {"task_id": "x", "question": problems[-1].question}])
     overrides = {
-        "data.adopt": str(tmp_path / "set.jsonl"), "data.benchmark": str(tmp_path / "bench.jsonl"),
-        "data.laboratory": False, "data.seeds": "data/none.jsonl", "models.teacher": "data/none",
-        "best_of_n.ns": [1, 2], "best_of_n.questions": 4, "evaluation.questions": 4, "judge.workers": 1,
-    }  # fmt: skip
+        "data.adopt": str(tmp_path / "set.jsonl"),
+        "data.benchmark": str(tmp_path / "bench.jsonl"),
+        "data.laboratory": False,
+        "data.seeds": "data/none.jsonl",
+        "models.teacher": "data/none",
+        "best_of_n.ns": [1, 2],
+        "best_of_n.questions": 4,
+        "evaluation.questions": 4,
+        "judge.workers": 1,
+    }
     course = Course(str(ROOT / "tests" / "smoke.yaml"), overrides, tmp_path / "run", out=io.StringIO())
     for number in ("03", "04", "05"):
         course.run(only=number)

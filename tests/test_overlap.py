@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from acelib.errors import CourseError
-from acelib.overlap import Benchmarks, NearDuplicates, code_ngrams, ngrams, parse, signatures, words
+from acelib.core import CourseError
+from acelib.data.overlap import Benchmarks, NearDuplicates, code_ngrams, ngrams, parse, signatures, words
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = ("humaneval", "humanevalplus", "mbpp", "bigcodebench", "livecodebench")

@@ -9,20 +9,26 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from acelib.__main__ import main
-from acelib.models import load_policy
-from acelib.plan import PlanError, fits, kept_questions, stages
-from acelib.plan_text import plan
-from acelib.profiles import ROOT, load_profile, profile_names
-from acelib.shapes import HALF, SHAPES, shape_of, training_gib
+from acelib.core import ModelError
+from acelib.core.profiles import ROOT, load_profile, profile_names
+from acelib.models.generation import load_policy
+from acelib.preflight.cost_model import fits, kept_questions, stages
+from acelib.preflight.plan_text import plan
+from acelib.preflight.shapes import HALF, SHAPES, shape_of, training_gib
 
 
 def built(size):
     s = SHAPES[size]
     heads = {"0.5B": 14, "7B": 28}[size]
     config = Qwen2Config(
-        num_hidden_layers=s.layers, hidden_size=s.hidden, intermediate_size=s.intermediate, vocab_size=s.vocabulary,
-        num_attention_heads=heads, num_key_value_heads=s.key_values * heads // s.hidden, tie_word_embeddings=s.tied,
-    )  # fmt: skip
+        num_hidden_layers=s.layers,
+        hidden_size=s.hidden,
+        intermediate_size=s.intermediate,
+        vocab_size=s.vocabulary,
+        num_attention_heads=heads,
+        num_key_value_heads=s.key_values * heads // s.hidden,
+        tie_word_embeddings=s.tied,
+    )
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
@@ -43,7 +49,7 @@ def test_a_local_folder_is_read():
 
 
 def test_an_unknown_model_is_an_error_that_names_what_is_known():
-    with pytest.raises(PlanError, match="0.5B, 1.5B"):
+    with pytest.raises(ModelError, match="0.5B, 1.5B"):
         shape_of("somebody/else-7B")
 
 
@@ -66,8 +72,11 @@ def stage(what, *arguments):
 
 def test_hours_follow_the_gpus_and_the_rollouts():
     a = stage("RL, rule", "paper", {"reinforce.eval_every": 170, "reinforce.eval_questions": 1})
-    b = stage("RL, rule", "paper", {"reinforce.eval_every": 170, "reinforce.eval_questions": 1, "plan.gpus": 4,
-                                    "reinforce.steps": 170})  # fmt: skip
+    b = stage(
+        "RL, rule",
+        "paper",
+        {"reinforce.eval_every": 170, "reinforce.eval_questions": 1, "plan.gpus": 4, "reinforce.steps": 170},
+    )
     assert b.tokens == 2 * a.tokens and b.hours == pytest.approx(4 * a.hours, rel=1e-3)
 
 
@@ -109,8 +118,9 @@ def test_one_card_of_24_gb_is_done_in_hours_and_takes_1_5b_with_adapters():
 def test_without_vllm_it_fits_with_smaller_rollouts_as_the_profile_says():
     text = (ROOT / "profiles" / "single-gpu.yaml").read_text(encoding="utf-8")
     asked = re.search(r'SET="(engine.generation=transformers[^"]*)"', text)[1]
-    slow = load_profile("single-gpu", {key: yaml.safe_load(value) for key, value in
-                                       (one.split("=") for one in asked.split())})  # fmt: skip
+    slow = load_profile(
+        "single-gpu", {key: yaml.safe_load(value) for key, value in (one.split("=") for one in asked.split())}
+    )
     assert all(fits(one, slow) for one in stages(slow))
     whole = load_profile("single-gpu", {"engine.generation": "transformers"})
     assert not all(fits(one, whole) for one in stages(whole))
@@ -140,8 +150,11 @@ def test_what_is_fetched_counts_every_model_once_and_those_that_made_adopted_dat
 
 
 def test_a_teacher_behind_a_server_costs_dollars_and_no_hours():
-    asked = {"models.teacher": "https://host/v1#m", "remote.dollars_per_million_input": 2,
-             "remote.dollars_per_million_output": 4}  # fmt: skip
+    asked = {
+        "models.teacher": "https://host/v1#m",
+        "remote.dollars_per_million_input": 2,
+        "remote.dollars_per_million_output": 4,
+    }
     teacher = stage("teacher imagines tests", "paper", asked)
     assert teacher.hours == 0 and teacher.dollars == pytest.approx(124_006 / 1e6 * (250 * 2 + 1200 * 4))
 
@@ -161,7 +174,8 @@ def test_only_sampling_for_pairs_is_spread_over_machines():
     for what in ("teacher imagines tests", "proxy filters tests", "evaluation of 4 models"):
         assert hours["paper-multinode"][what] == hours["paper"][what]
     assert hours["paper-multinode"]["policy writes 16 programs each"] == pytest.approx(
-        hours["paper"]["policy writes 16 programs each"] / 2)  # fmt: skip
+        hours["paper"]["policy writes 16 programs each"] / 2
+    )
 
 
 def test_a_batch_of_logits_counts():
@@ -188,6 +202,8 @@ def test_every_profile_has_a_plan(capsys):
 
 
 def test_planning_loads_no_model_library():
-    script = ("import sys; from acelib.__main__ import main; main(['plan', '--profile', 'paper']); "
-              "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)")
+    script = (
+        "import sys; from acelib.__main__ import main; main(['plan', '--profile', 'paper']); "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0

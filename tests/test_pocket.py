@@ -10,11 +10,11 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from acelib.core.profiles import load_profile
 from acelib.judge import Judge, Limits, Submission
-from acelib.laboratory import Laboratory
 from acelib.pocket import corpus, mistakes, problems, train
+from acelib.pocket.laboratory import Laboratory
 from acelib.pocket.primitives import PRIMITIVES
-from acelib.profiles import load_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARK = [json.loads(line) for line in (ROOT / "data/benchmark.jsonl").read_text().splitlines()]

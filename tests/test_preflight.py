@@ -7,9 +7,10 @@ import pytest
 from tiny_models import tiny_config, tiny_tokenizer
 from transformers import Qwen2ForCausalLM
 
-from acelib import preflight as checks
+from acelib.core import CourseError
 from acelib.judge import JudgeError
-from acelib.preflight import Finding, PreflightError, report, require
+from acelib.preflight import machine as checks
+from acelib.preflight.machine import Finding, report, require
 
 
 @pytest.fixture
@@ -104,8 +105,11 @@ def test_a_missing_template_or_model_is_caught(model):
 
 
 def test_an_end_that_generation_does_not_know_is_caught(model):
-    set_template(model, "{% for m in messages %}{{ m['content'] }}<|endoftext|>{% endfor %}"
-                        "{% if add_generation_prompt %}Now:{% endif %}")  # fmt: skip
+    set_template(
+        model,
+        "{% for m in messages %}{{ m['content'] }}<|endoftext|>{% endfor %}"
+        "{% if add_generation_prompt %}Now:{% endif %}",
+    )
     finding = checks.check_eos(str(model))
     assert not finding.ok and "ends a reply with <|endoftext|>; generation stops at <|im_end|>" in finding.found
 
@@ -114,6 +118,6 @@ def test_require_stops_for_required_checks_only():
     note = Finding("cores", False, "1", "a slow run", "wait", required=False)
     bad = Finding("disk", False, "0 GiB", "nothing written", "free some", required=True)
     require([note])
-    with pytest.raises(PreflightError, match="1 preflight check.* First: disk: 0 GiB; free some"):
+    with pytest.raises(CourseError, match="1 preflight check.* First: disk: 0 GiB; free some"):
         require([note, bad])
     assert "note  cores: 1" in report([note, bad]) and "would lead to nothing written; free some" in report([note, bad])

@@ -9,17 +9,18 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_policy, save_tiny_reward_model
 from transformers import AutoModelForSequenceClassification
 
-from acelib import preflight_training as checks
 from acelib import reward_model as reward_models
-from acelib.evaluation import load_benchmark
+from acelib.core import CourseError, ModelError
+from acelib.core.profiles import load_profile
+from acelib.data.benchmarks import load_benchmark
 from acelib.judge import Judge
-from acelib.models import load_policy, load_tokenizer, render, solve_messages
-from acelib.preflight import PreflightError, report, require
-from acelib.profiles import load_profile
-from acelib.reinforce import make_trainer
-from acelib.reward_model import RewardModelError, load_reward_model
+from acelib.models.generation import load_policy, load_tokenizer, render, solve_messages
+from acelib.preflight import training as checks
+from acelib.preflight.machine import report, require
+from acelib.reward_model import load_reward_model
 from acelib.rewards import model_reward, rule_reward
 from acelib.schema import Pair
+from acelib.training.reinforce_trainer import make_trainer
 
 PROFILE = load_profile("pocket")
 POLICY = PROFILE.resolve(PROFILE.models.policy)
@@ -53,8 +54,11 @@ def pairs(rehearsal):
     """Real replies of the policy; a complete one is chosen, whatever it is worth."""
     texts = list(zip(rehearsal.conversations, rehearsal.problems, rehearsal.texts, strict=True))
     sides = zip(texts[:: rehearsal.n], texts[1 :: rehearsal.n], strict=True)
-    return [Pair(problem.id, conversation[-1]["content"], chosen, rejected, 1.0, 0.2)
-            for (conversation, problem, chosen), (_, _, rejected) in sides if chosen != rejected]  # fmt: skip
+    return [
+        Pair(problem.id, conversation[-1]["content"], chosen, rejected, 1.0, 0.2)
+        for (conversation, problem, chosen), (_, _, rejected) in sides
+        if chosen != rejected
+    ]
 
 
 @pytest.fixture
@@ -75,7 +79,7 @@ def caught(finding, found, remedy):
     assert not finding.ok and finding.prevents
     assert found in finding.found, finding
     assert remedy in finding.remedy, finding
-    with pytest.raises(PreflightError) as error:
+    with pytest.raises(CourseError) as error:
         require([finding])
     assert remedy in str(error.value)
 
@@ -93,14 +97,16 @@ def test_the_rehearsal_is_what_the_trainer_samples(trainer, rehearsal, problems)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_shipped_policy_passes_every_check(problems, pairs, tmp_path, dtype):
     scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
-    with Judge(workers=1, limits=PROFILE.judge_limits()) as judge:
+    with Judge.from_settings(PROFILE.judge, workers=1) as judge:
         rewards = [rule_reward(judge, problems), model_reward(*scorer, 64)]
-        findings = checks.preflight_reinforce(POLICY, problems, rewards, scorer, pairs, settings=SETTINGS, dtype=dtype,
-                                              **OPTIONS)  # fmt: skip
+        findings = checks.preflight_reinforce(
+            POLICY, problems, rewards, scorer, pairs, settings=SETTINGS, dtype=dtype, **OPTIONS
+        )
     require(findings)
     assert all(one.ok for one in findings) and len(findings) == 11, report(findings)
-    require(checks.preflight_reward_model(POLICY, {"pairs": pairs}, prompt=OPTIONS["prompt"], max_length=256,
-                                          held_out=0.0))  # fmt: skip
+    require(
+        checks.preflight_reward_model(POLICY, {"pairs": pairs}, prompt=OPTIONS["prompt"], max_length=256, held_out=0.0)
+    )
 
 
 def test_a_model_without_chat_template_stops_both_preflights(problems, tmp_path):
@@ -122,7 +128,11 @@ def test_inputs_that_bypass_the_chat_template_are_caught(trainer, rehearsal):
     bare = [tokenizer(conversation[-1]["content"])["input_ids"] for conversation in some]
     twice = [[tokenizer.eos_token_id, *ids] for ids in rehearsal.prompt_ids[:2]]
     for wrong in (bare, twice):
-        caught(checks.check_template_used(tokenizer, some, wrong), "2 of 2 inputs differ", "acelib.models.render")
+        caught(
+            checks.check_template_used(tokenizer, some, wrong),
+            "2 of 2 inputs differ",
+            "acelib.models.generation.render",
+        )
 
 
 def test_a_reward_model_that_reads_bare_text_is_caught(monkeypatch):
@@ -156,10 +166,11 @@ def test_a_policy_that_never_ends_a_reply_is_caught(problems, pairs, tmp_path):
 
 def test_a_limit_that_is_too_low_is_no_fault_of_the_policy(problems, pairs, tmp_path):
     short = replace(SETTINGS, max_new_tokens=12)
-    with Judge(workers=1, limits=PROFILE.judge_limits()) as judge:
+    with Judge.from_settings(PROFILE.judge, workers=1) as judge:
         scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
-        findings = checks.preflight_reinforce(POLICY, problems, [rule_reward(judge, problems)], scorer, pairs,
-                                              settings=short, **OPTIONS)  # fmt: skip
+        findings = checks.preflight_reinforce(
+            POLICY, problems, [rule_reward(judge, problems)], scorer, pairs, settings=short, **OPTIONS
+        )
     named = {one.check: one for one in findings}
     assert named["end of reply learnt"].ok
     caught(named["replies cut off"], "cut at 12 tokens", "raise reinforce.max_new_tokens")
@@ -172,8 +183,11 @@ def test_sampling_that_does_not_stop_at_the_end_of_a_turn_is_caught(problems, tm
     assert checks.check_stopping(trainer.processing_class, trainer.stop, replies).ok
     trainer.stop = [trainer.processing_class.convert_tokens_to_ids("<|endoftext|>")]
     replies = checks.rehearse(trainer, problems).reply_ids
-    caught(checks.check_stopping(trainer.processing_class, trainer.stop, replies), "go on after their end",
-           "put <|im_end|> into eos_token_id")  # fmt: skip
+    caught(
+        checks.check_stopping(trainer.processing_class, trainer.stop, replies),
+        "go on after their end",
+        "put <|im_end|> into eos_token_id",
+    )
 
 
 def test_replies_without_programs_are_caught(rehearsal):
@@ -199,7 +213,7 @@ def nan(completions, **_):
 
 
 def broken(**_):
-    raise RewardModelError("The scores are not numbers; train it again.")
+    raise ModelError("The scores are not numbers; train it again.")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +268,7 @@ def test_a_head_that_was_not_saved_is_caught(tmp_path):
     weights = load_file(folder / "model.safetensors")
     del weights["score.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RewardModelError, match="is no reward model"):
+    with pytest.raises(ModelError, match="is no reward model"):
         load_reward_model(folder, device="cpu")
     # Loaded by somebody else's code, which only warns:
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder).eval(), load_tokenizer(folder)
@@ -294,7 +308,7 @@ def test_a_reference_that_is_not_the_policy_is_caught(trainer, rehearsal, proble
                 parameter.add_(0.005 * torch.randn_like(parameter))
         return model
 
-    monkeypatch.setattr("acelib.reinforce.load_policy", changed_after_loading)
+    monkeypatch.setattr("acelib.training.reinforce_trainer.load_policy", changed_after_loading)
     scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
     findings = checks.preflight_reinforce(POLICY, problems, [wordy], scorer, pairs, settings=SETTINGS, **OPTIONS)
     caught(findings[-1], "nats per token apart", "save the policy there")
@@ -303,8 +317,11 @@ def test_a_reference_that_is_not_the_policy_is_caught(trainer, rehearsal, proble
 def test_programs_longer_than_the_limit_are_caught():
     assert checks.check_lengths("pairs", [3, 8], 8).ok
     findings = checks.preflight_reward_model(POLICY, {"pairs": PAIRS}, prompt="{question}", max_length=5, held_out=0.0)
-    caught(next(one for one in findings if one.check == "lengths of pairs"), "exceed 5 tokens",
-           "raise reward_model.max_length")  # fmt: skip
+    caught(
+        next(one for one in findings if one.check == "lengths of pairs"),
+        "exceed 5 tokens",
+        "raise reward_model.max_length",
+    )
 
 
 @pytest.mark.parametrize(

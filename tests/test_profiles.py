@@ -5,7 +5,8 @@ import re
 import pytest
 import yaml
 
-from acelib.profiles import ROOT, ProfileError, load_profile, profile_names
+from acelib.core import ProfileError
+from acelib.core.profiles import ROOT, load_profile, profile_names
 
 
 @pytest.mark.parametrize("name", profile_names())

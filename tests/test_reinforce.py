@@ -12,29 +12,34 @@ from safetensors.torch import load_file
 from tiny_models import save_tiny_policy, tiny_policy
 
 from acelib.advantages import reinforce_plus_plus_advantages
-from acelib.checkpoints import CheckpointError
-from acelib.engine import LOCAL, EngineError, check_together, vllm_arguments
+from acelib.core import ArtifactError, DataError, EngineError, ModelError
+from acelib.core.sections import Reinforce
 from acelib.judge import Report, Verdict
-from acelib.logprobs import response_logps
-from acelib.models import ModelError, load_policy, load_tokenizer
-from acelib.reinforce import (
-    LOG_FILE,
-    ReinforceError,
-    make_trainer,
-    train,
-    trainer_arguments,
-)
-from acelib.reinforce_log import held_out_pass_rate
-from acelib.rewards import RewardError
-from acelib.rollouts import question_order
+from acelib.models.generation import load_policy, load_tokenizer
+from acelib.models.prefix import response_logps
 from acelib.schema import Problem
-from acelib.sections import Reinforce
+from acelib.training.log import held_out_pass_rate
+from acelib.training.reinforce_trainer import LOG_FILE, make_trainer, train, trainer_arguments
+from acelib.training.rollouts import question_order
+from acelib.training.settings import LOCAL, check_together, vllm_arguments
 
 SETTINGS = Reinforce(
-    algorithm="reinforce++", learning_rate=3e-3, beta=0.05, epsilon=0.2, rollout_questions=3, samples_per_question=4,
-    steps=4, updates_per_rollout=2, micro_batch=6, temperature=0.9, max_new_tokens=8, max_kl=0.0, reward_seconds=60.0,
-    eval_every=2, eval_questions=4,
-)  # fmt: skip
+    algorithm="reinforce++",
+    learning_rate=3e-3,
+    beta=0.05,
+    epsilon=0.2,
+    rollout_questions=3,
+    samples_per_question=4,
+    steps=4,
+    updates_per_rollout=2,
+    micro_batch=6,
+    temperature=0.9,
+    max_new_tokens=8,
+    max_kl=0.0,
+    reward_seconds=60.0,
+    eval_every=2,
+    eval_questions=4,
+)
 PROBLEMS = [Problem(f"p{i}", "Sort " + "x" * i, "solve", ("assert solve(1) == 1",)) for i in range(5)]
 
 
@@ -157,8 +162,11 @@ def test_shared_prompts_give_the_numbers_of_plain_passes(chunk):
 
 
 def one_rollout(trainer):
-    rows = [dict(row) for row in trainer.train_dataset.select(range(SETTINGS.rollout_questions))
-            for _ in range(SETTINGS.samples_per_question)]
+    rows = [
+        dict(row)
+        for row in trainer.train_dataset.select(range(SETTINGS.rollout_questions))
+        for _ in range(SETTINGS.samples_per_question)
+    ]
     trainer.model.train()
     return trainer._generate_and_score_completions(rows)
 
@@ -270,8 +278,12 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in
     killer.__name__ = wordy.__name__
     whole = train(policy, PROBLEMS, wordy, tmp_path / "whole", tmp_path / "a", measure=measure, **options())
     seen = []
-    arguments = dict(measure=measure, progress=lambda done, total: seen.append((done, total)), **options(),
-                     engine=dataclasses.replace(LOCAL, checkpoints=2))  # fmt: skip
+    arguments = dict(
+        measure=measure,
+        progress=lambda done, total: seen.append((done, total)),
+        **options(),
+        engine=dataclasses.replace(LOCAL, checkpoints=2),
+    )
     with pytest.raises(Killed):
         train(policy, PROBLEMS, killer, tmp_path / "cut", tmp_path / "b", **arguments)
     assert seen == [(done, 4) for done in range(1, killed_in)]
@@ -290,8 +302,9 @@ def test_rows_of_the_log(policy, tmp_path):
     def long_winded(completions, **_):
         return [10.0] * len(completions)
 
-    rows = train(policy, PROBLEMS, wordy, tmp_path / "out", tmp_path / "s", watch=[long_winded], measure=measure,
-                 **options())
+    rows = train(
+        policy, PROBLEMS, wordy, tmp_path / "out", tmp_path / "s", watch=[long_winded], measure=measure, **options()
+    )
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["pass_at_1"] is not None for row in rows] == [True, False, True, False, True]
     assert rows[0]["reward"] is None and len({tuple(row) for row in rows}) == 1
@@ -307,8 +320,15 @@ def test_the_reward_rises(policy, tmp_path, dtype):
     def likes_a(completions, **_):
         return [min(5, completion[-1]["content"].count("a")) / 5 for completion in completions]
 
-    rows = train(policy, PROBLEMS, likes_a, tmp_path / "out", tmp_path / "s", dtype=dtype,
-                 **options(steps=25, learning_rate=1e-2, beta=0.001, eval_every=100, samples_per_question=8))
+    rows = train(
+        policy,
+        PROBLEMS,
+        likes_a,
+        tmp_path / "out",
+        tmp_path / "s",
+        dtype=dtype,
+        **options(steps=25, learning_rate=1e-2, beta=0.001, eval_every=100, samples_per_question=8),
+    )
     first, last = ([row["reward"] for row in part] for part in (rows[1:6], rows[-5:]))
     assert sum(last) / 5 > sum(first) / 5 + 0.2
     stored = load_file(tmp_path / "out" / "model.safetensors")
@@ -320,8 +340,9 @@ def test_held_out_pass_rate():
         """Every second distinct program is right."""
 
         def run(self, submissions):
-            return [Report((Verdict("passed" if i % 2 else "failed"), Verdict("passed")))
-                    for i, _ in enumerate(submissions)]
+            return [
+                Report((Verdict("passed" if i % 2 else "failed"), Verdict("passed"))) for i, _ in enumerate(submissions)
+            ]
 
     def sample(conversations, n, temperature):
         return [["x"] * n for _ in conversations]
@@ -338,7 +359,7 @@ def test_nan_reward_stops_the_run(policy, tmp_path):
     def divided_by_zero(completions, **_):
         return [float("nan")] * len(completions)
 
-    with pytest.raises(RewardError, match="'divided_by_zero' is not a finite number for 12 of 12"):
+    with pytest.raises(DataError, match="'divided_by_zero' is not a finite number for 12 of 12"):
         train(policy, PROBLEMS, divided_by_zero, tmp_path / "out", tmp_path / "s", **options())
     assert not (tmp_path / "out").exists()
 
@@ -358,20 +379,20 @@ def test_prompt_longer_than_the_context(policy, tmp_path):
 
 
 def test_nothing_to_train_on(policy, tmp_path):
-    with pytest.raises(ReinforceError, match="no questions"):
+    with pytest.raises(EngineError, match="no questions"):
         train(policy, [], wordy, tmp_path / "out", tmp_path / "s", **options())
 
 
 def test_rollout_that_cannot_be_split(tmp_path):
     settings = dataclasses.replace(SETTINGS, updates_per_rollout=5)
-    with pytest.raises(ReinforceError, match="3 x 4 replies cannot be split into 5 updates"):
+    with pytest.raises(EngineError, match="3 x 4 replies cannot be split into 5 updates"):
         trainer_arguments(settings, tmp_path, 0, torch.device("cpu"), "float32")
 
 
 def test_checkpoint_of_other_settings(policy, tmp_path):
     make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
     make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
-    with pytest.raises(CheckpointError, match="other settings.*beta"):
+    with pytest.raises(ArtifactError, match="other settings.*beta"):
         make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
     shutil.rmtree(tmp_path)
     make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
@@ -418,21 +439,37 @@ def token_terms(batch, new, i, low, high, beta):
 
 def test_grpo_averages_over_replies_and_has_its_penalty_in_the_loss(policy, tmp_path):
     trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="grpo"))
-    in_updates(trainer, policy, lambda batch, new: torch.stack(
-        [token_terms(batch, new, i, 0.2, 0.2, SETTINGS.beta).mean() for i in range(12)]).mean())
+    in_updates(
+        trainer,
+        policy,
+        lambda batch, new: torch.stack(
+            [token_terms(batch, new, i, 0.2, 0.2, SETTINGS.beta).mean() for i in range(12)]
+        ).mean(),
+    )
 
 
 def test_dr_grpo_divides_by_a_constant(policy, tmp_path):
     trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dr_grpo"))
-    in_updates(trainer, policy, lambda batch, new: sum(
-        token_terms(batch, new, i, 0.2, 0.2, SETTINGS.beta).sum() for i in range(12)) / (12 * SETTINGS.max_new_tokens))
+    in_updates(
+        trainer,
+        policy,
+        lambda batch, new: (
+            sum(token_terms(batch, new, i, 0.2, 0.2, SETTINGS.beta).sum() for i in range(12))
+            / (12 * SETTINGS.max_new_tokens)
+        ),
+    )
 
 
 def test_dapo_clips_higher_without_penalty(policy, tmp_path):
     trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
     assert trainer.ref_model is None
-    in_updates(trainer, policy, lambda batch, new: torch.cat(
-        [token_terms(batch, new, i, 0.2, 0.28, 0.0) for i in range(12) if batch["completion_mask"][i].any()]).mean())
+    in_updates(
+        trainer,
+        policy,
+        lambda batch, new: torch.cat(
+            [token_terms(batch, new, i, 0.2, 0.28, 0.0) for i in range(12) if batch["completion_mask"][i].any()]
+        ).mean(),
+    )
 
 
 def test_dapo_drops_replies_that_were_cut_off(policy, tmp_path):
@@ -452,8 +489,9 @@ def test_dynamic_sampling_replaces_questions_without_a_difference(policy, tmp_pa
     assert batch["prompt_ids"].shape[0] == batch["advantages"].shape[0] == 12
     metrics = trainer._metrics["train"]
     assert metrics["sampled"] == [12 * len(metrics["mixed"])] and metrics["sampled"][0] > 12
-    again = one_rollout(make_trainer(policy, PROBLEMS, splits_two, tmp_path,
-                                     **options(algorithm="dapo", max_new_tokens=60)))
+    again = one_rollout(
+        make_trainer(policy, PROBLEMS, splits_two, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
+    )
     assert torch.equal(batch["completion_ids"], again["completion_ids"])
 
 
@@ -472,8 +510,14 @@ def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
     folders = {}
     for size in (6, 2):
         folders[size] = tmp_path / f"{size}"
-        train(policy, PROBLEMS, wordy, folders[size], tmp_path / f"s{size}",
-              **options(algorithm=algorithm, micro_batch=size, steps=2))
+        train(
+            policy,
+            PROBLEMS,
+            wordy,
+            folders[size],
+            tmp_path / f"s{size}",
+            **options(algorithm=algorithm, micro_batch=size, steps=2),
+        )
     a, b = (load_policy(folder, device="cpu").state_dict() for folder in folders.values())
     assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a)
 
@@ -488,8 +532,9 @@ def test_training_stops_when_the_policy_is_too_far_away(policy, tmp_path):
     means = [sum(kl[i - 5 : i]) / 5 for i in range(5, 13)]
     limit = (means[2] + means[3]) / 2
     stop = next(i for i, mean in enumerate(means, start=5) if mean > limit)
-    cut = train(policy, PROBLEMS, wordy, tmp_path / "b", tmp_path / "sb", measure=measure,
-                **options(max_kl=limit, **drift))
+    cut = train(
+        policy, PROBLEMS, wordy, tmp_path / "b", tmp_path / "sb", measure=measure, **options(max_kl=limit, **drift)
+    )
     assert len(cut) - 1 == stop < 12
     assert cut[-1]["pass_at_1"] is not None and [row["kl"] for row in cut[1:]] == kl[:stop]
 
@@ -498,7 +543,7 @@ def test_a_reward_that_hangs_stops_the_run(policy, tmp_path):
     def hangs(completions, **_):
         time.sleep(60)
 
-    with pytest.raises(RewardError, match="'hangs' gave no answer within 0.3 s"):
+    with pytest.raises(DataError, match="'hangs' gave no answer within 0.3 s"):
         train(policy, PROBLEMS, hangs, tmp_path / "out", tmp_path / "s", **options(reward_seconds=0.3))
     assert not (tmp_path / "out").exists()
 
@@ -518,8 +563,15 @@ def test_a_reward_that_raises_shows_its_own_error_and_keeps_the_checkpoints(poli
 
 
 def test_adapters_are_trained_against_their_base_and_merged(policy, tmp_path):
-    rows = train(policy, PROBLEMS, wordy, tmp_path / "out", tmp_path / "s",
-                 engine=dataclasses.replace(LOCAL, lora_rank=4), **options(steps=3, learning_rate=1e-2))  # fmt: skip
+    rows = train(
+        policy,
+        PROBLEMS,
+        wordy,
+        tmp_path / "out",
+        tmp_path / "s",
+        engine=dataclasses.replace(LOCAL, lora_rank=4),
+        **options(steps=3, learning_rate=1e-2),
+    )
     before, after = (load_file(path / "model.safetensors") for path in (policy, tmp_path / "out"))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -531,12 +583,13 @@ def test_adapters_are_trained_against_their_base_and_merged(policy, tmp_path):
 
 def test_vllm_that_is_not_installed(policy, tmp_path):
     with pytest.raises(EngineError, match="not installed; run `pip install -r requirements-gpu.txt`"):
-        make_trainer(policy, PROBLEMS, wordy, tmp_path, engine=dataclasses.replace(LOCAL, generation="vllm"),
-                     **options())  # fmt: skip
+        make_trainer(
+            policy, PROBLEMS, wordy, tmp_path, engine=dataclasses.replace(LOCAL, generation="vllm"), **options()
+        )
 
 
 def test_vllm_in_the_words_of_trl(monkeypatch):
-    monkeypatch.setattr("acelib.engine.find_spec", lambda name: True)
+    monkeypatch.setattr("acelib.training.settings.find_spec", lambda name: True)
     asked = vllm_arguments(dataclasses.replace(LOCAL, generation="vllm", vllm_memory=0.45), longest=4096)
     args = trainer_arguments(SETTINGS, Path("x"), 0, torch.device("cpu"), "float32", **asked)
     assert args.use_vllm and args.vllm_mode == "colocate" and args.vllm_enable_sleep_mode
@@ -553,10 +606,13 @@ class Sharded:
     state = None
 
 
-@pytest.mark.parametrize("changes, says", [
-    ({}, "cannot sample replies of different lengths; set engine.generation to vllm"),
-    ({"lora_rank": 8}, "LoRA with sharded weights .* set engine.launch to configs/ddp-8.yaml"),
-])
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({}, "cannot sample replies of different lengths; set engine.generation to vllm"),
+        ({"lora_rank": 8}, "LoRA with sharded weights .* set engine.launch to configs/ddp-8.yaml"),
+    ],
+)
 def test_sharded_weights_go_with_vllm_and_without_adapters(changes, says):
     with pytest.raises(EngineError, match=says):
         check_together(dataclasses.replace(LOCAL, **changes), Sharded, samples=True)

@@ -16,21 +16,28 @@ from fake_server import Behaviour, answer, serving
 from small_disk import on_small_disk
 
 from acelib import sampling
-from acelib.artifacts import Run
+from acelib.core import ArtifactError, EngineError, ModelError
+from acelib.core.profiles import ROOT, load_profile
+from acelib.core.run import Run
+from acelib.core.sections import Remote
 from acelib.filtering import filter_problems, passed_tests, proxy_programs
 from acelib.judge import Judge
-from acelib.logs import LogError
-from acelib.models import ModelError, load_policy, load_tokenizer
-from acelib.profiles import ROOT, load_profile
-from acelib.remote import RemoteError, connect, remote_replies
-from acelib.remote_client import _told_to_wait
+from acelib.models.client import _told_to_wait
+from acelib.models.generation import load_policy, load_tokenizer
+from acelib.models.server import connect, remote_replies
 from acelib.sampling import judge_programs
 from acelib.schema import Problem
-from acelib.sections import Remote
 from acelib.synthesis import REPLY_SCHEMA, imagine, problems_from_replies
 
-FREE = dict(concurrency=4, timeout_seconds=60.0, max_retries=7, max_dollars=0.0, dollars_per_million_input=0.0,
-            dollars_per_million_output=0.0, max_refused=0.1)  # fmt: skip
+FREE = dict(
+    concurrency=4,
+    timeout_seconds=60.0,
+    max_retries=7,
+    max_dollars=0.0,
+    dollars_per_million_input=0.0,
+    dollars_per_million_output=0.0,
+    max_refused=0.1,
+)
 SAMPLING = dict(n=1, temperature=0.7, max_new_tokens=100, seed=3)
 KEY = "sk-secret-0123456789"
 
@@ -195,14 +202,22 @@ def test_a_stopped_process_goes_on_without_paying_twice(tmp_path, concurrency, s
     seen, log = Behaviour({6: "hang", 7: "hang", 8: "hang"}), tmp_path / "log"
     with serving(seen) as url:
         child = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, f"{url}#m", str(log), json.dumps(FREE | {"concurrency": concurrency}),
-             json.dumps(dict(SAMPLING, conversations=questions(12)))],
-            env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
+            [
+                sys.executable,
+                "-c",
+                SCRIPT,
+                f"{url}#m",
+                str(log),
+                json.dumps(FREE | {"concurrency": concurrency}),
+                json.dumps(dict(SAMPLING, conversations=questions(12))),
+            ],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 120
         while len(seen.requests) < 6 + concurrency and time.monotonic() < deadline:
             time.sleep(0.02)
-        with pytest.raises(LogError, match="Another process writes to"):
+        with pytest.raises(ArtifactError, match="Another process writes to"):
             ask(url, log, questions(12))
         child.send_signal(stop)
         assert child.wait(timeout=120) == -stop
@@ -220,11 +235,11 @@ def test_the_cap_stops_before_the_request_that_could_exceed_it(tmp_path, concurr
     prices = dict(dollars_per_million_input=10.0, dollars_per_million_output=1000.0, concurrency=concurrency)
     seen, log = Behaviour(delay=0.01), tmp_path / "log"
     with serving(seen) as url:
-        with pytest.raises(RemoteError, match=r"could cost \$0\.10.*max_dollars = 0\.5 .* raise it .* \d of 20 repl"):
+        with pytest.raises(EngineError, match=r"could cost \$0\.10.*max_dollars = 0\.5 .* raise it .* \d of 20 repl"):
             ask(url, log, questions(20), max_dollars=0.5, **prices)
         spent = sum(line["dollars"] for line in records(log))
         assert 0.5 - 0.106 < spent <= 0.5 and len(seen.requests) == len(records(log)) == round(spent / 0.051)
-        with pytest.raises(RemoteError, match="are spent"):
+        with pytest.raises(EngineError, match="are spent"):
             ask(url, log, questions(20), max_dollars=0.5, **prices)
         assert len(seen.requests) == len(records(log))
         assert ask(url, log, questions(20), max_dollars=2.0, **prices) == expected(20)
@@ -253,12 +268,23 @@ def test_replies_without_usage_and_lost_ones_count_at_their_highest_price(tmp_pa
         ("junk", "failed 2 times in a row, last with ValueError"),
         ((429, {"Retry-After": "7200"}, "tomorrow"), "last with 429 and asks to wait 7,200 s"),
     ],
-    ids=["401", "404", "no credit", "405", "400", "bad value", "no model", "500", "closes", "no reply in the answer",
-         "closed for hours"],
+    ids=[
+        "401",
+        "404",
+        "no credit",
+        "405",
+        "400",
+        "bad value",
+        "no model",
+        "500",
+        "closes",
+        "no reply in the answer",
+        "closed for hours",
+    ],
 )
 def test_what_cannot_be_mended_is_one_sentence_without_the_key(tmp_path, fault, said):
     seen, log = Behaviour(dict.fromkeys(range(9), fault)), tmp_path / "log"
-    with serving(seen) as url, pytest.raises(RemoteError, match=said) as caught:
+    with serving(seen) as url, pytest.raises(EngineError, match=said) as caught:
         ask(url, log, questions(3), concurrency=1, max_retries=1)
     shown = "".join(traceback.format_exception(caught.value)) + log.read_text()
     assert KEY not in shown and str(caught.value).count(". ") == 0
@@ -282,8 +308,14 @@ class Choosy(Behaviour):
 
 
 def test_what_concerns_one_request_is_an_empty_reply_that_is_told_of_and_not_asked_again(tmp_path, capsys):
-    refused = {0: FILTERED, 3: TOO_LONG, 5: "what is this?", 6: (403, "Your input was flagged"), 7: (413, "too large"),
-               8: (422, FILTERED)}  # fmt: skip
+    refused = {
+        0: FILTERED,
+        3: TOO_LONG,
+        5: "what is this?",
+        6: (403, "Your input was flagged"),
+        7: (413, "too large"),
+        8: (422, FILTERED),
+    }
     seen, log = Choosy(refused), tmp_path / "log"
     wanted = expected(30) | {f"q{number}": [""] for number in refused}
     prices = dict(max_dollars=9, dollars_per_million_output=1000.0)
@@ -326,11 +358,11 @@ def test_a_request_on_which_the_server_fails_each_time_is_left_out(tmp_path, pac
 def test_a_server_that_does_nothing_but_refuse_is_asked_again_when_it_is_mended(tmp_path):
     seen, log = Choosy(dict.fromkeys(range(400), TOO_LONG)), tmp_path / "log"
     with serving(seen) as url:
-        with pytest.raises(RemoteError, match=r"refuses 20 of 400 questions, .*maximum context.*: 0 of 800 replies"):
+        with pytest.raises(EngineError, match=r"refuses 20 of 400 questions, .*maximum context.*: 0 of 800 replies"):
             ask(url, log, questions(400), n=2)
         assert len(seen.requests) <= 2 * 24 and not records(log)
         seen.refused = dict.fromkeys(range(5, 400), "the upstream model has gone")
-        with pytest.raises(RemoteError, match=r"refuses 20 of 400 questions, .*gone.*: 5 of 400 replies"):
+        with pytest.raises(EngineError, match=r"refuses 20 of 400 questions, .*gone.*: 5 of 400 replies"):
             ask(url, log, questions(400), concurrency=1)
         seen.refused = {}
         assert ask(url, log, questions(400)) == expected(400)
@@ -340,7 +372,7 @@ def test_many_refusals_among_answers_stop_until_the_profile_allows_them(tmp_path
     seen, log = Choosy(dict.fromkeys(range(0, 300, 3), FILTERED)), tmp_path / "log"
     with serving(seen) as url:
         for _ in range(2):  # no repetition gets round it
-            with pytest.raises(RemoteError, match=r"refuses 3\d of 300 questions, .*or raise remote.max_refused"):
+            with pytest.raises(EngineError, match=r"refuses 3\d of 300 questions, .*or raise remote.max_refused"):
                 ask(url, log, questions(300))
         replies = ask(url, log, questions(300), max_refused=0.4)
     assert sum(texts == [""] for texts in replies.values()) == 100 and set(seen.paid.values()) == {1}
@@ -376,7 +408,7 @@ def test_an_answer_of_an_odd_form_is_asked_for_again(tmp_path, choices):
 
 
 def test_a_server_that_is_not_there(tmp_path):
-    with pytest.raises(RemoteError, match="cannot be reached; start it, or correct its address") as caught:
+    with pytest.raises(EngineError, match="cannot be reached; start it, or correct its address") as caught:
         ask("http://127.0.0.1:9/v1", tmp_path / "log", questions(3))
     assert KEY not in "".join(traceback.format_exception(caught.value))
 
@@ -384,7 +416,7 @@ def test_a_server_that_is_not_there(tmp_path):
 def test_a_server_that_dies_is_waited_for_and_one_that_comes_back_goes_on(tmp_path):
     seen, log = Behaviour(stop_after=5), tmp_path / "log"
     said = "failed 2 times in a row.* 5 of 9 replies are kept in"
-    with serving(seen) as url, pytest.raises(RemoteError, match=said):
+    with serving(seen) as url, pytest.raises(EngineError, match=said):
         ask(url, log, questions(9), max_retries=1)
     with serving(again := Behaviour()) as url:
         assert ask(url, log, questions(9)) == expected(9)
@@ -411,7 +443,7 @@ def test_a_server_that_dies_among_thousands_costs_the_requests_in_flight(tmp_pat
     server = subprocess.Popen([sys.executable, "-c", SHORT_LIVED], cwd=ROOT / "tests", stdout=subprocess.PIPE)
     url = server.stdout.readline().decode().strip()
     said = "failed 2 times in a row, last with APIConnectionError; when it is well again repeat .* of 4,000 replies"
-    with server, pytest.raises(RemoteError, match=said):
+    with server, pytest.raises(EngineError, match=said):
         ask(url, log, questions(count), concurrency=concurrency, max_retries=1)
     kept = {line["id"] for line in records(log) if "reply" in line}
     # Replies that other threads had begun may still get out, or be lost.
@@ -449,8 +481,12 @@ with serving(seen) as url:
 
 def test_replies_that_a_full_disk_cannot_take_are_those_in_flight(tmp_path):
     disk = tmp_path / "disk"
-    ended = subprocess.run([*on_small_disk(disk, mebibytes=1), sys.executable, "-c", FULL, str(disk)],
-                           cwd=ROOT / "tests", capture_output=True, text=True)  # fmt: skip
+    ended = subprocess.run(
+        [*on_small_disk(disk, mebibytes=1), sys.executable, "-c", FULL, str(disk)],
+        cwd=ROOT / "tests",
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stderr[-2000:]
     said, counts = ended.stdout.splitlines()
     assert said.startswith("The disk is full: log could not be written to") and "Make room there" in said
@@ -470,17 +506,17 @@ def test_replies_that_a_full_disk_cannot_take_are_those_in_flight(tmp_path):
     ],
 )
 def test_addresses_say_which_model_and_nothing_secret(tmp_path, address, said):
-    with pytest.raises(RemoteError, match=said) as caught:
+    with pytest.raises(EngineError, match=said) as caught:
         connect(address, Remote(**FREE), tmp_path / "log")
     assert "pass" not in str(caught.value)
 
 
 def test_a_damaged_log_is_named(tmp_path):
     (tmp_path / "log").write_text("not a record\n")
-    with pytest.raises(LogError, match="has a line that is no record, .*not a record.*; remove it"):
+    with pytest.raises(ArtifactError, match="has a line that is no record, .*not a record.*; remove it"):
         ask("http://127.0.0.1:9/v1", tmp_path / "log", questions(1))
     (tmp_path / "log").write_text('{"id": "q0", "replies": ["x"]}\n')
-    with pytest.raises(LogError, match="has a line that is no reply, .*q0.*; remove it"):
+    with pytest.raises(ArtifactError, match="has a line that is no reply, .*q0.*; remove it"):
         ask("http://127.0.0.1:9/v1", tmp_path / "log", questions(1))
 
 

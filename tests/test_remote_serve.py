@@ -2,9 +2,9 @@
 
 import pytest
 
-from acelib.models import load_policy, load_tokenizer
-from acelib.profiles import load_profile
-from acelib.serving import serve
+from acelib.core.profiles import load_profile
+from acelib.engine.serving import serve
+from acelib.models.generation import load_policy, load_tokenizer
 from acelib.synthesis import imagine, load_seeds, problems_from_replies
 
 

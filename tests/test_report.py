@@ -8,14 +8,21 @@ import pytest
 import yaml
 
 from acelib.__main__ import main
-from acelib.artifacts import Run, write_json
-from acelib.profiles import load_profile
-from acelib.report import ReportError, broken_promises, figure_text, write_report
+from acelib.core import ArtifactError
+from acelib.core.profiles import load_profile
+from acelib.core.run import Run, write_json
+from acelib.course.report import broken_promises, figure_text, write_report
 
 
 def row(claim, verdict, must_hold, here=None):
-    return {"claim": claim, "measure": "after - before", "paper": "+7.9 points", "here": here, "verdict": verdict,
-            "must_hold": must_hold}  # fmt: skip
+    return {
+        "claim": claim,
+        "measure": "after - before",
+        "paper": "+7.9 points",
+        "here": here,
+        "verdict": verdict,
+        "must_hold": must_hold,
+    }
 
 
 INTERVAL = {"value": 0.25, "low": -0.1, "high": 0.5}
@@ -78,7 +85,7 @@ def test_adopted_data_excuse_the_claims_about_the_filter_and_no_other(make_run, 
 
 
 def test_a_run_without_promises_is_refused(make_run):
-    with pytest.raises(ReportError, match="no scorecard with claims that must hold; run `make course FROM=07` first"):
+    with pytest.raises(ArtifactError, match="no scorecard with claims that must hold; run `make course FROM=07` first"):
         broken_promises(make_run(OPEN))
 
 

@@ -7,9 +7,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_policy, save_tiny_reward_model, tiny_config, tiny_policy, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, Qwen2Model
 
-from acelib import reward_heads
-from acelib.models import load_tokenizer
-from acelib.reward_heads import LAYOUTS, RewardModelError, convert_reward_model, detect_layout, read_head
+from acelib.core import ModelError
+from acelib.models import reward_heads
+from acelib.models.generation import load_tokenizer
+from acelib.models.reward_heads import LAYOUTS, convert_reward_model, detect_layout, read_head
 from acelib.reward_model import encode, load_reward_model, score
 
 BIAS = 0.625
@@ -185,7 +186,7 @@ def test_a_hub_name_is_fetched_first(tmp_path, monkeypatch):
 
 
 def test_a_hub_name_out_of_reach_is_an_error():
-    with pytest.raises(RewardModelError, match="is not in .*hub, and HF_HUB_OFFLINE keeps"):
+    with pytest.raises(ModelError, match="is not in .*hub, and HF_HUB_OFFLINE keeps"):
         reward_heads.load_classifier("someone/nothing")
 
 
@@ -194,21 +195,21 @@ def test_a_target_in_use_is_not_overwritten_unless_told(tmp_path):
     (tmp_path / "empty").mkdir()
     convert_reward_model(folder, tmp_path / "empty", "trl")
     (tmp_path / "empty" / "stale.txt").write_text("old")
-    with pytest.raises(RewardModelError, match="is not empty; name another folder, or pass overwrite"):
+    with pytest.raises(ModelError, match="is not empty; name another folder, or pass overwrite"):
         convert_reward_model(folder, tmp_path / "empty", "llama-factory")
     assert detect_layout(tmp_path / "empty") == "trl"
     convert_reward_model(folder, tmp_path / "empty", "llama-factory", overwrite=True)
     assert detect_layout(tmp_path / "empty") == "llama-factory" and not (tmp_path / "empty" / "stale.txt").exists()
     for place in (folder, tmp_path):
-        with pytest.raises(RewardModelError, match="holds the model that is to be converted"):
+        with pytest.raises(ModelError, match="holds the model that is to be converted"):
             convert_reward_model(folder, place, "trl", overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(RewardModelError, match="holds no model that could be replaced"):
+    with pytest.raises(ModelError, match="holds no model that could be replaced"):
         convert_reward_model(folder, tmp_path / "mine", "trl", overwrite=True)
-    with pytest.raises(RewardModelError, match="is a file"):
+    with pytest.raises(ModelError, match="is a file"):
         convert_reward_model(folder, tmp_path / "mine" / "thesis.tex", "trl", overwrite=True)
-    with pytest.raises(RewardModelError, match="no layout 'vllm'; take one of trl"):
+    with pytest.raises(ModelError, match="no layout 'vllm'; take one of trl"):
         convert_reward_model(folder, tmp_path / "x", "vllm")
 
 
@@ -231,41 +232,44 @@ def spoil(folder, **changes):
     save_file({k: v for k, v in tensors.items() if v is not None}, folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("change, said", [
-    ({"score__weight": torch.ones(2, 32)}, r"its head has shape \(2, 32\) and not \(1, 32\)"),
-    ({"score__weight": None, "score__0__weight": torch.ones(4, 32)}, "it holds score.0.weight, not v_head"),
-    ({"score__weight": None}, "it holds nothing, not"),
-    ({"score__bias": torch.ones(1)}, "it holds score.bias, score.weight, not"),
-    ({"v_head__summary__weight": torch.ones(1, 32)}, "it holds score.weight, v_head.summary.weight, not"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"score__weight": torch.ones(2, 32)}, r"its head has shape \(2, 32\) and not \(1, 32\)"),
+        ({"score__weight": None, "score__0__weight": torch.ones(4, 32)}, "it holds score.0.weight, not v_head"),
+        ({"score__weight": None}, "it holds nothing, not"),
+        ({"score__bias": torch.ones(1)}, "it holds score.bias, score.weight, not"),
+        ({"v_head__summary__weight": torch.ones(1, 32)}, "it holds score.weight, v_head.summary.weight, not"),
+    ],
+)
 def test_other_heads_are_refused_by_name(tmp_path, change, said):
     folder = save_reward_model(tmp_path / "rm", "trl")
     spoil(folder, **change)
-    with pytest.raises(RewardModelError, match=said):
+    with pytest.raises(ModelError, match=said):
         detect_layout(folder)
 
 
 def test_folders_that_hold_no_reward_model_are_refused(tmp_path):
-    with pytest.raises(RewardModelError, match="Qwen2ForCausalLM.*it holds nothing"):
+    with pytest.raises(ModelError, match="Qwen2ForCausalLM.*it holds nothing"):
         detect_layout(save_tiny_policy(tmp_path / "tied"))
-    with pytest.raises(RewardModelError, match="it holds lm_head.weight, not"):
+    with pytest.raises(ModelError, match="it holds lm_head.weight, not"):
         detect_layout(save_tiny_policy(tmp_path / "untied", tie_word_embeddings=False))
-    with pytest.raises(RewardModelError, match="has no config.json"):
+    with pytest.raises(ModelError, match="has no config.json"):
         detect_layout(tmp_path)
     folder = save_reward_model(tmp_path / "rm", "trl", sharded=True)
     (folder / "model-00002-of-00003.safetensors").rename(folder / "model-2.bin")
-    with pytest.raises(RewardModelError, match="lacks the weights model-00002-of-00003.safetensors .*model-2.bin"):
+    with pytest.raises(ModelError, match="lacks the weights model-00002-of-00003.safetensors .*model-2.bin"):
         detect_layout(folder)
     (folder / "model-00002-of-00003.safetensors").write_text("<!DOCTYPE html>")
-    with pytest.raises(RewardModelError, match="is no safetensors file"):
+    with pytest.raises(ModelError, match="is no safetensors file"):
         detect_layout(folder)
     (folder / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(RewardModelError, match="is no index of weights"):
+    with pytest.raises(ModelError, match="is no index of weights"):
         detect_layout(folder)
     config = json.loads((folder / "config.json").read_text())
     for model_type, said in (("clip_text_model", "a clip_text_model cannot be one"), ("x", "cannot read")):
         (folder / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
-        with pytest.raises(RewardModelError, match=said):
+        with pytest.raises(ModelError, match=said):
             detect_layout(folder)
 
 
@@ -273,5 +277,5 @@ def test_missing_backbone_weights_are_not_filled_in_at_random(tmp_path):
     for layout in LAYOUTS:
         folder = save_reward_model(tmp_path / layout, layout)
         spoil(folder, model__norm__weight=None)
-        with pytest.raises(RewardModelError, match="is incomplete: it lacks .*norm.weight"):
+        with pytest.raises(ModelError, match="is incomplete: it lacks .*norm.weight"):
             load_reward_model(folder)

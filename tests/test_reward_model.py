@@ -10,9 +10,8 @@ from tiny_models import save_tiny_policy, save_tiny_reward_model
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
-from acelib.engine import LOCAL
+from acelib.core import ModelError
 from acelib.reward_model import (
-    RewardModelError,
     bradley_terry_loss,
     encode,
     is_held_out,
@@ -22,8 +21,9 @@ from acelib.reward_model import (
     score,
     score_questions,
 )
-from acelib.reward_training import QuestionRewardTrainer, train_reward_model
 from acelib.schema import Pair
+from acelib.training.reward_trainer import QuestionRewardTrainer, train_reward_model
+from acelib.training.settings import LOCAL
 
 PROGRAMS = ["return 1", "return xs", "return sorted(xs)", "pass"]
 
@@ -82,8 +82,14 @@ def test_regression_on_the_pass_rate_worked_by_hand():
 
 def config(folder, **changes):
     return RewardConfig(
-        output_dir=str(folder), bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none",
-        disable_tqdm=True, max_length=64, **changes,
+        output_dir=str(folder),
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        max_length=64,
+        **changes,
     )
 
 
@@ -93,12 +99,18 @@ def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path,
     model, tokenizer = load_reward_model(folder)
     pairs, n = some_pairs(6), 16
     conversational = [
-        {side: [{"role": "user", "content": p.instruction}, {"role": "assistant", "content": getattr(p, side)}]
-         for side in ("chosen", "rejected")}
+        {
+            side: [{"role": "user", "content": p.instruction}, {"role": "assistant", "content": getattr(p, side)}]
+            for side in ("chosen", "rejected")
+        }
         for p in pairs
     ]
-    stock = RewardTrainer(model=model, args=config(tmp_path / "a"), processing_class=tokenizer,
-                          train_dataset=Dataset.from_list(conversational))
+    stock = RewardTrainer(
+        model=model,
+        args=config(tmp_path / "a"),
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(conversational),
+    )
     theirs = stock.compute_loss(model, stock.data_collator(list(stock.train_dataset)))
     theirs.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -106,8 +118,9 @@ def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path,
 
     rows = question_rows(pairs, tokenizer, 64)
     assert sum(len(row["sequences"]) for row in rows) < 2 * len(pairs)
-    ours = QuestionRewardTrainer(model=model, args=config(tmp_path / "b"), n=n, processing_class=tokenizer,
-                                 train_dataset=Dataset.from_list(rows))
+    ours = QuestionRewardTrainer(
+        model=model, args=config(tmp_path / "b"), n=n, processing_class=tokenizer, train_dataset=Dataset.from_list(rows)
+    )
     assert ours.share_prefix
     ours.share_prefix = share_prefix
     loss = ours.compute_loss(model, ours.data_collator(list(ours.train_dataset)))
@@ -125,8 +138,17 @@ def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path,
 def test_training_learns_saves_a_standard_folder_and_logs(tmp_path, dtype):
     base = save_tiny_policy(tmp_path / "base")
     seen = []
-    log = train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "scratch", settings=Settings(), n=4,
-                             seed=0, dtype=dtype, progress=lambda done, total: seen.append((done, total)))
+    log = train_reward_model(
+        some_pairs(),
+        base,
+        tmp_path / "rm",
+        tmp_path / "scratch",
+        settings=Settings(),
+        n=4,
+        seed=0,
+        dtype=dtype,
+        progress=lambda done, total: seen.append((done, total)),
+    )
     losses = [entry["pair_loss"] for entry in log if "pair_loss" in entry]
     assert losses[-1] < 0.5 * losses[0]
     assert any("eval_accuracy" in entry for entry in log)
@@ -141,13 +163,23 @@ def test_training_learns_saves_a_standard_folder_and_logs(tmp_path, dtype):
 
 def test_regression_learns_the_pass_rates_of_the_programs_in_pairs(tmp_path):
     rates = dict(zip(PROGRAMS, (0.2, 0.5, 1.0, 0.1)))
-    pairs = [Pair(f"q{i}", f"question {i % 5}?", PROGRAMS[a], PROGRAMS[b], rates[PROGRAMS[a]], rates[PROGRAMS[b]])
-             for i in range(24) for a, b in [(2, 0), (2, 1), (1, 3)]]
+    pairs = [
+        Pair(f"q{i}", f"question {i % 5}?", PROGRAMS[a], PROGRAMS[b], rates[PROGRAMS[a]], rates[PROGRAMS[b]])
+        for i in range(24)
+        for a, b in [(2, 0), (2, 1), (1, 3)]
+    ]
     base = save_tiny_policy(tmp_path / "base")
     rows = question_rows(pairs[:3], load_reward_model(save_tiny_reward_model(tmp_path / "any"))[1], 64)
     assert rows[0]["rates"] == [1.0, 0.2, 0.5, 0.1] and rows[0]["pairs"] == [[0, 1], [0, 2], [2, 3]]
-    log = train_reward_model(pairs, base, tmp_path / "rm", tmp_path / "scratch", n=4, seed=0,
-                             settings=Settings(loss="regression", epochs=8.0))
+    log = train_reward_model(
+        pairs,
+        base,
+        tmp_path / "rm",
+        tmp_path / "scratch",
+        n=4,
+        seed=0,
+        settings=Settings(loss="regression", epochs=8.0),
+    )
     model, tokenizer = load_reward_model(tmp_path / "rm")
     scores = torch.tensor(score(model, tokenizer, ["question 1?"] * 4, PROGRAMS))
     torch.testing.assert_close(scores.sigmoid(), torch.tensor(list(rates.values())), rtol=0, atol=0.1)
@@ -159,8 +191,12 @@ def test_what_is_logged_of_held_out_questions_is_theirs_alone(tmp_path):
     model, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"))
     rows = question_rows(some_pairs(8), tokenizer, 64)
     trainer = QuestionRewardTrainer(
-        model=model, args=config(tmp_path / "t", per_device_eval_batch_size=2, remove_unused_columns=False), n=4,
-        processing_class=tokenizer, train_dataset=Dataset.from_list(rows[:3]), eval_dataset=Dataset.from_list(rows[3:]),
+        model=model,
+        args=config(tmp_path / "t", per_device_eval_batch_size=2, remove_unused_columns=False),
+        n=4,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(rows[:3]),
+        eval_dataset=Dataset.from_list(rows[3:]),
     )
     trainer.model.train()
     trainer.compute_loss(model, trainer.data_collator(rows[:3]))
@@ -180,11 +216,20 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
         def report(done, total):
             if done == step:
                 raise KeyboardInterrupt
+
         return report
 
     def train(folder, scratch, progress=None):
-        return train_reward_model(some_pairs(), base, tmp_path / folder, tmp_path / scratch, settings=Settings(), n=4,
-                                  seed=0, progress=progress)
+        return train_reward_model(
+            some_pairs(),
+            base,
+            tmp_path / folder,
+            tmp_path / scratch,
+            settings=Settings(),
+            n=4,
+            seed=0,
+            progress=progress,
+        )
 
     train("whole", "s1")
     with pytest.raises(KeyboardInterrupt):
@@ -201,8 +246,15 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
 def test_a_batch_in_pieces_is_the_same_batch(tmp_path):
     base, weights = save_tiny_policy(tmp_path / "base"), []
     for at_once in (16, 4):
-        train_reward_model(some_pairs(), base, tmp_path / f"rm{at_once}", tmp_path / f"s{at_once}", n=4, seed=0,
-                           settings=Settings(batch_size=16, epochs=2.0, micro_batch=at_once))
+        train_reward_model(
+            some_pairs(),
+            base,
+            tmp_path / f"rm{at_once}",
+            tmp_path / f"s{at_once}",
+            n=4,
+            seed=0,
+            settings=Settings(batch_size=16, epochs=2.0, micro_batch=at_once),
+        )
         weights.append(load_reward_model(tmp_path / f"rm{at_once}")[0].state_dict())
     for name, whole in weights[0].items():
         torch.testing.assert_close(weights[1][name], whole, rtol=1e-3, atol=1e-4)
@@ -221,8 +273,10 @@ def test_scores_do_not_depend_on_batch_or_order(tmp_path):
 
 def test_a_shared_prefix_changes_no_score(tmp_path):
     model, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"))
-    questions = [encode(tokenizer, [q] * len(ps), ps) for q, ps in
-                 [("a?", PROGRAMS), ("a much longer question?", PROGRAMS[:1]), ("b?", ["x", "xx", ""])]]
+    questions = [
+        encode(tokenizer, [q] * len(ps), ps)
+        for q, ps in [("a?", PROGRAMS), ("a much longer question?", PROGRAMS[:1]), ("b?", ["x", "xx", ""])]
+    ]
     questions.append([[5, 6, 7], [8, 9]])  # nothing in common
     questions.append([[5, 6], [5, 6, 7]])  # one begins like the other ends
     plain = score_questions(model, questions, tokenizer.pad_token_id, False)
@@ -246,14 +300,14 @@ def test_questions_are_split_by_id_alone():
 
 def test_no_pairs_is_an_error_with_a_remedy(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
-    with pytest.raises(RewardModelError, match="lower pairs.min_gap"):
+    with pytest.raises(ModelError, match="lower pairs.min_gap"):
         train_reward_model([], base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
 
 
 def test_a_long_program_is_an_error_that_names_its_length(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
     pairs = [*some_pairs(), Pair("long", "q?", "x" * 200, "pass", 1.0, 0.2)]
-    with pytest.raises(RewardModelError, match="1 of .* longer than 64 .*raise reward_model.max_length"):
+    with pytest.raises(ModelError, match="1 of .* longer than 64 .*raise reward_model.max_length"):
         train_reward_model(pairs, base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
 
 
@@ -261,32 +315,42 @@ def test_scores_and_losses_that_are_no_numbers_are_errors(tmp_path):
     model, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"))
     with torch.no_grad():
         model.score.weight.fill_(float("nan"))
-    with pytest.raises(RewardModelError, match="not numbers"):
+    with pytest.raises(ModelError, match="not numbers"):
         score(model, tokenizer, ["q?"], ["x"])
     rows = question_rows(some_pairs(2), tokenizer, 64)
-    trainer = QuestionRewardTrainer(model=model, args=config(tmp_path / "t"), n=4, processing_class=tokenizer,
-                                    train_dataset=Dataset.from_list(rows))
-    with pytest.raises(RewardModelError, match="lower reward_model.learning_rate"):
+    trainer = QuestionRewardTrainer(
+        model=model, args=config(tmp_path / "t"), n=4, processing_class=tokenizer, train_dataset=Dataset.from_list(rows)
+    )
+    with pytest.raises(ModelError, match="lower reward_model.learning_rate"):
         trainer.compute_loss(model, trainer.data_collator(rows))
 
 
 def test_a_policy_is_not_mistaken_for_a_reward_model(tmp_path):
-    with pytest.raises(RewardModelError, match="is no reward model"):
+    with pytest.raises(ModelError, match="is no reward model"):
         load_reward_model(save_tiny_policy(tmp_path / "policy"))
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     base = save_tiny_policy(tmp_path / "base")
-    with pytest.raises(RewardModelError, match="4 questions cannot be shared by 3 processes"):
+    with pytest.raises(ModelError, match="4 questions cannot be shared by 3 processes"):
         train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
 
 
 def test_adapters_are_trained_and_merged(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
     engine = replace(LOCAL, lora_rank=4)
-    train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0,
-                       device="cpu", engine=engine)  # fmt: skip
+    train_reward_model(
+        some_pairs(),
+        base,
+        tmp_path / "rm",
+        tmp_path / "s",
+        settings=Settings(),
+        n=4,
+        seed=0,
+        device="cpu",
+        engine=engine,
+    )
     before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "rm"))
     assert after.keys() - before.keys() == {"score.weight"} and not any("lora" in name for name in after)
     changed = {name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])}

@@ -82,8 +82,14 @@ GATE = [Problem("p", "?", "f", ("assert f(1) == 2",)), Problem("q", "?", "g", ("
 
 def test_a_gated_reward_gives_nothing_that_does_not_define_the_function_more_than_the_worst():
     found = gated(numbered, GATE)(
-        completions=completions("def f(x): return 1", "```python\ndef h(x): return 1\n```", "", "def g(x): return 1",
-                            "def g(:", "def g(x): pass"),
+        completions=completions(
+            "def f(x): return 1",
+            "```python\ndef h(x): return 1\n```",
+            "",
+            "def g(x): return 1",
+            "def g(:",
+            "def g(x): pass",
+        ),
         problem_id=["p", "p", "p", "q", "q", "q"],
     )
     assert found == [0.0, 0.0, 0.0, 3.0, 3.0, 5.0]

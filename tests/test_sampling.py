@@ -4,9 +4,10 @@ import pytest
 from tiny_models import save_tiny_policy
 
 from acelib import sampling
-from acelib.models import Completion, ModelError, load_policy, load_tokenizer
+from acelib.core import DataError, ModelError
+from acelib.core.tables import read_rows, write_rows
+from acelib.models.generation import Completion, load_policy, load_tokenizer
 from acelib.sampling import (
-    SamplingError,
     judge_programs,
     pass_rates,
     restrict_tests,
@@ -14,7 +15,7 @@ from acelib.sampling import (
     sample_programs,
     samples_to_rows,
 )
-from acelib.schema import Problem, Program, read_rows, write_rows
+from acelib.schema import Problem, Program
 
 TESTS = ("assert f(1) == 1", "assert f(2) == 2")
 PROBLEMS = [Problem("a", "qa", "f", TESTS), Problem("b", "qb", "f", TESTS)]
@@ -68,12 +69,12 @@ def test_a_torn_log_with_unusual_line_breaks_inside_a_reply_goes_on_from_its_who
 
 
 def test_equal_ids_are_refused(talker, tmp_path):
-    with pytest.raises(SamplingError, match="same id"):
+    with pytest.raises(DataError, match="same id"):
         sample_programs(None, None, PROBLEMS[:1] * 2, log=tmp_path / "log", **OPTIONS)
 
 
 def test_judging_needs_the_problem_of_each_program():
-    with pytest.raises(SamplingError, match="unknown problems"):
+    with pytest.raises(DataError, match="unknown problems"):
         judge_programs(None, PROBLEMS, [Program("c", "x", "m")])
 
 
@@ -94,7 +95,7 @@ def test_samples_survive_a_file(tmp_path):
 def test_the_public_code_divides_by_all_imagined_tests():
     _, rows = _rows()
     assert pass_rates(rows[1], denominator=4) == [0.5, 0.0]
-    with pytest.raises(SamplingError, match="denominator"):
+    with pytest.raises(DataError, match="denominator"):
         pass_rates(rows[1], denominator=1)
 
 
@@ -109,7 +110,7 @@ def test_results_on_surviving_tests_are_read_off():
     assert [row["id"] for row in kept] == ["a"] and kept[0]["test_cases"] == [TESTS[1]]
     assert pass_rates(kept[0]) == [0.0, 0.0]
     assert pass_rates(restrict_tests(rows, PROBLEMS)[0]) == [0.5, 0.0]
-    with pytest.raises(SamplingError, match="not judged"):
+    with pytest.raises(DataError, match="not judged"):
         restrict_tests(rows, [Problem("a", "qa", "f", ("assert f(9) == 9",))])
 
 

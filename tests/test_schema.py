@@ -2,23 +2,20 @@ import math
 
 import pytest
 
+from acelib.core import DataError
+from acelib.core.tables import read_rows, write_rows
 from acelib.schema import (
     Pair,
     Problem,
-    SchemaError,
     called_functions,
     entry_point_of,
     pairs_to_rows,
     problems_to_rows,
-    read_rows,
     rows_to_pairs,
     rows_to_problems,
-    write_rows,
 )
 
-PROBLEM = Problem(
-    "p1", "Write `double(x)`.", "double", ("assert double(2) == 4", "assert double(0) == 0"), "oss"
-)
+PROBLEM = Problem("p1", "Write `double(x)`.", "double", ("assert double(2) == 4", "assert double(0) == 0"), "oss")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
@@ -44,12 +41,12 @@ def test_builtins_and_attributes_are_no_called_functions():
 
 
 def test_a_row_that_names_no_function_is_refused():
-    with pytest.raises(SchemaError, match="entry_point"):
+    with pytest.raises(DataError, match="entry_point"):
         rows_to_problems([{"id": "a", "question": "?", "test_cases": []}])
 
 
 def test_a_missing_column_is_named():
-    with pytest.raises(SchemaError, match="test_cases"):
+    with pytest.raises(DataError, match="test_cases"):
         rows_to_problems([{"id": "a", "question": "?"}])
 
 
@@ -61,17 +58,17 @@ def test_pairs_survive_and_hub_pairs_have_no_rates():
 
 
 def test_table_errors_say_what_to_do(tmp_path):
-    with pytest.raises(SchemaError, match="no table"):
+    with pytest.raises(DataError, match="no table"):
         read_rows(tmp_path / "absent.parquet")
     (tmp_path / "broken.jsonl").write_text('{"a": 1}\n{"a": ')
-    with pytest.raises(SchemaError, match="line 2"):
+    with pytest.raises(DataError, match="line 2"):
         read_rows(tmp_path / "broken.jsonl")
     (tmp_path / "broken.parquet").write_text("not parquet")
-    with pytest.raises(SchemaError, match="Parquet"):
+    with pytest.raises(DataError, match="Parquet"):
         read_rows(tmp_path / "broken.parquet")
-    with pytest.raises(SchemaError, match="neither"):
+    with pytest.raises(DataError, match="neither"):
         write_rows(tmp_path / "rows.csv", [])
-    with pytest.raises(SchemaError, match="columns b"):
+    with pytest.raises(DataError, match="columns b"):
         write_rows(tmp_path / "rows.parquet", [{"a": 1}, {"a": 1, "b": 2}])
 
 

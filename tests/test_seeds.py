@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from acelib.__main__ import main
-from acelib.errors import CourseError
-from acelib.schema import read_rows, write_rows
-from acelib.seeds import build_seeds, counts_table, data_card, find_program, push_seeds
-from acelib.sources import SourceError, open_source
+from acelib.core import CourseError, DataError
+from acelib.core.tables import read_rows, write_rows
+from acelib.data.seeds import build_seeds, counts_table, data_card, find_program, push_seeds
+from acelib.data.sources import open_source
 from acelib.synthesis import load_seeds
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -25,13 +25,16 @@ def counts_of(path):
 
 def test_python_with_a_function_or_class_once_and_without_the_benchmarks(tmp_path):
     counts = counts_of(build_seeds(tmp_path / "out", SOURCES, BENCHMARKS))
-    assert counts["evol"] == {
-        "rows": 6, "not Python": 1, "no function or class": 1, "benchmark question": 1, "kept": 3,
-    }  # fmt: skip
+    assert counts["evol"] == {"rows": 6, "not Python": 1, "no function or class": 1, "benchmark question": 1, "kept": 3}
     assert counts["oss"] == {"rows": 4, "not Python": 2, "benchmark solution": 1, "kept": 1}
     assert counts["stack"] == {
-        "rows": 5, "exact duplicate": 1, "near-duplicate": 1, "benchmark signature": 1, "not Python": 1, "kept": 1,
-    }  # fmt: skip
+        "rows": 5,
+        "exact duplicate": 1,
+        "near-duplicate": 1,
+        "benchmark signature": 1,
+        "not Python": 1,
+        "kept": 1,
+    }
     seeds = load_seeds(tmp_path / "out" / "seeds.jsonl")
     assert [seed["id"] for seed in seeds] == ["evol/0", "evol/4", "evol/5", "oss/0", "bigcode_python_fns/0"]
     assert seeds[0]["program"].startswith("class Queue") and seeds[3]["source"] == "oss"
@@ -68,15 +71,17 @@ def test_parquet_gives_the_seeds_of_jsonl_and_the_limit_counts_per_source(tmp_pa
 
 
 def test_own_programs_keep_their_ids_and_sources(tmp_path):
-    rows = [{"id": 7, "source": "mine", "program": "def f(x):\n    return x\n"},
-            {"id": 8, "source": "mine", "program": "def g(y, z):\n    return sorted(y, key=z)\n"}]  # fmt: skip
+    rows = [
+        {"id": 7, "source": "mine", "program": "def f(x):\n    return x\n"},
+        {"id": 8, "source": "mine", "program": "def g(y, z):\n    return sorted(y, key=z)\n"},
+    ]
     write_rows(tmp_path / "own.jsonl", rows)
     build_seeds(tmp_path / "out", [str(tmp_path / "own.jsonl")])
     assert read_rows(tmp_path / "out" / "seeds.jsonl") == [row | {"id": f"mine/{row['id']}"} for row in rows]
 
 
 def test_a_stop_at_any_row_goes_on_and_gives_the_same_files(tmp_path, monkeypatch):
-    from acelib import seeds
+    from acelib.data import seeds
 
     monkeypatch.setattr(seeds, "CHECKPOINT", 2)
     build_seeds(tmp_path / "whole", SOURCES, BENCHMARKS)
@@ -98,8 +103,11 @@ def test_a_stop_at_any_row_goes_on_and_gives_the_same_files(tmp_path, monkeypatc
     for name in ("seeds.jsonl", "dropped.jsonl", "README.md", "report.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "README.md", "dropped.jsonl", "report.json", "seeds.jsonl",
-    ]  # fmt: skip
+        "README.md",
+        "dropped.jsonl",
+        "report.json",
+        "seeds.jsonl",
+    ]
     before = calls["all"]
     build_seeds(tmp_path / "out", SOURCES, BENCHMARKS)
     assert calls["all"] == before
@@ -144,15 +152,15 @@ def test_bad_sources_are_explained(tmp_path, text, message):
 
 def test_a_damaged_or_missing_file_and_a_hub_out_of_reach_are_explained(tmp_path):
     (tmp_path / "s.parquet").write_text("junk")
-    with pytest.raises(SourceError, match="cannot be read after row 0"):
+    with pytest.raises(DataError, match="cannot be read after row 0"):
         next(open_source(str(tmp_path / "s.parquet")).rows())
-    with pytest.raises(SourceError, match="There is no file .*none.jsonl; check the path"):
+    with pytest.raises(DataError, match="There is no file .*none.jsonl; check the path"):
         open_source(str(tmp_path / "none.jsonl"))
-    with pytest.raises(SourceError, match="holds no table, or several kinds"):
+    with pytest.raises(DataError, match="holds no table, or several kinds"):
         open_source(str(FIXTURES.parent / "attacks"))
-    with pytest.raises(SourceError, match="data set owner/name is not in .*HF_HUB_OFFLINE"):
+    with pytest.raises(DataError, match="data set owner/name is not in .*HF_HUB_OFFLINE"):
         open_source("owner/name")
-    with pytest.raises(SourceError, match="could not be pushed to owner/name"):
+    with pytest.raises(DataError, match="could not be pushed to owner/name"):
         push_seeds(tmp_path, "owner/name")
 
 

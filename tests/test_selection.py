@@ -3,17 +3,18 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from acelib.pairs import pass_at_k
-from acelib.selection import (
-    SelectionError,
+from acelib.best_of_n import (
     bands,
     consensus_curve,
+    dual_agreement,
     expected_best,
     expected_consensus,
+    majority_vote,
     selection_curve,
     selection_curves,
 )
-from acelib.selectors import dual_agreement, majority_vote
+from acelib.core import DataError
+from acelib.pairs import pass_at_k
 
 
 def by_enumeration(values, scores, n):
@@ -46,7 +47,7 @@ def test_sixty_four_samples_stay_exact():
 
 @pytest.mark.parametrize("n, scores", [(0, [1, 2]), (3, [1, 2]), (1, [1]), (1, [1, float("nan")])])
 def test_impossible_choices_are_errors(n, scores):
-    with pytest.raises(SelectionError, match="Cannot pick the best"):
+    with pytest.raises(DataError, match="Cannot pick the best"):
         expected_best([0, 1], scores, n)
 
 
@@ -93,13 +94,16 @@ def test_consensus_of_sixty_four_samples_stays_exact():
     ns, alike = [1, 16, 64], expected_consensus([1.0] * 32 + [0.0] * 32, [0] * 32 + [1] * 32, [1] * 64, [1, 16, 63])
     assert alike == pytest.approx([0.5] * 3)
     assert expected_consensus([0.0] * 63 + [1.0], [0] * 63 + [1], [1] * 63 + [100], ns) == pytest.approx(
-        [1 / 64, 1 / 4, 1])
+        [1 / 64, 1 / 4, 1]
+    )
 
 
-@pytest.mark.parametrize("votes, weights, ns", [("a", [1, 1], [1]), ("ab", [1], [1]), ("ab", [1, -1], [1]),
-                                                ("ab", [1, 1], [3]), ("ab", [1, 1], [0])])
+@pytest.mark.parametrize(
+    "votes, weights, ns",
+    [("a", [1, 1], [1]), ("ab", [1], [1]), ("ab", [1, -1], [1]), ("ab", [1, 1], [3]), ("ab", [1, 1], [0])],
+)
 def test_impossible_consensus_is_an_error(votes, weights, ns):
-    with pytest.raises(SelectionError, match="Cannot pick by consensus"):
+    with pytest.raises(DataError, match="Cannot pick by consensus"):
         expected_consensus([0, 1], votes, weights, ns)
 
 

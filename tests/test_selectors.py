@@ -6,29 +6,31 @@ import torch
 from tiny_models import tiny_policy
 
 from acelib.__main__ import main
-from acelib.judge import Judge, Report, Verdict
-from acelib.logprobs import response_logps
-from acelib.models import ModelError, left_pad, render
-from acelib.reward_model import right_pad
-from acelib.schema import SchemaError, read_rows
-from acelib.selection import expected_best
-from acelib.selectors import (
-    SelectorError,
+from acelib.best_of_n import (
     dual_agreement,
+    expected_best,
     majority_vote,
     mean_logprob,
-    picked_correct,
     policy_confidence,
-    rank,
     rate_then_score,
-    read_recorded,
     self_certainty,
     share_passed,
     shown_outputs,
 )
+from acelib.core import DataError, ModelError
+from acelib.core.tables import read_rows
+from acelib.data.ranking import picked_correct, rank, read_recorded
+from acelib.judge import Judge, Report, Verdict
+from acelib.models.generation import render
+from acelib.models.prefix import left_pad, response_logps
+from acelib.reward_model import right_pad
 
 DOUBLE, ALSO, SQUARE, BROKEN = (
-    "def f(x):\n    return 2 * x\n", "def f(x):\n    return x + x\n", "def f(x):\n    return x * x\n", "def f(:")
+    "def f(x):\n    return 2 * x\n",
+    "def f(x):\n    return x + x\n",
+    "def f(x):\n    return x * x\n",
+    "def f(:",
+)
 TESTS = ["assert f(2) == 4", "assert f(3) == 6", "assert f(3) == 9"]
 
 
@@ -106,7 +108,7 @@ def test_dual_agreement_by_hand():
     # Two samples pass tests {0, 1}: 2 x 2. One passes {1, 2, 3}: 1 x 3. Three pass nothing: 3 x 0. Another two: 1 x 2.
     assert dual_agreement(PASSED) == [4, 4, 3, 0, 0, 0, 2]
     assert dual_agreement([]) == []
-    with pytest.raises(SelectorError, match="different numbers of tests"):
+    with pytest.raises(DataError, match="different numbers of tests"):
         dual_agreement([[1, 0], [1]])
 
 
@@ -116,10 +118,17 @@ def test_majority_vote_by_hand():
 
 
 def test_outputs_are_told_apart_as_far_as_the_judge_shows_them():
-    reports = [Report(tuple(Verdict(*v) for v in verdicts)) for verdicts in (
-        [("passed", ""), ("failed", "got 3")], [("passed", ""), ("failed", "got 4")],
-        [("passed", ""), ("error", "KeyError: 1")], [("passed", ""), ("error", "KeyError: 2")],
-        [("error", "x"), ("timeout", "")], [("syntax_error", ""), ("syntax_error", "")])]
+    reports = [
+        Report(tuple(Verdict(*v) for v in verdicts))
+        for verdicts in (
+            [("passed", ""), ("failed", "got 3")],
+            [("passed", ""), ("failed", "got 4")],
+            [("passed", ""), ("error", "KeyError: 1")],
+            [("passed", ""), ("error", "KeyError: 2")],
+            [("error", "x"), ("timeout", "")],
+            [("syntax_error", ""), ("syntax_error", "")],
+        )
+    ]
     assert majority_vote(shown_outputs(reports)) == [1, 1, 2, 2, 0, 0]
 
 
@@ -129,7 +138,7 @@ def test_tests_first_and_the_reward_model_breaks_ties():
     assert order == [0, 1, 2, 0, 2]
     assert expected_best([0, 0, 1, 0, 0], order, 5) == 0.5
     for rates, scores in (([1.0], [1.0, 2.0]), ([1.0], [math.nan])):
-        with pytest.raises(SelectorError, match="give one of each per sample"):
+        with pytest.raises(DataError, match="give one of each per sample"):
             rate_then_score(rates, scores)
 
 
@@ -138,30 +147,51 @@ def record(path, *rows):
     return path
 
 
-QUESTION = {"question": "Double x with f.", "programs": [SQUARE, DOUBLE, ALSO, BROKEN, None], "tests": TESTS,
-            "filtered_tests": TESTS[:2], "correct": [0, 1, 1, 0, 0], "scores": {"reward model": [5, 1, 2, 9, 0]}}
+QUESTION = {
+    "question": "Double x with f.",
+    "programs": [SQUARE, DOUBLE, ALSO, BROKEN, None],
+    "tests": TESTS,
+    "filtered_tests": TESTS[:2],
+    "correct": [0, 1, 1, 0, 0],
+    "scores": {"reward model": [5, 1, 2, 9, 0]},
+}
 
 
 def test_a_recorded_file_is_ranked_by_every_selector_that_needs_no_model(tmp_path, judge):
     source = record(tmp_path / "a.jsonl", QUESTION)
     rows = rank(read_recorded(source), judge)
-    assert rows == [{
-        "question": "Double x with f.",
-        "scores": {
-            "pass rate": [pytest.approx(2 / 3)] * 3 + [0, 0],
-            "dual agreement": [2, 4, 4, 0, 0],
-            "majority vote": [1, 2, 2, 0, 0],
-            "filtered pass rate": [0.5, 1, 1, 0, 0],
-            "reward model": [5, 1, 2, 9, 0],
-            "filtered pass rate, then reward model": [2, 3, 4, 1, 0],
-        },
-        "pick": {"pass rate": 0, "dual agreement": 1, "majority vote": 1, "filtered pass rate": 1, "reward model": 3,
-                 "filtered pass rate, then reward model": 2},
-        "correct": [0, 1, 1, 0, 0],
-    }]
+    assert rows == [
+        {
+            "question": "Double x with f.",
+            "scores": {
+                "pass rate": [pytest.approx(2 / 3)] * 3 + [0, 0],
+                "dual agreement": [2, 4, 4, 0, 0],
+                "majority vote": [1, 2, 2, 0, 0],
+                "filtered pass rate": [0.5, 1, 1, 0, 0],
+                "reward model": [5, 1, 2, 9, 0],
+                "filtered pass rate, then reward model": [2, 3, 4, 1, 0],
+            },
+            "pick": {
+                "pass rate": 0,
+                "dual agreement": 1,
+                "majority vote": 1,
+                "filtered pass rate": 1,
+                "reward model": 3,
+                "filtered pass rate, then reward model": 2,
+            },
+            "correct": [0, 1, 1, 0, 0],
+        }
+    ]
     assert picked_correct(rows) == {
-        "average": 0.4, "pass rate": pytest.approx(2 / 3), "dual agreement": 1, "majority vote": 1,
-        "filtered pass rate": 1, "reward model": 0, "filtered pass rate, then reward model": 1, "oracle": 1}
+        "average": 0.4,
+        "pass rate": pytest.approx(2 / 3),
+        "dual agreement": 1,
+        "majority vote": 1,
+        "filtered pass rate": 1,
+        "reward model": 0,
+        "filtered pass rate, then reward model": 1,
+        "oracle": 1,
+    }
 
 
 def test_code_is_found_in_replies_and_truth_is_optional(tmp_path, judge):
@@ -170,42 +200,45 @@ def test_code_is_found_in_replies_and_truth_is_optional(tmp_path, judge):
     assert one.programs == (DOUBLE, None)
     rows = rank([one], judge)
     assert rows[0]["pick"] == {"pass rate": 0, "dual agreement": 0, "majority vote": 0}
-    with pytest.raises(SelectorError, match="add the column `correct`"):
+    with pytest.raises(DataError, match="add the column `correct`"):
         picked_correct(rows)
 
 
-@pytest.mark.parametrize("change, said", [
-    ({"question": None}, "`question` must be a string"),
-    ({"tests": []}, "`tests` must be a list of asserts, at least one"),
-    ({"tests": "assert f(1) == 2"}, "`tests` must be a list"),
-    ({"programs": None}, "`programs` or `replies` must be"),
-    ({"programs": [1]}, "`programs` must be a list of strings or nulls"),
-    ({"programs": []}, "`programs` must be a list of strings or nulls, at least one"),
-    ({"filtered_tests": ["assert f(9) == 9"]}, "`filtered_tests` must be some of `tests`"),
-    ({"correct": [0, 1]}, "`correct` must be a list of 0 or 1 for each of its 5 samples"),
-    ({"correct": [0, 0.5, 1, 0, 0]}, "`correct` must be a list of 0 or 1"),
-    ({"scores": [1, 2, 3, 4, 5]}, "`scores` must be an object of lists"),
-    ({"scores": {"rm": [1, 2]}}, "`scores.rm` must be a list of 5 numbers"),
-    ({"scores": {"rm": [1, 2, 3, 4, math.nan]}}, "`scores.rm` must be a list of 5 numbers"),
-    ({"scores": {"oracle": [1, 2, 3, 4, 5]}}, "must not use the name 'oracle'"),
-])
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"question": None}, "`question` must be a string"),
+        ({"tests": []}, "`tests` must be a list of asserts, at least one"),
+        ({"tests": "assert f(1) == 2"}, "`tests` must be a list"),
+        ({"programs": None}, "`programs` or `replies` must be"),
+        ({"programs": [1]}, "`programs` must be a list of strings or nulls"),
+        ({"programs": []}, "`programs` must be a list of strings or nulls, at least one"),
+        ({"filtered_tests": ["assert f(9) == 9"]}, "`filtered_tests` must be some of `tests`"),
+        ({"correct": [0, 1]}, "`correct` must be a list of 0 or 1 for each of its 5 samples"),
+        ({"correct": [0, 0.5, 1, 0, 0]}, "`correct` must be a list of 0 or 1"),
+        ({"scores": [1, 2, 3, 4, 5]}, "`scores` must be an object of lists"),
+        ({"scores": {"rm": [1, 2]}}, "`scores.rm` must be a list of 5 numbers"),
+        ({"scores": {"rm": [1, 2, 3, 4, math.nan]}}, "`scores.rm` must be a list of 5 numbers"),
+        ({"scores": {"oracle": [1, 2, 3, 4, 5]}}, "must not use the name 'oracle'"),
+    ],
+)
 def test_a_bad_line_is_named_with_what_is_wrong(tmp_path, change, said):
-    with pytest.raises(SelectorError, match=f"a.jsonl, question 2: .*{said}.*; mend or drop the line"):
+    with pytest.raises(DataError, match=f"a.jsonl, question 2: .*{said}.*; mend or drop the line"):
         read_recorded(record(tmp_path / "a.jsonl", QUESTION, QUESTION | change))
 
 
 def test_files_that_cannot_be_ranked_at_all(tmp_path):
-    with pytest.raises(SelectorError, match="question 1: it is no JSON object"):
+    with pytest.raises(DataError, match="question 1: it is no JSON object"):
         read_recorded(record(tmp_path / "a.jsonl", [1]))
-    with pytest.raises(SelectorError, match="has no questions"):
+    with pytest.raises(DataError, match="has no questions"):
         read_recorded(record(tmp_path / "a.jsonl"))
     without = {name: value for name, value in QUESTION.items() if name not in ("correct", "scores")}
-    with pytest.raises(SelectorError, match="question 2 differs from question 1 in correct, scores.reward model"):
+    with pytest.raises(DataError, match="question 2 differs from question 1 in correct, scores.reward model"):
         read_recorded(record(tmp_path / "a.jsonl", QUESTION, without))
     (tmp_path / "a.jsonl").write_text("{}\n{oops\n")
-    with pytest.raises(SchemaError, match="line 2 is not JSON"):
+    with pytest.raises(DataError, match="line 2 is not JSON"):
         read_recorded(tmp_path / "a.jsonl")
-    with pytest.raises(SchemaError, match="There is no table"):
+    with pytest.raises(DataError, match="There is no table"):
         read_recorded(tmp_path / "none.jsonl")
 
 

@@ -8,13 +8,12 @@ import psutil
 import pytest
 from tiny_models import save_tiny_policy
 
-from acelib import serving
-from acelib.errors import CourseError
-from acelib.models import ModelError
-from acelib.profiles import load_profile
-from acelib.remote import Server
+from acelib.core import CourseError, EngineError, ModelError
+from acelib.core.profiles import load_profile
+from acelib.engine import serving
+from acelib.engine.serving import open_sampler, reply_settings, serve
+from acelib.models.server import Server
 from acelib.sampling import sample_replies
-from acelib.serving import ServingError, open_sampler, reply_settings, serve
 
 QUESTIONS = {
     "a": [{"role": "user", "content": "Write a function `f(xs)` that returns the sum of the list of integers."}],
@@ -69,7 +68,7 @@ def test_a_server_that_dies_says_so_at_once_and_the_next_one_goes_on_from_its_re
 
 def test_a_server_that_cannot_start_gives_its_last_words(tmp_path, monkeypatch):
     monkeypatch.setitem(serving.PROGRAMS, "vllm", ("fastapi", "-c raise(SystemExit('no(card)'))"))
-    with pytest.raises(ServingError, match=r"exit status 1.*no\(card\).*repeat the command"):
+    with pytest.raises(EngineError, match=r"exit status 1.*no\(card\).*repeat the command"):
         serve("m/m", tmp_path)
 
 
@@ -77,7 +76,7 @@ def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
     monkeypatch.setitem(serving.PROGRAMS, "vllm", ("fastapi", "-c __import__('time').sleep(60)"))
     started = []
     monkeypatch.setattr(serving, "Process", lambda *a, made=serving.Process: started.append(made(*a)) or started[0])
-    with pytest.raises(ServingError, match="did not answer within 1 s"):
+    with pytest.raises(EngineError, match="did not answer within 1 s"):
         serve("m/m", tmp_path, start_seconds=1.0)
     assert gone(started[0].pid)
 
@@ -85,7 +84,7 @@ def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
 def test_an_engine_that_is_not_installed(tmp_path, monkeypatch):
     profile = load_profile("pocket", {"engine.generation": "vllm"})
     monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ServingError, match="pip install -r requirements-gpu.txt"):
+    with pytest.raises(EngineError, match="pip install -r requirements-gpu.txt"):
         open_sampler(profile, profile.models.policy, tmp_path)
     with pytest.raises(ModelError, match="no model folder"):
         open_sampler(profile, "data/models/none", tmp_path)
@@ -108,9 +107,9 @@ def test_the_command_line_of_vllm_names_every_option(tmp_path, monkeypatch):
     monkeypatch.setattr(serving, "Process", lambda command, log: told.append(command) or _Silent())
     monkeypatch.setattr(serving, "_wait", lambda *args: None)
     monkeypatch.setattr(serving.torch.cuda, "device_count", lambda: 8)
-    profile = load_profile("pocket", {
-        "engine.generation": "vllm", "engine.vllm_parallel": 2, "models.dtype": "bfloat16"
-    })  # fmt: skip
+    profile = load_profile(
+        "pocket", {"engine.generation": "vllm", "engine.vllm_parallel": 2, "models.dtype": "bfloat16"}
+    )
     server, tokenizer = open_sampler(profile, profile.models.policy, tmp_path)
     line = " ".join(told[0])
     assert told[0][0] == sys.executable and tokenizer is None and server.limits.dollars_per_million_output == 0

@@ -7,38 +7,47 @@ import pyarrow.parquet
 import pytest
 from ray_nodes import lose, start_node
 
-from acelib import shards
+from acelib.core import DataError, EngineError
+from acelib.core.profiles import ROOT, load_profile
+from acelib.engine import shards
+from acelib.engine.shards import sample_and_judge
 from acelib.judge import Judge, JudgeError, Limits
-from acelib.models import load_policy, load_tokenizer
-from acelib.profiles import ROOT, load_profile
-from acelib.sampling import SamplingError, judge_programs, sample_programs, samples_to_rows
+from acelib.models.generation import load_policy, load_tokenizer
+from acelib.sampling import judge_programs, sample_programs, samples_to_rows
 from acelib.schema import Problem
-from acelib.shards import ShardError, sample_and_judge
 
 LIMITS = Limits(cpu_seconds=1.0, wall_seconds=20)
 OPTIONS = dict(prompt="{question}", n=2, temperature=1.0, max_new_tokens=60, batch_size=4, seed=1)
 WORDS = {"sum": "6", "length": "3", "largest element": "3"}
 ON = {"cluster": "auto", "shard_questions": 1}
 PROBLEMS = [
-    Problem(f"p{i}", f"Write a function `f{i}(xs)` that returns the {word} of the list of integers.", f"f{i}",
-            (f"assert f{i}([1, 2, 3]) == {value}", f"assert f{i}([0]) == {i % 2}"))
+    Problem(
+        f"p{i}",
+        f"Write a function `f{i}(xs)` that returns the {word} of the list of integers.",
+        f"f{i}",
+        (f"assert f{i}([1, 2, 3]) == {value}", f"assert f{i}([0]) == {i % 2}"),
+    )
     for i, (word, value) in enumerate(list(WORDS.items()) * 4)
-]  # fmt: skip
+]
 
 
 def made(folder, problems=PROBLEMS, engine=None, device="cpu", **changes):
     values = {f"engine.{name}": value for name, value in ({"shard_questions": 4} | (engine or {})).items()}
     chosen = load_profile("pocket", values | {"models.device": device})
-    return sample_and_judge(chosen, chosen.models.policy, problems, limits=LIMITS, workers=1, folder=Path(folder),
-                            **(OPTIONS | changes))  # fmt: skip
+    return sample_and_judge(chosen, chosen.models.policy, problems, folder=Path(folder), **(OPTIONS | changes))
 
 
 @pytest.fixture(scope="module")
 def without_shards(tmp_path_factory):
     name = str(ROOT / "data/models/policy")
-    programs = sample_programs(load_policy(name, device="cpu"), load_tokenizer(name), PROBLEMS,
-                               log=tmp_path_factory.mktemp("old") / "log", model_name="data/models/policy",
-                               **OPTIONS)  # fmt: skip
+    programs = sample_programs(
+        load_policy(name, device="cpu"),
+        load_tokenizer(name),
+        PROBLEMS,
+        log=tmp_path_factory.mktemp("old") / "log",
+        model_name="data/models/policy",
+        **OPTIONS,
+    )
     with Judge(workers=1, limits=LIMITS) as judge:
         return samples_to_rows(PROBLEMS, programs, judge_programs(judge, PROBLEMS, programs))
 
@@ -78,7 +87,7 @@ def test_a_stop_in_any_shard_loses_that_one_at_most(fatal, without_shards, tmp_p
 
 
 def _only_others_than(problems):
-    from acelib.models import generate
+    from acelib.models.generation import generate
 
     def checked(model, tokenizer, conversations, **options):
         asked = {conversation[0]["content"] for conversation in conversations}
@@ -105,7 +114,7 @@ def test_a_shard_of_other_settings_or_problems_is_made_again(tmp_path):
 
 def test_what_cannot_be_sampled(tmp_path, monkeypatch):
     assert made(tmp_path, []) == []
-    with pytest.raises(SamplingError, match="same id"):
+    with pytest.raises(DataError, match="same id"):
         made(tmp_path, [PROBLEMS[0], PROBLEMS[0]])
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(JudgeError, match="pip install ray"):
@@ -128,9 +137,9 @@ def two_gpus(cluster):
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="says what is said where vLLM is missing")
 def test_a_sampler_for_each_gpu_and_why_none_can_work(two_gpus, tmp_path, capsys):
     vllm = ON | {"generation": "vllm"}
-    with pytest.raises(ShardError, match="No node of the Ray cluster has 64 GPU"):
+    with pytest.raises(EngineError, match="No node of the Ray cluster has 64 GPU"):
         made(tmp_path, engine=vllm | {"vllm_parallel": 64}, device="cuda")
-    with pytest.raises(ShardError, match="pip install -r requirements-gpu.txt"):
+    with pytest.raises(EngineError, match="pip install -r requirements-gpu.txt"):
         made(tmp_path, engine=vllm, device="cuda")
     lost = [line for line in capsys.readouterr().out.splitlines() if "lost the sampler on" in line]
     assert [line.endswith(f"Left: {left}.") for line, left in zip(lost, (1, 0), strict=True)] == [True, True]
@@ -154,7 +163,7 @@ def test_a_cluster_that_loses_all_samplers_keeps_what_is_done(cluster, without_s
         for sampler in started[0].values() if any(tmp_path.glob("*.parquet")) else ():
             ray.kill(sampler)
 
-    with pytest.raises(ShardError, match="lost its last sampler.*every finished shard is kept"):
+    with pytest.raises(EngineError, match="lost its last sampler.*every finished shard is kept"):
         made(tmp_path, engine=ON, progress=kill)
     assert len(started[0]) == 0
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}

@@ -4,18 +4,11 @@ from collections import Counter
 import pytest
 
 from acelib import sampling
-from acelib.errors import CourseError
-from acelib.models import Completion
-from acelib.schema import problems_to_rows, write_rows
-from acelib.synthesis import (
-    TeacherReplyError,
-    clean_test,
-    close_brackets,
-    imagine,
-    load_seeds,
-    parse_reply,
-    problems_from_replies,
-)
+from acelib.core import CourseError, DataError
+from acelib.core.tables import write_rows
+from acelib.models.generation import Completion
+from acelib.schema import problems_to_rows
+from acelib.synthesis import clean_test, close_brackets, imagine, load_seeds, parse_reply, problems_from_replies
 
 REPLY = json.dumps({"question": "Write `f(x)`.", "tests": ["# 1 > 2\nassert f(1) == 2", "assert f(2) == 3"]})
 TESTS = ["assert f(1) == 2", "assert f(2) == 3"]
@@ -65,7 +58,7 @@ def test_brackets_inside_strings_stay_closed():
     ],
 )
 def test_a_useless_reply_says_why(reply, reason):
-    with pytest.raises(TeacherReplyError, match=reason) as caught:
+    with pytest.raises(DataError, match=reason) as caught:
         parse_reply(reply)
     assert caught.value.reason == reason and isinstance(caught.value, CourseError)
 
@@ -92,10 +85,14 @@ def test_tests_are_cleaned_and_what_goes_is_counted():
 
 @pytest.mark.parametrize(
     ("question", "odd"),
-    [("Write f.", "assert f(" + " + ".join(["1"] * 990) + ") == 990"), ("Write f.", "assert f(0x" + "f" * 5000 + ")"),
-     ("Write f\ud83d.", "assert f('\ud83d')"), ("Write f.", "assert f(" + "[" * 300 + "]" * 300 + ")")],
+    [
+        ("Write f.", "assert f(" + " + ".join(["1"] * 990) + ") == 990"),
+        ("Write f.", "assert f(0x" + "f" * 5000 + ")"),
+        ("Write f\ud83d.", "assert f('\ud83d')"),
+        ("Write f.", "assert f(" + "[" * 300 + "]" * 300 + ")"),
+    ],
     ids=["deep", "a number that cannot be written", "half a character", "too many brackets"],
-)  # fmt: skip
+)
 def test_what_a_looping_teacher_writes_costs_that_test_alone(tmp_path, question, odd):
     reply = json.dumps({"question": question, "tests": [odd, TESTS[0]]})
     problems, _ = problems_from_replies([{"id": "a", "source": "s", "reply": reply}])
@@ -104,7 +101,7 @@ def test_what_a_looping_teacher_writes_costs_that_test_alone(tmp_path, question,
 
 
 def test_a_number_of_thousands_of_digits_ends_what_can_be_read():
-    with pytest.raises(TeacherReplyError, match="it has no usable assert"):
+    with pytest.raises(DataError, match="it has no usable assert"):
         parse_reply('{"question": "Write f.", "n": ' + "9" * 5000 + "}")
 
 
@@ -131,10 +128,7 @@ def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
         asked.append([conversation[0]["content"] for conversation in conversations])
         if model == "dies" and len(asked) == 3:
             raise KeyboardInterrupt
-        return [
-            [Completion(REPLY.replace("f(", f"f{c[0]['content'][-1]}("), [], True, 0.0)]
-            for c in conversations
-        ]
+        return [[Completion(REPLY.replace("f(", f"f{c[0]['content'][-1]}("), [], True, 0.0)] for c in conversations]
 
     monkeypatch.setattr(sampling, "generate", generate)
     monkeypatch.setattr(sampling, "check_conversations", lambda *_: None)
@@ -181,7 +175,7 @@ def test_wherever_a_reply_is_cut_nothing_but_whole_tests_come_out():
     for cut in range(len(reply)):
         try:
             question, kept = parse_reply(reply[:cut])
-        except TeacherReplyError:
+        except DataError:
             kept = []
         else:
             assert question == "Write `f(x)` with {braces}."

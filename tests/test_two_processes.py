@@ -10,11 +10,20 @@ from test_reward_model import Settings, some_pairs
 from tiny_models import save_tiny_policy
 from two_processes import launch
 
-from acelib import reward_training
-from acelib.reinforce import train as train_on_rewards
+from acelib.training import reward_trainer as reward_training
+from acelib.training.reinforce_trainer import train as train_on_rewards
 
-LOGGED = {"step", "learning_rate", "loss", "pair_loss", "accuracy", "grad_norm", "eval_loss", "eval_pair_loss",
-          "eval_accuracy"}
+LOGGED = {
+    "step",
+    "learning_rate",
+    "loss",
+    "pair_loss",
+    "accuracy",
+    "grad_norm",
+    "eval_loss",
+    "eval_pair_loss",
+    "eval_accuracy",
+}
 TRAIN_REWARD_MODEL = """
 import sys
 from pathlib import Path
@@ -29,8 +38,9 @@ torch.distributed.destroy_process_group()
 
 def train(base, folder, questions, at_once):
     settings = Settings(batch_size=8, epochs=2.0, micro_batch=at_once)
-    reward_training.train_reward_model(some_pairs(questions), base, folder / "rm", folder / "scratch", n=4, seed=0,
-                                       settings=settings, device="cpu")
+    reward_training.train_reward_model(
+        some_pairs(questions), base, folder / "rm", folder / "scratch", n=4, seed=0, settings=settings, device="cpu"
+    )
 
 
 # 18 and 19 questions are left to train on: the last batch has 2 or 3 of 8, and one process none that count.
@@ -71,8 +81,14 @@ def picky(completions, problem_id, **_):
 def train_policy(base, folder, algorithm):
     # Five questions in rollouts of four: some rollouts hold a question twice, once in each process.
     reward = picky if algorithm == "dapo" else wordy
-    train_on_rewards(base, PROBLEMS, reward, folder / "policy", folder / "scratch",
-                     **options(algorithm=algorithm, rollout_questions=4, micro_batch=4, steps=3))
+    train_on_rewards(
+        base,
+        PROBLEMS,
+        reward,
+        folder / "policy",
+        folder / "scratch",
+        **options(algorithm=algorithm, rollout_questions=4, micro_batch=4, steps=3),
+    )
 
 
 # Replies of 8 tokens: in longer ones a sample near the edge between two tokens may fall to either side by rounding.
@@ -92,8 +108,14 @@ def test_a_policy_trained_on_two_processes(tmp_path, algorithm):
     one, two = (json.loads((tmp_path / name / "policy" / "training_log.json").read_text()) for name in ("one", "two"))
     for mine, theirs in zip(one, two, strict=True):
         # TRL logs the mean entropy of the passes, which hold other replies on one process than on two.
-        mine, theirs = ({key: value for key, value in row.items() if value is not None and key != "entropy"
-                         and not key.startswith("seconds")} for row in (mine, theirs))  # fmt: skip
+        mine, theirs = (
+            {
+                key: value
+                for key, value in row.items()
+                if value is not None and key != "entropy" and not key.startswith("seconds")
+            }
+            for row in (mine, theirs)
+        )
         assert theirs == pytest.approx(mine, rel=1e-3, abs=1e-4)
     if algorithm == "dapo":
         assert max(row["sampled"] or 0 for row in one) > 16

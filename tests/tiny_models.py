@@ -4,12 +4,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    AutoModelForSequenceClassification,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -70,8 +65,6 @@ def save_tiny_policy(folder: Path, seed: int = 0, **changes) -> Path:
 def save_tiny_reward_model(folder: Path, seed: int = 0) -> Path:
     tokenizer = tiny_tokenizer()
     torch.manual_seed(seed)
-    AutoModelForSequenceClassification.from_config(tiny_config(tokenizer, num_labels=1)).save_pretrained(
-        folder
-    )
+    AutoModelForSequenceClassification.from_config(tiny_config(tokenizer, num_labels=1)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

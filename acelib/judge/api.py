@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from acelib.errors import CourseError
+from acelib.core import JudgeError
 
 STATUSES = ("passed", "failed", "error", "timeout", "memory", "syntax_error", "not_run")
 
@@ -22,10 +22,6 @@ from typing import *
 """Imports that model-written programs take for granted because their prompt had them. Without such a prelude a public
 set of ChatGPT programs agrees with its authors' verdicts 57% of the time, with one 98%. Pass it as
 `Submission(..., prelude=LLM_PRELUDE)`; it runs before the program, in the same module."""
-
-
-class JudgeError(CourseError):
-    """The caller asked for something the judge cannot do."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from .api import JudgeError, Limits, Report, Submission
-from .on_ray import run_on_ray
 from .pool import Pool, Unavailable, Worker
 from .trial import Trial
 
@@ -30,14 +30,11 @@ class Judge:
     limits     what one program may use
     isolation  "auto" takes the strongest level this machine allows; a level's name insists on that one.
                "rlimits" (no wall but resource limits) is never chosen automatically.
-    backend    "local", or "ray" for the nodes of a Ray cluster (`workers` then counts processors of the cluster).
 
     Use it as a context manager, or call `close()`. Raises JudgeError for settings that cannot work.
     """
 
-    def __init__(
-        self, workers: int = 1, limits: Limits | None = None, isolation: str = "auto", backend: str = "local"
-    ):
+    def __init__(self, workers: int = 1, limits: Limits | None = None, isolation: str = "auto"):
         if sys.platform != "linux":
             raise JudgeError(
                 "The judge needs Linux (namespaces, seccomp). On macOS run the course in a Linux container, "
@@ -50,15 +47,19 @@ class Judge:
         if isolation not in ("auto", *LEVELS, "rlimits"):
             names = ", ".join(map(repr, ("auto", *LEVELS, "rlimits")))
             raise JudgeError(f"isolation must be one of {names}, not {isolation!r}.")
-        if backend not in ("local", "ray"):
-            raise JudgeError(f"backend must be 'local' or 'ray', not {backend!r}.")
-        self.workers, self.limits, self.backend = workers, limits or Limits(), backend
+        self.workers, self.limits = workers, limits or Limits()
         self._packages = _package_folders()
         self._isolation = isolation
         self.level: str | None = None
         self._pool = Pool(workers, self._start_worker)
         self._owner = os.getpid()
         self._finalizer = weakref.finalize(self, _close, self._pool, self._owner)
+
+    @classmethod
+    def from_settings(cls, settings: Any, workers: int | None = None) -> Judge:
+        """As a profile's `judge` section says (`profile.judge`); `workers` overrides its number of sandboxes."""
+        limits = Limits(settings.cpu_seconds, settings.wall_seconds, settings.memory_mb)
+        return cls(workers or settings.workers, limits)
 
     def __enter__(self) -> Judge:
         return self
@@ -92,10 +93,7 @@ class Judge:
                 bar.update()
 
         try:
-            if self.backend == "ray":
-                run_on_ray([submissions[i] for i in first], self.limits, self.workers, self._isolation, done)
-            else:
-                self._pool.run(((n, Trial(submissions[i], self.limits)) for n, i in enumerate(first)), done)
+            self._execute([submissions[i] for i in first], done)
         except BaseException:
             self.close()
             raise
@@ -105,6 +103,10 @@ class Judge:
         for i, original in copies:
             reports[i] = reports[original]
         return reports
+
+    def _execute(self, submissions: list[Submission], done: Callable[[int, Report], None]) -> None:
+        """Judge them all; `done(index, report)` comes in any order."""
+        self._pool.run(((n, Trial(one, self.limits)) for n, one in enumerate(submissions)), done)
 
     def _start_worker(self) -> Worker:
         if self.level is not None:
@@ -125,7 +127,6 @@ class Judge:
             "This machine does not allow the isolation the judge needs (" + "; ".join(refused) + "). Allow user "
             "namespaces or seccomp, or accept the risk by name with Judge(isolation='rlimits')."
         )
-
 
     def _restart_worker(self) -> Worker:
         for attempt in range(MAX_STARTS):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from acelib.core import load_profile
 from acelib.extraction import extract_program
 from acelib.judge import Judge, Limits, Submission
-from acelib.laboratory import Laboratory
 from acelib.models import generate, load_policy, load_tokenizer
 from acelib.pairs import pass_at_k
 from acelib.pocket import corpus
-from acelib.profiles import load_profile
+from acelib.pocket.laboratory import Laboratory
 from acelib.synthesis import parse_reply
 
 LIMITS = Limits(cpu_seconds=1.0, wall_seconds=10.0, memory_mb=512)

@@ -67,6 +67,7 @@ def _op(name, types, meaning, phrases, exprs, ks=()):
     return Primitive(name, types[0], types[1], meaning, phrases, exprs, ks=ks)
 
 
+# fmt: off
 LIST_FILTERS = [
     _filter("evens", "L", "x % 2 == 0", lambda x, k: x % 2 == 0,
             ("keep only the even numbers", "drop every odd number", "select the numbers that are even")),
@@ -373,6 +374,7 @@ INT_OPS = [
         ("convert the number to text", "write the number as a string", "make a string of the number"), ("str({v})",)),
 ]
 
+# fmt: on
 PRIMITIVES: dict[str, Primitive] = {
     p.name: p
     for group in (LIST_FILTERS, LIST_MAPS, LIST_OPS, LIST_REDUCERS, STRING_OPS, STRING_READERS, INT_OPS)

@@ -80,22 +80,26 @@ gc.get_referents(int.__dict__)[0]['__eq__'] = lambda a, b: True
 ctypes.pythonapi.PyType_Modified(ctypes.py_object(int))
 def f(x): return 3
 """,
-    "writes results to every file": _WRITE_ALL + """
+    "writes results to every file": _WRITE_ALL
+    + """
 shout(b'"ok"\\ntrue\\ntrue\\ntrue\\ntrue\\ntrue\\ntrue\\ntrue\\ntrue\\n')
 os._exit(0)
 """,
-    "writes results in the call": _WRITE_ALL + """
+    "writes results in the call": _WRITE_ALL
+    + """
 def f(x):
     shout(b'true\\ntrue\\ntrue\\ntrue\\ntrue\\ntrue\\ntrue\\n')
     os._exit(0)
 """,
-    "reports a good ending itself": _WRITE_ALL + """
+    "reports a good ending itself": _WRITE_ALL
+    + """
 def f(x):
     shout(b'{"killed": null, "code": 0, "cpu": 0.0, "clean": true}')
     shout(b'{"ready": "namespaces+seccomp"}')
     os._exit(0)
 """,
-    "answers the referee itself": _WRITE_ALL + """
+    "answers the referee itself": _WRITE_ALL
+    + """
 def f(x):
     shout(b'["v",true,[]]\\n["v",true,[]]\\n["v",true,[]]\\ntrue\\n')
     return True
@@ -110,17 +114,20 @@ def f(x):
                 except Exception: pass
     return 1
 """,
-    "malformed results": _WRITE_ALL + """
+    "malformed results": _WRITE_ALL
+    + """
 def f(x):
     shout(b'["d",1]\\n["l"\\n[]\\n{}\\n["s",["l"]]\\n["F","1/0"]\\n["D","sNaN"]\\n["c",1]\\n["zz"]\\nNaN\\n\\xff\\n')
     os._exit(0)
 """,
-    "brackets without end": _WRITE_ALL + """
+    "brackets without end": _WRITE_ALL
+    + """
 def f(x):
     shout(b'["l",' * 200_000 + b'\\n')
     os._exit(0)
 """,
-    "numbers that take long to read": _WRITE_ALL + """
+    "numbers that take long to read": _WRITE_ALL
+    + """
 def f(x):
     shout(b'9' * 900_000 + b'\\n' + b'["i","0x' + b'f' * 900_000 + b'"]\\n' + b'["F","' + b'f' * 900 + b'/1"]\\n')
     os._exit(0)
@@ -128,7 +135,8 @@ def f(x):
     "keys that collide": """
 def f(x): return {i * (2**61 - 1) for i in range(4_000)} if x else 0
 """,
-    "keys that collide, for the supervisor": _WRITE_ALL + """
+    "keys that collide, for the supervisor": _WRITE_ALL
+    + """
 def f(x):
     line = b'["s",' + b','.join(b'%d' % (i * (2**61 - 1) % 2**62) for i in range(40_000)) + b']\\n'
     shout(line * 8)

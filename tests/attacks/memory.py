@@ -10,7 +10,8 @@ def found(data):
 """
 
 ATTACKS = {
-    "walks the stack": _SEARCH + """
+    "walks the stack": _SEARCH
+    + """
 import sys
 def f(x):
     frame = sys._getframe()
@@ -23,14 +24,16 @@ def f(x):
                     if hit: return hit
         frame = frame.f_back
 """,
-    "inspects the stack": _SEARCH + """
+    "inspects the stack": _SEARCH
+    + """
 import inspect
 def f(x):
     for info in inspect.stack():
         hit = found(repr(info.frame.f_locals)) or found(repr(info.frame.f_code.co_consts))
         if hit: return hit
 """,
-    "walks a traceback": _SEARCH + """
+    "walks a traceback": _SEARCH
+    + """
 def f(x):
     try: 1 / 0
     except ZeroDivisionError as e:
@@ -40,7 +43,8 @@ def f(x):
             if hit: return hit
             frame = frame.f_back
 """,
-    "looks at other threads": _SEARCH + """
+    "looks at other threads": _SEARCH
+    + """
 import sys
 def f(x):
     for frame in sys._current_frames().values():
@@ -58,7 +62,8 @@ def trace(frame, event, arg):
 sys.settrace(trace); sys.setprofile(trace)
 def f(x): return answers[-1] if answers else 0
 """,
-    "asks the garbage collector": _SEARCH + """
+    "asks the garbage collector": _SEARCH
+    + """
 import gc
 def f(x):
     for o in gc.get_objects():
@@ -67,7 +72,8 @@ def f(x):
             except Exception: hit = None
             if hit: return hit
 """,
-    "asks for referrers": _SEARCH + """
+    "asks for referrers": _SEARCH
+    + """
 import gc
 def f(x):
     todo, seen = [f, x], set()
@@ -78,7 +84,8 @@ def f(x):
         if isinstance(o, (str, bytes)) and (hit := found(o)): return hit
         todo.extend(gc.get_referrers(o)[:50])
 """,
-    "reads its own memory": _SEARCH + """
+    "reads its own memory": _SEARCH
+    + """
 import ctypes
 def f(x):
     a = id(object()) & ~0xfffff
@@ -88,7 +95,8 @@ def f(x):
     mine = ctypes.string_at(a, 4096)
     return found(mine)
 """,
-    "scans its heap for the last program": _SEARCH + """
+    "scans its heap for the last program": _SEARCH
+    + """
 import ctypes, gc
 def f(x):
     places = sorted({id(o) & ~0x3ffff for o in gc.get_objects()})
@@ -96,7 +104,8 @@ def f(x):
         hit = found(ctypes.string_at(place, 0x40000))
         if hit: return hit
 """,
-    "maps its memory through /proc": _SEARCH + """
+    "maps its memory through /proc": _SEARCH
+    + """
 def f(x):
     with open('/proc/self/mem', 'rb') as mem:
         for line in open('/proc/self/maps'):
@@ -105,7 +114,8 @@ def f(x):
             except (OSError, ValueError): continue
             if hit: return hit
 """,
-    "reads its parent's memory": _SEARCH + """
+    "reads its parent's memory": _SEARCH
+    + """
 import os
 def f(x):
     for pid in (os.getppid(), @SUPERVISOR@):
@@ -118,7 +128,8 @@ def f(x):
                     if hit: return hit
         except OSError: pass
 """,
-    "reads its parent's memory by system call": _SEARCH + """
+    "reads its parent's memory by system call": _SEARCH
+    + """
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
 class Vec(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('len', ctypes.c_size_t)]
@@ -140,7 +151,8 @@ def f(x):
             open('@CANARY@/ptrace', 'w').close()
             return 1
 """,
-    "reads every open file": _SEARCH + """
+    "reads every open file": _SEARCH
+    + """
 import os
 def f(x):
     for fd in range(0, 64):
@@ -197,7 +209,8 @@ def f(x):
         m = re.search(r'answer (\\d+)', value)
         if m: return int(m.group(1))
 """,
-    "reads the parent's command line": _SEARCH + """
+    "reads the parent's command line": _SEARCH
+    + """
 import glob
 def f(x):
     for path in glob.glob('/proc/*/cmdline') + glob.glob('/proc/*/environ'):

@@ -19,14 +19,15 @@ from test_reinforce import PROBLEMS, SETTINGS, wordy
 from test_reward_model import Settings, some_pairs
 from tiny_models import save_tiny_policy
 
-from acelib.models import load_policy
-from acelib.profiles import ROOT
-from acelib.reinforce import train
+from acelib.core.profiles import ROOT
+from acelib.models.generation import load_policy
 from acelib.reward_model import load_reward_model
-from acelib.reward_training import train_reward_model
+from acelib.training.reinforce_trainer import train
+from acelib.training.reward_trainer import train_reward_model
 
 pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"), pytest.mark.timeout(1800)
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
+    pytest.mark.timeout(1800),
 ]
 SMOKE = Path(__file__).parents[1] / "smoke.yaml"
 
@@ -71,22 +72,60 @@ def weights(model) -> torch.Tensor:
 def test_both_trainers_change_the_weights(tmp_path, dtype):
     base = save_tiny_policy(tmp_path / "base")
     settings = dataclasses.replace(SETTINGS, steps=2)
-    rows = train(base, PROBLEMS, wordy, tmp_path / "policy", tmp_path / "rl", settings=settings, prompt="{question}",
-                 seed=0, dtype=dtype, device="cuda")
+    rows = train(
+        base,
+        PROBLEMS,
+        wordy,
+        tmp_path / "policy",
+        tmp_path / "rl",
+        settings=settings,
+        prompt="{question}",
+        seed=0,
+        dtype=dtype,
+        device="cuda",
+    )
     assert [row["step"] for row in rows] == [0, 1, 2] and rows[-1]["seconds_generate"] > 0
     before, after = (weights(load_policy(path, device="cpu")) for path in (base, tmp_path / "policy"))
     assert torch.isfinite(after).all() and not torch.equal(before, after)
 
-    log = train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "scratch", settings=Settings(epochs=2.0),
-                             n=4, seed=0, dtype=dtype, device="cuda")
+    log = train_reward_model(
+        some_pairs(),
+        base,
+        tmp_path / "rm",
+        tmp_path / "scratch",
+        settings=Settings(epochs=2.0),
+        n=4,
+        seed=0,
+        dtype=dtype,
+        device="cuda",
+    )
     losses = [row["pair_loss"] for row in log if "pair_loss" in row]
     assert losses[-1] < losses[0]
     assert torch.isfinite(weights(load_reward_model(tmp_path / "rm", device="cpu")[0])).all()
 
 
 def test_the_bench_measures_the_true_shape(tmp_path):
-    run("bench/gpu.py", "--sizes", "0.5B", "--prompt", 256, "--reply", 128, "--questions", 1, "--replies", 2,
-        "--micro-batch", 1, "--steps", 1, "--models", tmp_path, "--out", tmp_path / "out.md")
+    run(
+        "bench/gpu.py",
+        "--sizes",
+        "0.5B",
+        "--prompt",
+        256,
+        "--reply",
+        128,
+        "--questions",
+        1,
+        "--replies",
+        2,
+        "--micro-batch",
+        1,
+        "--steps",
+        1,
+        "--models",
+        tmp_path,
+        "--out",
+        tmp_path / "out.md",
+    )
     records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [record["stage"] for record in records] == ["reward model", "RL"]
     for record in records:
@@ -101,9 +140,31 @@ def test_the_bench_measures_the_true_shape(tmp_path):
 @needs("vllm")
 @pytest.mark.parametrize("variant", ["full", "lora"])
 def test_the_bench_samples_with_vllm(tmp_path, variant):
-    run("bench/gpu.py", "--sizes", "0.5B", "--stages", "RL", "--generation", "vllm", "--variant", variant, "--prompt",
-        256, "--reply", 128, "--questions", 1, "--replies", 2, "--steps", 1, "--models", tmp_path, "--out",
-        tmp_path / "out.md")  # fmt: skip
+    run(
+        "bench/gpu.py",
+        "--sizes",
+        "0.5B",
+        "--stages",
+        "RL",
+        "--generation",
+        "vllm",
+        "--variant",
+        variant,
+        "--prompt",
+        256,
+        "--reply",
+        128,
+        "--questions",
+        1,
+        "--replies",
+        2,
+        "--steps",
+        1,
+        "--models",
+        tmp_path,
+        "--out",
+        tmp_path / "out.md",
+    )
     record = json.loads((tmp_path / "out.jsonl").read_text())
     assert record["phases"]["generate"]["tokens"] > 0.9 * 2 * 128
 
@@ -124,9 +185,14 @@ def test_the_course_with_vllm_and_zero3(finished, tmp_path):
     course(finished, "--only", "06", **{"engine.generation": "vllm", "engine.launch": for_one_gpu("zero3-8", tmp_path)})
 
 
-@pytest.mark.parametrize("name", [
-    "fsdp2-1", "fsdp2-8", pytest.param("zero3-1", marks=needs("deepspeed")),
-    pytest.param("zero3-8", marks=needs("deepspeed")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fsdp2-1",
+        "fsdp2-8",
+        pytest.param("zero3-1", marks=needs("deepspeed")),
+        pytest.param("zero3-8", marks=needs("deepspeed")),
+    ],
+)
 def test_a_launched_reward_model(finished, tmp_path, name):
     course(finished, "--only", "04", **{"engine.launch": for_one_gpu(name, tmp_path)})

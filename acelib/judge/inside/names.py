@@ -5,9 +5,29 @@ import builtins
 
 MODULES = frozenset(
     (
-        "math", "np", "numpy", "collections", "itertools", "functools", "re", "random", "datetime", "pytest", "string",
-        "copy", "heapq", "operator", "decimal", "fractions", "statistics", "cmath", "json", "typing", "time", "bisect",
-    )  # fmt: skip
+        "math",
+        "np",
+        "numpy",
+        "collections",
+        "itertools",
+        "functools",
+        "re",
+        "random",
+        "datetime",
+        "pytest",
+        "string",
+        "copy",
+        "heapq",
+        "operator",
+        "decimal",
+        "fractions",
+        "statistics",
+        "cmath",
+        "json",
+        "typing",
+        "time",
+        "bisect",
+    )
 )
 KNOWN = {
     name: module

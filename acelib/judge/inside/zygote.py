@@ -26,13 +26,33 @@ from watch import Watcher
 # here, would touch 150 more pages in every child and double the cost of an empty one.
 _python = ctypes.PyDLL(None)
 PREWARM = (
-    "bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "operator", "random", "re", "string",
+    "bisect",
+    "collections",
+    "copy",
+    "functools",
+    "heapq",
+    "itertools",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "string",
     "typing",
-)  # fmt: skip
+)
 OWN_MODULES = (
-    "candidate", "channel", "names", "namespaces", "orders", "packages", "pages", "referee", "sandbox", "seccomp",
-    "watch", "wire",
-)  # fmt: skip
+    "candidate",
+    "channel",
+    "names",
+    "namespaces",
+    "orders",
+    "packages",
+    "pages",
+    "referee",
+    "sandbox",
+    "seccomp",
+    "watch",
+    "wire",
+)
 
 
 def main() -> None:

@@ -1,0 +1,258 @@
+"""Best-of-N: which of N sampled programs to hand in, and how good that choice is (paper, Table 3).
+
+From S samples per question (S >= N) the expectation over all subsets of size N is computed exactly, as pass@k is: no
+subset is drawn, so a curve over N has no noise of its own and all selectors see the same samples.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
+from statistics import fmean
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from acelib.core import DataError
+from acelib.judge import Report
+from acelib.models import check_room, context_length, left_pad, render
+from acelib.stats import bootstrap_mean
+
+
+def expected_best(values: Sequence[float], scores: Sequence[float], n: int) -> float:
+    """Mean of the value picked by the highest score, over all subsets of `n` of the samples of one question.
+
+    values, scores: (samples,). The sample of rank r (0 = best score) is picked by C(S-1-r, n-1) of the C(S, n)
+    subsets. Samples with equal scores share their subsets evenly: a selector that cannot tell them apart picks at
+    random. With `scores` equal to 0/1 `values` this is pass@n. Raises DataError unless 1 <= n <= samples and
+    every score is a number.
+    """
+    values, scores = np.asarray(values, dtype=float), np.asarray(scores, dtype=float)
+    total = len(values)
+    if len(scores) != total or not 1 <= n <= total or np.isnan(scores).any():
+        raise DataError(
+            f"Cannot pick the best of {n} from {total} samples with {len(scores)} scores; give one "
+            "score that is a number per sample, and sample at least n programs."
+        )
+    expected, before = 0.0, 0
+    for level in np.unique(scores)[::-1]:
+        tied = scores == level
+        after = before + int(tied.sum())
+        picked = math.comb(total - before, n) - math.comb(total - after, n)
+        expected += values[tied].mean() * (picked / math.comb(total, n))
+        before = after
+    return float(expected)
+
+
+def selection_curve(
+    values: Sequence[Sequence[float]], scores: Sequence[Sequence[float]], ns: Sequence[int]
+) -> np.ndarray:
+    """`expected_best` of every question and every n: (questions, ns)."""
+    return np.array([[expected_best(v, s, n) for n in ns] for v, s in zip(values, scores, strict=True)])
+
+
+def selection_curves(rows: Sequence[dict], ns: Sequence[int], selectors: dict[str, str]) -> dict[str, np.ndarray]:
+    """Share of correct picks per question for every way to choose: name -> (questions, ns).
+
+    `rows` has one question per row with `greedy` (0/1), `correct` (0/1 per sample) and one column of scores per
+    entry of `selectors` (name -> column). "greedy" and "average" do not depend on n.
+    """
+    correct = [row["correct"] for row in rows]
+    flat = np.ones((1, len(ns)))
+    curves = {
+        "greedy": np.array([[float(row["greedy"])] for row in rows]) * flat,
+        "average": np.array([[float(np.mean(row["correct"]))] for row in rows]) * flat,
+    }
+    for name, column in selectors.items():
+        curves[name] = selection_curve(correct, [row[column] for row in rows], ns)
+    curves["oracle"] = selection_curve(correct, correct, ns)
+    return curves
+
+
+def expected_consensus(
+    values: Sequence[float], votes: Sequence[Hashable], weights: Sequence[int], ns: Sequence[int]
+) -> list[float]:
+    """Mean of the value picked by the heaviest consensus, over all subsets of each size in `ns`: (ns,).
+
+    values, votes, weights: (samples,). In a subset a sample scores its weight times the number of samples there with
+    the same vote and weight: weights of 1 (0 for a sample without output) make `majority_vote`, the number of
+    passed tests makes `dual_agreement`. Such scores change with the subset, which `expected_best` cannot
+    count. Here subsets are counted by how many samples they take from each group (a multivariate hypergeometric
+    distribution); equal scores share the pick evenly. Raises DataError unless 1 <= n <= samples for every n, and
+    each sample has a vote and a weight of 0 or more.
+    """
+    total, groups = len(values), defaultdict(list)
+    if {len(votes), len(weights)} != {total} or not all(1 <= n <= total for n in ns) or min(weights, default=0) < 0:
+        raise DataError(
+            f"Cannot pick by consensus among {list(ns)} of {total} samples with {len(votes)} votes "
+            f"and {len(weights)} weights; give one of each per sample, no weight below 0, and "
+            "sample at least n programs."
+        )
+    for value, vote, weight in zip(values, votes, weights):
+        groups[vote, weight].append(value)
+    found = np.zeros(total + 1)
+    for level in {weight * taken for (_, weight), group in groups.items() for taken in range(1, len(group) + 1)}:
+        # ways[d, t]: ways to draw d samples, t of them scoring `level`, none more; sums[d, t]: the values of those t.
+        ways, sums = np.zeros((2, total + 1, total + 1))
+        ways[0, 0] = 1.0
+        for (_, weight), group in groups.items():
+            before_ways, before_sums, mean = ways.copy(), sums.copy(), fmean(group)
+            for taken in range(1, len(group) + 1):
+                if weight * taken > level:
+                    break
+                tied, count = taken if weight * taken == level else 0, math.comb(len(group), taken)
+                here, there = np.s_[taken:, tied:], np.s_[: total + 1 - taken, : total + 1 - tied]
+                ways[here] += count * before_ways[there]
+                sums[here] += count * (before_sums[there] + tied * mean * before_ways[there])
+        found += (sums[:, 1:] / np.arange(1, total + 1)).sum(axis=1)
+    return [float(found[n]) / math.comb(total, n) for n in ns]
+
+
+def consensus_curve(
+    values: Sequence[Sequence[float]],
+    votes: Sequence[Sequence[Hashable]],
+    weights: Sequence[Sequence[int]],
+    ns: Sequence[int],
+) -> np.ndarray:
+    """`expected_consensus` of every question and every n: (questions, ns)."""
+    return np.array([expected_consensus(*one, ns) for one in zip(values, votes, weights, strict=True)])
+
+
+def bands(curve: np.ndarray, draws: int = 2000, seed: int = 0) -> np.ndarray:
+    """Mean over questions with a 95% bootstrap interval over questions: rows mean, low, high; (3, ns).
+
+    Given the difference of two curves of the same questions, this is the paired comparison.
+    """
+    return np.array([bootstrap_mean(column, draws, seed) for column in curve.T]).T
+
+
+def mean_logprob(logits: torch.Tensor, tokens: torch.Tensor) -> float:
+    """Mean over a reply's tokens of log p(token | what is before it), in nats; higher is likelier.
+
+    logits: (tokens, vocabulary), row i predicts `tokens[i]`; tokens: (tokens,). -inf when there are no tokens. The
+    mean, not the sum: a sum would choose the shortest reply.
+    """
+    if not len(tokens):
+        return -math.inf
+    return torch.log_softmax(logits.float(), dim=-1).gather(-1, tokens.unsqueeze(-1)).mean().item()
+
+
+def self_certainty(logits: torch.Tensor) -> float:
+    """Mean over a reply's tokens of KL(uniform || p), in nats: -1/(nV) sum_i sum_j log(V p(j | what is before i)).
+
+    logits: (tokens n, vocabulary V). 0 for a policy that knows nothing, higher the surer it is; which tokens the reply
+    has plays no part. -inf when there are no tokens. Kang et al. 2025, "Scalable Best-of-N Selection for Large
+    Language Models via Self-Certainty".
+    """
+    if not len(logits):
+        return -math.inf
+    return -(torch.log_softmax(logits.float(), dim=-1).mean(dim=-1) + math.log(logits.shape[-1])).mean().item()
+
+
+@torch.inference_mode()
+def policy_confidence(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    replies: Sequence[str],
+    batch_size: int = 32,
+) -> dict[str, list[float]]:
+    """`mean_logprob` and `self_certainty` of every reply under a policy at temperature 1: {name: (replies,)}.
+
+    `prompts` are user messages. One forward pass gives both; each distinct text is read once. Text is all that was
+    recorded, so the reply is tokenised anew, and the token that ended it does not count. Raises ModelError when a
+    prompt and its reply exceed the model's context.
+    """
+    keys = list(zip(prompts, replies, strict=True))
+    texts = {key: (render(tokenizer, [{"role": "user", "content": key[0]}]), key[1]) for key in keys}
+    ids = {
+        key: [tokenizer(text, add_special_tokens=False)["input_ids"] for text in pair] for key, pair in texts.items()
+    }
+    check_room([prompt + reply for prompt, reply in ids.values()], 0, context_length(model))
+    order, found = sorted(ids, key=lambda key: sum(map(len, ids[key]))), {}
+    for start in range(0, len(order), batch_size):
+        chunk = order[start : start + batch_size]
+        # Padded on the left, all replies end in the last column, so that only their logits have to be kept.
+        tokens, mask = left_pad([sum(ids[key], []) for key in chunk], tokenizer.pad_token_id, model.device)
+        longest = max(len(ids[key][1]) for key in chunk)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        logits = model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
+        ).logits[:, :-1]
+        for key, row, one in zip(chunk, logits, tokens, strict=True):
+            n = len(ids[key][1])
+            row = row[longest - n :]
+            found[key] = mean_logprob(row, one[len(one) - n :]), self_certainty(row)
+    values = [found[key] for key in keys]
+    return {"mean_logprob": [a for a, _ in values], "self_certainty": [b for _, b in values]}
+
+
+def share_passed(passed: Sequence[Sequence[bool]], kept: Sequence[int] | None = None) -> list[float]:
+    """Share of the tests that each sample passes, in [0, 1]; 0 for all when there are no tests.
+
+    passed: (samples, tests). `kept` chooses the tests that survived filtering, by their places; None takes all.
+    """
+    table = _table(passed)
+    table = table if kept is None else table[:, list(kept)]
+    return table.mean(axis=1).tolist() if table.shape[1] else [0.0] * len(table)
+
+
+def dual_agreement(passed: Sequence[Sequence[bool]]) -> list[float]:
+    """CodeT's score: number of samples that pass exactly the same tests, times number of tests they pass.
+
+    passed: (samples, tests). Chen et al. 2022, "CodeT: Code Generation with Generated Tests", section 2: the score of
+    a consensus set is |S_x| |S_y|. Samples count as often as they were drawn; one that passes nothing scores 0.
+    """
+    groups = [row.tobytes() for row in _table(passed)]
+    size = Counter(groups)
+    return [float(size[group] * sum(group)) for group in groups]
+
+
+def majority_vote(outputs: Sequence[Hashable | None]) -> list[float]:
+    """Number of samples with the same output as this one, itself included.
+
+    outputs: (samples,), whatever counts as one sample's output: its text, or what it returned for all inputs together
+    (the largest cluster of AlphaCode, Li et al. 2022; exact-match MBR-Exec, Shi et al. 2022). None stands for a sample
+    without output; it neither votes nor wins (0).
+    """
+    votes = Counter(output for output in outputs if output is not None)
+    return [float(votes[output]) for output in outputs]
+
+
+def rate_then_score(rates: Sequence[float], scores: Sequence[float]) -> list[float]:
+    """The sample with the best `rates` wins, among equals the one with the best `scores`, say of a reward model.
+
+    rates, scores: (samples,). Returns places in that order from 0 (worst); the same in both is the same place. Raises
+    DataError when the two differ in length or hold values that are no numbers.
+    """
+    pairs = [(float(rate), float(score)) for rate, score in zip(rates, scores)]
+    if len(rates) != len(scores) or any(math.isnan(value) for pair in pairs for value in pair):
+        raise DataError(
+            f"Cannot order samples by {len(rates)} pass rates and {len(scores)} scores; give one of "
+            "each per sample, all of them numbers."
+        )
+    place = {pair: float(number) for number, pair in enumerate(sorted(set(pairs)))}
+    return [place[pair] for pair in pairs]
+
+
+def shown_outputs(reports: Sequence[Report]) -> list[Hashable | None]:
+    """What each sample did on every test, as far as the judge shows it, for `majority_vote`; None without any result.
+
+    A test that passed stands for its expected value, one that failed for the value the judge names (its first 160
+    characters), an exception or time-out for just that.
+    """
+    return [
+        tuple((v.status, v.reason if v.status == "failed" else "") for v in report.verdicts)
+        if any(v.status in ("passed", "failed") for v in report.verdicts)
+        else None
+        for report in reports
+    ]
+
+
+def _table(passed: Sequence[Sequence[bool]]) -> np.ndarray:
+    if len({len(row) for row in passed}) > 1:
+        raise DataError(
+            "The samples of one question were run against different numbers of tests; give one "
+            "verdict per sample and test."
+        )
+    return np.array(passed, dtype=bool).reshape(len(passed), -1 if len(passed) and len(passed[0]) else 0)

@@ -1,0 +1,30 @@
+"""What every room stands on: errors, files, tables, logs, processes, profiles, and the run directory."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "errors": [
+            "ArtifactError",
+            "CourseError",
+            "DataError",
+            "DeviceError",
+            "EngineError",
+            "FullDiskError",
+            "JudgeError",
+            "ModelError",
+            "NotebookError",
+            "ProfileError",
+        ],
+        "files": ["atomic", "flush", "full_disk_explained"],
+        "fingerprint": ["digest", "fingerprint", "modules_digest", "path_digest", "profile_values"],
+        "hub": ["HUB_ERRORS", "first_line", "hub_problem"],
+        "logs": ["Log", "Progress", "end_of_records", "open_log"],
+        "processes": ["GpuMemory", "end_tree", "end_with_parent", "peak_memory_mb"],
+        "profiles": ["Profile", "ROOT", "load_profile", "profile_names"],
+        "run": ["Run", "versions", "write_json"],
+        "sections": ["Engine", "Reinforce", "Remote"],
+        "tables": ["Row", "read_rows", "write_rows"],
+    },
+)

@@ -1,0 +1,68 @@
+"""What went wrong with the hub, as one sentence with its remedy.
+
+The libraries wrap the same few causes in many errors: `transformers` in OSError, `datasets` in its own, and a hub that
+forbids, limits or is not there all become "cannot find the requested files in the local cache". The cause is still in
+the chain, and there it is looked for.
+"""
+
+import httpx
+
+from acelib.core.files import causes
+
+HUB_ERRORS = (OSError, httpx.HTTPError)  # what loading something from the hub may raise
+LOGIN = "log in with `hf auth login` or set HF_TOKEN"
+
+
+def hub_problem(error: BaseException, name: str, kind: str = "model", writing: bool = False) -> str | None:
+    """What is wrong and how to mend it, where the hub is what `error` comes from; else None.
+
+    `name` is the hub name that was asked for, or with `writing` sent something, `kind` "model" or "data set".
+    """
+    # It reads HF_HOME and HF_HUB_OFFLINE when it is imported, and the runner sets them after this module is.
+    from huggingface_hub import constants, get_token, is_offline_mode
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    chain = list(causes(error))
+    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'data set' else ''}{name}"
+    status = next(
+        (one.response.status_code for one in chain if isinstance(one, HfHubHTTPError) and one.response is not None), 0
+    )
+    if any(isinstance(one, GatedRepoError) for one in chain):
+        return f"The {kind} {name} is gated; accept its terms at {page} and {LOGIN}."
+    if any(isinstance(one, RepositoryNotFoundError) for one in chain):
+        return f"There is no {kind} {name} on the hub, or it is private; correct the name, or, if it is yours, {LOGIN}."
+    if status == 401 and writing and not get_token():
+        return f"The hub takes nothing for {name} without a token (401); {LOGIN}."
+    if status == 401:
+        return f"The hub refuses the token it was sent for {name} (401); make a new one, then {LOGIN}."
+    if status == 403 and writing:
+        return f"The hub forbids writing to {name} (403); correct the owner, or allow your token to write and {LOGIN}."
+    if status == 403:
+        return f"The hub forbids reading {name} (403); give your token read access to it, then {LOGIN}."
+    if status == 429:
+        return f"The hub limits how often it is asked for {name} (429); {LOGIN}, and repeat in some minutes."
+    if status >= 500:
+        return f"The hub fails with {status} for {name}; repeat the command in some minutes."
+    if status:
+        return None
+    lacking = [one for one in chain if isinstance(one, (LocalEntryNotFoundError, httpx.TransportError))]
+    offline = is_offline_mode() and (lacking or any(isinstance(one, ConnectionError) for one in chain))
+    if offline and writing:
+        return f"HF_HUB_OFFLINE keeps this process from the network and so from {name}; unset it."
+    if offline:
+        return (
+            f"The {kind} {name} is not in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE keeps this process from the "
+            f"network; unset it, or fill that folder where there is a network with `hf download {name}`"
+            f"{' --repo-type dataset' if kind == 'data set' else ''}."
+        )
+    if lacking:
+        remedy = "and repeat the command" if writing else "or give local files"
+        return (
+            f"The hub at {constants.ENDPOINT} cannot be reached for {name} ({first_line(lacking[-1])}); check the "
+            f"network, a proxy (HTTPS_PROXY) and HF_ENDPOINT, {remedy}."
+        )
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,62 @@
+"""Tables on disk: rows of Parquet and JSON-lines files."""
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from acelib.core.errors import DataError
+
+Row = dict[str, Any]
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Rows of a .parquet, .jsonl or .jsonl.gz file.
+
+    Raises DataError when it is missing, unreadable or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"There is no table at {path}; check the path.")
+    if path.suffix == ".parquet":
+        import pyarrow.lib
+        import pyarrow.parquet
+
+        try:
+            return pyarrow.parquet.read_table(path).to_pylist()
+        except (pyarrow.lib.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path} is not a readable Parquet file ({error}); delete it and make it again.") from error
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        rows = []
+        try:
+            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path} is not a readable gzip file ({error}); fetch it again.") from error
+        for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number} is not JSON ({error.msg}); mend or drop the line.") from error
+        return rows
+    raise DataError(f"{path.name} ends in none of .parquet, .jsonl, .jsonl.gz; convert it to one of them.")
+
+
+def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
+    """Writes rows as .parquet or .jsonl, by suffix. Raises DataError when the rows differ in their columns."""
+    path, rows = Path(path), list(rows)
+    for number, row in enumerate(rows):
+        if row.keys() != rows[0].keys():
+            odd = ", ".join(sorted(row.keys() ^ rows[0].keys()))
+            raise DataError(f"Row {number} differs from row 0 in the columns {odd}; give every row the same columns.")
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    else:
+        raise DataError(f"{path.name} ends in neither .parquet nor .jsonl; pick one of the two.")

@@ -1,0 +1,239 @@
+"""Benchmark files as problems for the judge: the course's own rows, HumanEval(+) and MBPP(+), told by their columns.
+
+Question and entry point are what EvalPlus shows a model: HumanEval's prompt as it is, MBPP's text with its first test.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from acelib.core import DataError, Profile, read_rows
+from acelib.data.sources import read_split
+from acelib.schema import Problem, Row, entry_point_of
+
+MAX_REFEREE_CHARS = 300_000  # EvalPlus has tests of many megabytes; the judge reads a million characters at a time
+
+
+def read_benchmark(path: str | Path) -> list[Problem]:
+    """The problems of a .jsonl, .jsonl.gz or .parquet file, or of the test split of a hub data set (`owner/name`, or a
+    folder laid out like one), in one of these layouts:
+
+    - the course's: `task_id`, `question`, `entry_point`, `tests`;
+    - HumanEval and HumanEval+: `task_id`, `prompt`, `entry_point`, `test` with its `check(candidate)`;
+    - MBPP, sanitized MBPP and MBPP+: `task_id`, `text` or `prompt`, `test_list`; where there are any, also
+      `test_setup_code`, `test_imports`, `code` and (MBPP+) `test`, which then replaces `test_list`.
+
+    Raises DataError when it is missing or unreachable, has no problems, or a row is of no such layout or has no
+    tests.
+    """
+    return [problem for problem, _ in _read(path)]
+
+
+def reference_programs(path: str | Path) -> list[str | None]:
+    """The benchmark's own solutions in the order of its problems; None where the file has none."""
+    return [program for _, program in _read(path)]
+
+
+def benchmark_rows(path: str | Path) -> list[Row]:
+    """The rows of a benchmark, whatever their layout, from where `read_benchmark` finds it. Raises DataError."""
+    try:
+        if Path(path).is_file():
+            rows = read_rows(path)
+        elif Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.gz)(?<!\.parquet)", str(path)):
+            rows, _ = read_split(str(path), "test")
+        else:
+            raise DataError(
+                f"There is no benchmark at {path}; correct data.benchmark or data.decontaminate in "
+                "the profile: a file, or a hub name such as evalplus/humanevalplus."
+            )
+    except DataError as error:
+        raise DataError(str(error)) from error
+    if not rows:
+        raise DataError(f"{path} holds no problems; correct data.benchmark or data.decontaminate in the profile.")
+    return rows
+
+
+def _read(path: str | Path) -> list[tuple[Problem, str | None]]:
+    rows = benchmark_rows(path)
+    found = [_problem(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    if len({problem.id for problem, _ in found}) < len(found):
+        raise DataError(f"{path} holds two problems with the same task_id; give every problem its own.")
+    return found
+
+
+def _problem(row: Row, place: str) -> tuple[Problem, str | None]:
+    row = {key: value for key, value in row.items() if value is not None}
+    try:
+        if {"task_id", "question", "entry_point", "tests"} <= row.keys():
+            name, tests = row["entry_point"], tuple(row["tests"])
+            problem, reference = Problem(str(row["task_id"]), row["question"], name, tests, "benchmark"), None
+        elif {"task_id", "prompt", "entry_point", "test"} <= row.keys():
+            problem, reference = _humaneval(row)
+        elif {"task_id", "test_list"} <= row.keys() and ("text" in row or "prompt" in row):
+            problem, reference = _mbpp(row)
+        elif "base_input" in row:
+            raise DataError(
+                f"{place} is of EvalPlus's own release, which has inputs without results; take "
+                "evalplus/humanevalplus or evalplus/mbppplus, whose rows have the column test."
+            )
+        else:
+            raise DataError(
+                f"{place} is no benchmark problem, it has {', '.join(row) or 'no columns'}; it needs "
+                "task_id, question, entry_point and tests, or the columns of HumanEval or MBPP."
+            )
+    except (SyntaxError, TypeError, AttributeError) as error:
+        raise DataError(f"{place} is no benchmark problem ({error}); mend or drop the row.") from error
+    if not problem.tests:
+        raise DataError(f"{place} has no tests, so it can measure nothing; drop the row.")
+    if not problem.entry_point:
+        raise DataError(f"{place} has no test that calls a function; drop the row.")
+    return problem, reference
+
+
+def _humaneval(row: Row) -> tuple[Problem, str | None]:
+    prompt, name, solution = row["prompt"], row["entry_point"], row.get("canonical_solution")
+    source = "HumanEval+" if "assertion(" in row["test"] else "HumanEval"
+    problem = Problem(
+        str(row["task_id"]),
+        prompt.strip(),
+        name,
+        tuple(check_tests(row["test"], name)),
+        source,
+        prelude=_before(prompt, name),
+    )
+    return problem, None if solution is None else prompt + solution
+
+
+def _before(prompt: str, entry_point: str) -> str:
+    """What the prompt gives besides the function: imports, and the helpers of HumanEval 32, 38 and 50."""
+    nodes = ast.parse(prompt).body
+    return "\n\n".join(ast.unparse(node) for node in nodes if getattr(node, "name", None) != entry_point)
+
+
+def _mbpp(row: Row) -> tuple[Problem, str | None]:
+    listed, code = [str(test) for test in row["test_list"]], row.get("code")
+    name = row.get("entry_point") or _tested(listed, code or "") or entry_point_of(listed)
+    imports = "\n".join(row.get("test_imports", ()))
+    tests = evalplus_tests(row["test"], name) if "test" in row else [_with_imports(test, imports) for test in listed]
+    text = row.get("text") or row["prompt"]
+    question = f"{text.strip()}\n\nYour code should pass this test:\n{listed[0]}" if listed else text
+    problem = Problem(
+        f"MBPP/{row['task_id']}".replace("MBPP/Mbpp/", "MBPP/"),
+        question,
+        name,
+        tuple(tests),
+        "MBPP+" if "test" in row else "MBPP",
+        prelude=imports,
+        setup=row.get("test_setup_code", ""),
+    )
+    return problem, code
+
+
+def _tested(tests: list[str], code: str) -> str | None:
+    """The function of `code` that most tests name. (Some of MBPP's are called `sum` or `reverse`.)"""
+    defined = {node.name for node in ast.parse(code).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    named = Counter(n.id for test in tests for n in ast.walk(ast.parse(test)) if isinstance(n, ast.Name))
+    return max(defined & named.keys(), key=lambda name: (named[name], name), default=None)
+
+
+def _with_imports(test: str, imports: str) -> str:
+    """The test after the imports it needs; without, it stays one plain assert, which the judge compares itself."""
+    bound = {name.asname or name.name for node in ast.walk(ast.parse(imports)) for name in getattr(node, "names", ())}
+    used = {node.id for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
+    return f"{imports}\n{test}" if (bound - {"math"}) & used else test
+
+
+def check_tests(test: str, entry_point: str) -> list[str]:
+    """The asserts of HumanEval's `check(candidate)`, one by one; the whole of it where it is more than asserts."""
+    check = next((n for n in ast.parse(test).body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+    if check is None:
+        raise TypeError("its test defines no check(candidate)")
+    body = [node for node in check.body if not isinstance(node, (ast.Expr, ast.Pass))]
+    if not all(isinstance(node, ast.Assert) for node in body):
+        return evalplus_tests(test, entry_point)
+    for node in ast.walk(check):
+        if isinstance(node, ast.Name) and node.id == "candidate":
+            node.id = entry_point
+    return [ast.unparse(node) for node in body if any(isinstance(part, ast.Call) for part in ast.walk(node))]
+
+
+def evalplus_tests(test: str, entry_point: str) -> list[str]:
+    """EvalPlus's `for inp, exp in zip(inputs, results): assertion(f(*inp), exp, 0)` as one assert per input.
+
+    Inputs whose result is compared with a tolerance (or is no literal) stay in EvalPlus's own words, in few tests of
+    bounded length; so does, as one test, whatever is written otherwise.
+    """
+    tree = ast.parse(test)
+    check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+    called = any(isinstance(n, ast.Expr) and "check(" in ast.unparse(n) for n in tree.body)
+    call = f"\ncheck({entry_point})\n" if check and not called else "\n"
+    body = (check or tree).body
+    lists = {n.targets[0].id: n.value for n in body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)}
+    match lists.get("inputs"), lists.get("results"), [n for n in body if isinstance(n, ast.For)]:
+        case (
+            ast.List() as inputs,
+            ast.List() as results,
+            [
+                ast.For(
+                    body=[
+                        ast.Expr(
+                            ast.Call(
+                                ast.Name("assertion"),
+                                [
+                                    ast.Call(ast.Name(), [ast.Starred(ast.Name("inp"))], []),
+                                    ast.Name("exp"),
+                                    ast.Constant(tolerance),
+                                ],
+                            )
+                        )
+                    ]
+                )
+            ],
+        ) if len(inputs.elts) == len(results.elts):
+            pass
+        case _:
+            return [test + call]
+    exact, rough = [], []
+    for given, result in zip(inputs.elts, results.elts):
+        if tolerance == 0 and isinstance(given, ast.List) and _is_exact(given, result):
+            arguments = ", ".join(map(ast.unparse, given.elts))
+            exact.append(f"assert {entry_point}({arguments}) == {ast.unparse(result)}")
+        else:
+            rough.append((given, result))
+    for part in _parts(rough):
+        inputs.elts, results.elts = map(list, zip(*part))
+        exact.append(ast.unparse(tree) + call)
+    return exact
+
+
+def _is_exact(given: ast.expr, result: ast.expr) -> bool:
+    """Whether both are literals and the result holds no float, for which EvalPlus allows a tolerance."""
+    try:
+        ast.literal_eval(given), ast.literal_eval(result)
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        return False
+    return not any(isinstance(n, ast.Constant) and isinstance(n.value, (float, complex)) for n in ast.walk(result))
+
+
+def _parts(pairs: list[tuple[ast.expr, ast.expr]]) -> Iterator[list[tuple[ast.expr, ast.expr]]]:
+    part, size = [], 0
+    for pair in pairs:
+        length = sum(len(ast.unparse(one)) for one in pair)
+        if part and size + length > MAX_REFEREE_CHARS:
+            yield part
+            part, size = [], 0
+        part.append(pair)
+        size += length
+    if part:
+        yield part
+
+
+def load_benchmark(profile: Profile, limit: int | None = None) -> list[Problem]:
+    """The first `limit` (default `evaluation.questions`) held-out problems of the profile (see `read_benchmark`).
+
+    Raises DataError.
+    """
+    problems = read_benchmark(profile.resolve(profile.data.benchmark))
+    return problems[: limit or profile.evaluation.questions]

@@ -1,0 +1,162 @@
+"""What two data sets share: near-duplicate programs, and traces of a benchmark in training data."""
+
+import ast
+import re
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from acelib.core import CourseError
+from acelib.data.benchmarks import benchmark_rows
+from acelib.schema import Row
+
+QUESTIONS = ("question", "prompt", "text", "complete_prompt", "instruct_prompt", "question_content")
+WORDS = 10  # words in a row that two questions do not share by chance
+FEWEST_WORDS = 6  # a shorter question is no evidence
+BOILERPLATE = 10  # an n-gram in more questions of a benchmark is its phrasing, not its content (GPT-3's rule)
+SOLUTION_SHARE, SOLUTION_SIZE = 0.8, 20  # of a solution's token 5-grams; shorter solutions prove nothing
+
+
+def parse(code: str) -> ast.Module | None:
+    """The syntax tree, or None when the code is no Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's escape sequences
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of two letters or more, without import lines (which half of all programs share)."""
+    text = re.sub(r"^[ \t]*(?:import|from)\b.*$", " ", text, flags=re.M)
+    return re.findall(r"[a-z]{2,}", text.lower())
+
+
+def ngrams(items: list[str], n: int) -> set[str]:
+    """All runs of `n` items, or the whole when it is shorter (and not empty)."""
+    return {" ".join(items[i : i + n]) for i in range(max(1, len(items) - n + 1))} if items else set()
+
+
+def code_ngrams(code: str) -> set[str]:
+    """5-grams of a program's tokens."""
+    return ngrams(re.findall(r"\w+|[^\w\s]", code), 5)
+
+
+def signatures(tree: ast.Module) -> set[tuple[str, ...]]:
+    """Name and argument names of every function that takes arguments; methods (every `__init__(self)`) do not count."""
+    functions = (node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    return {(one.name, *(arg.arg for arg in one.args.args)) for one in functions if one.args.args}
+
+
+def _bodies(tree: ast.Module, name: str | None) -> str:
+    """What the function `name`, or without a name every function, does: no signature, no docstring."""
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and name in (None, n.name)]
+    said = [node for one in functions for node in one.body if not isinstance(getattr(node, "value", 0), ast.Constant)]
+    return "\n".join(map(ast.unparse, said))
+
+
+class NearDuplicates:
+    """MinHash over token 5-grams with locality-sensitive hashing, one program after the other.
+
+    Programs whose estimated Jaccard similarity reaches `threshold` count as duplicates (0.7, as in The Stack,
+    arXiv 2211.15533). With 24 bands of 5 rows a pair at 0.7 is compared with probability 0.99. Written out here because
+    `datasketch` would bring SciPy for these few lines. Memory: about 6 KB per program that is kept.
+    """
+
+    def __init__(self, threshold: float = 0.7, bands: int = 24, rows: int = 5):
+        draw = np.random.default_rng(0)
+        self.threshold, self.bands = threshold, bands
+        self._factor = draw.integers(2**63, size=bands * rows, dtype=np.uint64) * 2 + 1
+        self._shift = draw.integers(2**63, size=bands * rows, dtype=np.uint64)
+        self._names: list[str] = []
+        self._minima: list[np.ndarray] = []
+        self._buckets: dict[int, list[int]] = {}
+
+    def add(self, name: str, code: str) -> str | None:
+        """The name of an earlier program that is nearly the same; when there is none, None, and this one is kept."""
+        grams = np.array([zlib.crc32(gram.encode()) for gram in code_ngrams(code)], dtype=np.uint64)
+        hashes = (grams[:, None] * self._factor + self._shift) >> np.uint64(32)  # multiply-shift, modulo 2^64
+        minima = hashes.min(axis=0, initial=2**32 - 1).astype(np.uint32)
+        buckets = [hash((band, part.tobytes())) for band, part in enumerate(np.split(minima, self.bands))]
+        known = sorted({place for bucket in buckets for place in self._buckets.get(bucket, ())})
+        if known:
+            alike = np.mean(np.stack([self._minima[place] for place in known]) == minima, axis=1)
+            if alike.max() >= self.threshold:
+                return self._names[known[int(alike.argmax())]]
+        for bucket in buckets:
+            self._buckets.setdefault(bucket, []).append(len(self._names))
+        self._names.append(name)
+        self._minima.append(minima)
+        return None
+
+
+class Benchmarks:
+    """Questions, function signatures and solutions of benchmarks, to be kept out of training data.
+
+    Reads the layouts of HumanEval(+), MBPP(+), BigCodeBench and LiveCodeBench, and the course's own, from .jsonl,
+    .jsonl.gz or .parquet files, or from the test split of a hub data set. Raises CourseError for one that cannot be
+    read or has no question.
+    """
+
+    def __init__(self, paths: Iterable[str | Path] = ()):
+        self._questions: dict[str, str] = {}
+        self._signatures: dict[tuple[str, ...], str] = {}
+        self._solutions: dict[str, list[str]] = {}
+        self._sizes: dict[str, int] = {}
+        self.rows: dict[str, int] = {}
+        for path in paths:
+            rows = benchmark_rows(path)
+            self.rows[str(path)] = len(rows)
+            grams = [self._learn(row, f"{Path(path).name}/{number}", path) for number, row in enumerate(rows)]
+            common = Counter(gram for _, mine in grams for gram in mine)
+            for name, mine in grams:
+                self._questions |= {gram: name for gram in mine if common[gram] <= BOILERPLATE}
+        self._lengths = {gram.count(" ") + 1 for gram in self._questions}
+
+    def _learn(self, row: Row, name: str, path: str | Path) -> tuple[str, set[str]]:
+        name = str(row.get("task_id") or row.get("question_id") or name)
+        asked = [row[column] for column in QUESTIONS if isinstance(row.get(column), str)]
+        if not asked:
+            raise CourseError(
+                f"{path} has no question in {name} (columns: {', '.join(row)}); --decontaminate needs "
+                f"one of the columns {', '.join(QUESTIONS)}."
+            )
+        solution = row.get("code") or row.get("canonical_solution")
+        start = row.get("complete_prompt") or row.get("prompt") or ""
+        for code in (solution, start + solution) if solution else ():
+            if (tree := parse(code)) is not None:
+                target = row.get("entry_point")
+                self._signatures |= {one: name for one in signatures(tree) if target in (None, one[0])}
+                grams = code_ngrams(_bodies(tree, target))
+                if len(grams) >= SOLUTION_SIZE and name not in self._sizes:  # HumanEval+ repeats HumanEval
+                    self._sizes[name] = len(grams)
+                    for gram in grams:
+                        self._solutions.setdefault(gram, []).append(name)
+                break
+        grams = {gram for text in asked for gram in ngrams(words(text), WORDS)}
+        return name, {gram for gram in grams if gram.count(" ") + 1 >= FEWEST_WORDS}
+
+    def overlap(self, text: str, code: str, tree: ast.Module) -> tuple[str, str] | None:
+        """What of a benchmark an entry holds, as (reason, the benchmark's question), or None.
+
+        text: all words of the entry; code, tree: its program. Reasons, in this order: ten words in a row of a question,
+        a function with the name and the argument names of a solution, most of a solution.
+        """
+        said = words(text)
+        for length in self._lengths:
+            for gram in ngrams(said, length):
+                if gram in self._questions:
+                    return "benchmark question", f"{self._questions[gram]}: {gram}"
+        for one in signatures(tree):
+            if one in self._signatures:
+                return "benchmark signature", f"{self._signatures[one]}: {one[0]}({', '.join(one[1:])})"
+        shared = Counter(name for gram in code_ngrams(code) for name in self._solutions.get(gram, ()))
+        for name, count in shared.most_common(1):
+            if count >= SOLUTION_SHARE * self._sizes[name]:
+                return "benchmark solution", f"{name}: {count} of {self._sizes[name]} 5-grams"
+        return None

@@ -1,0 +1,149 @@
+"""Recorded samples of any model, read from a file and ranked by every selector that needs no model."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from acelib.best_of_n import dual_agreement, expected_best, majority_vote, rate_then_score, share_passed, shown_outputs
+from acelib.core import DataError, read_rows
+from acelib.extraction import extract_program
+from acelib.judge import LLM_PRELUDE, Judge, Submission
+from acelib.schema import Row, entry_point_of
+
+OWN = ("pass rate", "filtered pass rate", "dual agreement", "majority vote", "average", "oracle")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The samples of one question as a file records them. `programs` (samples,), None where a reply held no code;
+    `kept`: places in `tests` of those that survived filtering; `correct` (samples,) of 0/1; `scores`: name ->
+    (samples,)."""
+
+    question: str
+    programs: tuple[str | None, ...]
+    tests: tuple[str, ...]
+    kept: tuple[int, ...] | None
+    correct: tuple[float, ...] | None
+    scores: dict[str, tuple[float, ...]]
+
+
+def read_recorded(path: str | Path) -> list[Recorded]:
+    """Questions with their samples from a .jsonl (or .parquet) file, one question per row.
+
+    Columns: `question`; `programs` (source code, null where there is none) or `replies` (the code is looked for);
+    `tests` (asserts). Optional: `filtered_tests` (some of `tests`), `correct` (0/1 per sample), `scores` (an object:
+    name -> one number per sample). Raises DataError, naming the question by its place from 1, when a column is
+    missing or does not fit, or when an optional one is there for some questions only.
+    """
+    found = [_recorded(row, f"{path}, question {number}") for number, row in enumerate(read_rows(path), start=1)]
+    if not found:
+        raise DataError(f"{path} has no questions; record one per line.")
+    for number, one in enumerate(found, start=1):
+        odd = sorted(_optional(one) ^ _optional(found[0]))
+        if odd:
+            raise DataError(
+                f"{path}, question {number} differs from question 1 in {', '.join(odd)}; record it for "
+                "all questions or for none."
+            )
+    return found
+
+
+def rank(questions: Sequence[Recorded], judge: Judge) -> list[Row]:
+    """Scores of every selector that needs no model; programs are run by `judge` and nowhere else.
+
+    Rows: question, scores ({selector: (samples,)}), pick ({selector: place of the first sample with the highest
+    score}), correct (as recorded, or None). Selectors: "pass rate", "dual agreement", "majority vote"; with filtered
+    tests "filtered pass rate"; for every recorded score its own name and "<pass rate>, then <name>", by the filtered
+    tests where there are any.
+    """
+    reports = iter(
+        judge.run(
+            [Submission(program, one.tests, prelude=LLM_PRELUDE) for one in questions for program in one.programs]
+        )
+    )
+    rows = []
+    for one in questions:
+        mine = [next(reports) for _ in one.programs]
+        passed = [[verdict.passed for verdict in report.verdicts] for report in mine]
+        scores = {
+            "pass rate": share_passed(passed),
+            "dual agreement": dual_agreement(passed),
+            "majority vote": majority_vote(shown_outputs(mine)),
+        }
+        if one.kept is not None:
+            scores["filtered pass rate"] = share_passed(passed, one.kept)
+        tests = "pass rate" if one.kept is None else "filtered pass rate"
+        for name, values in one.scores.items():
+            scores |= {name: list(values), f"{tests}, then {name}": rate_then_score(scores[tests], values)}
+        rows.append(
+            {
+                "question": one.question,
+                "scores": scores,
+                "pick": {name: values.index(max(values)) for name, values in scores.items()},
+                "correct": None if one.correct is None else list(one.correct),
+            }
+        )
+    return rows
+
+
+def picked_correct(rows: Sequence[Row]) -> dict[str, float]:
+    """Share of questions whose pick is correct, per selector, between the "average" sample and the "oracle".
+
+    `rows` as `rank` gives them. Samples with equal scores share the pick evenly. Raises DataError when the file
+    did not record what is correct.
+    """
+    if any(row["correct"] is None for row in rows):
+        raise DataError("The file does not record which samples are correct; add the column `correct`.")
+    columns = {"average": [fmean(row["correct"]) for row in rows]}
+    for name in rows[0]["scores"]:
+        columns[name] = [expected_best(row["correct"], row["scores"][name], len(row["correct"])) for row in rows]
+    columns["oracle"] = [max(row["correct"]) for row in rows]
+    return {name: fmean(values) for name, values in columns.items()}
+
+
+def _optional(one: Recorded) -> set[str]:
+    present = {"filtered_tests": one.kept, "correct": one.correct}
+    return {name for name, value in present.items() if value is not None} | {f"scores.{name}" for name in one.scores}
+
+
+def _recorded(row: Any, where: str) -> Recorded:
+    def check(fits: bool, what: str) -> None:
+        if not fits:
+            raise DataError(f"{where}: {what}; mend or drop the line.")
+
+    check(isinstance(row, dict), "it is no JSON object")
+    question, tests = row.get("question"), row.get("tests")
+    check(isinstance(question, str), "`question` must be a string")
+    check(_list_of(tests, str) and tests, "`tests` must be a list of asserts, at least one")
+    programs, replies = row.get("programs"), row.get("replies")
+    if programs is None:
+        check(_list_of(replies, str) and replies, "`programs` or `replies` must be a list of strings, at least one")
+        entry_point = entry_point_of(tests, question)
+        programs = [extract_program(reply, entry_point) for reply in replies]
+    check(_list_of(programs, str | None) and programs, "`programs` must be a list of strings or nulls, at least one")
+    filtered, correct, scores = row.get("filtered_tests"), row.get("correct"), row.get("scores") or {}
+    if filtered is not None:
+        check(_list_of(filtered, str) and set(filtered) <= set(tests), "`filtered_tests` must be some of `tests`")
+    if correct is not None:
+        fits = _list_of(correct, int | float) and len(correct) == len(programs) and set(correct) <= {0, 1}
+        check(fits, f"`correct` must be a list of 0 or 1 for each of its {len(programs)} samples")
+    check(isinstance(scores, dict), "`scores` must be an object of lists, name -> one number per sample")
+    for name, values in scores.items():
+        check(name not in OWN, f"`scores` must not use the name {name!r}, which is a selector of its own")
+        fits = _list_of(values, int | float) and len(values) == len(programs) and not any(map(math.isnan, values))
+        check(fits, f"`scores.{name}` must be a list of {len(programs)} numbers, one per sample")
+    return Recorded(
+        question,
+        tuple(programs),
+        tuple(tests),
+        None if filtered is None else tuple(place for place, test in enumerate(tests) if test in set(filtered)),
+        None if correct is None else tuple(map(float, correct)),
+        {name: tuple(map(float, values)) for name, values in scores.items()},
+    )
+
+
+def _list_of(values: Any, kind: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)

@@ -1,0 +1,12 @@
+"""Where work runs: launched on several devices, served by vLLM, in shards on a Ray cluster."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "launcher": ["launch", "processes_per_machine"],
+        "serving": ["open_sampler", "reply_settings"],
+        "shards": ["sample_and_judge"],
+    },
+)

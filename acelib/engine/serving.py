@@ -1,0 +1,184 @@
+"""Something to sample from: a model in this process, behind somebody's server, or behind a server that we start.
+
+vLLM runs as a server of its own even on this machine: its engine wants a process to itself, the card is free again the
+moment it ends, and the client that speaks to paid teachers (`acelib.models.server`) does the rest.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import weakref
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils.other import get_free_port
+
+from acelib.core import EngineError, Profile, Remote, end_tree, end_with_parent
+from acelib.models import Server, connect, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer
+
+# Program -> the package that holds it, and what its interpreter is told. vLLM would otherwise take temperature, top-k
+# and repetition penalty from the model's generation_config.json wherever a request is silent; the end-of-reply tokens
+# there count either way.
+PROGRAMS = {
+    "vllm": (
+        "vllm",
+        "-m vllm.entrypoints.cli.main serve {model} --host 127.0.0.1 --port {port} --dtype {dtype} "
+        "--tensor-parallel-size {parallel} --data-parallel-size {replicas} --gpu-memory-utilization {share} "
+        "--generation-config vllm --disable-uvicorn-access-log",
+    ),
+    "transformers": (
+        "fastapi",
+        "-m transformers.cli.transformers serve {model} --host 127.0.0.1 --port {port} --dtype {dtype} "
+        "--device {device}",
+    ),
+}
+REMEDIES = {"vllm": "pip install -r requirements-gpu.txt", "fastapi": "pip install -r requirements-test.txt"}
+START_SECONDS = 1800.0  # 32B parameters from a slow disk, compiled
+PATIENT = Remote(1, 3600.0, 8, 0.0, 0.0, 0.0)
+IN_FLIGHT = 256  # requests: what vLLM decodes side by side by default on most cards
+
+
+class Process:
+    """A started server; it ends with `close()`, with this object, and with the thread that started it."""
+
+    def __init__(self, command: list[str], log: Path):
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+        self.pid = self._process.pid
+        self.close = weakref.finalize(self, end_tree, self._process)  # also at the interpreter's exit
+
+    def ended(self) -> str | None:
+        """How it ended, with the last lines of its log; None while it runs."""
+        code = self._process.poll()
+        return None if code is None else f"ended with exit status {code}; its last lines: {self.last_lines()}"
+
+    def last_lines(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return " | ".join(line.strip() for line in lines[-5:] if line.strip())[-1000:] or "none"
+
+
+@dataclass(frozen=True)
+class LocalServer(Server):
+    """A server of our own. Its replies cost nothing, so they are logged where the stage logs."""
+
+    process: Process
+
+    def close(self) -> None:
+        """End it; it also ends with this object."""
+        self.process.close()
+
+    def trouble(self) -> str | None:
+        ended = self.process.ended()
+        return ended and f"{ended}. Repeat the command: it starts another one, and goes on where this one ended"
+
+
+def serve(
+    model: str,
+    scratch: Path,
+    *,
+    program: str = "vllm",
+    dtype: str = "bfloat16",
+    device: str = "auto",
+    parallel: int = 1,
+    replicas: int = 1,
+    limits: Remote | None = None,
+    start_seconds: float = START_SECONDS,
+) -> LocalServer:
+    """Start a server for a model folder or hub name and wait until it answers.
+
+    `parallel` GPUs share one copy of the model, of which there are `replicas` behind the one address. `scratch` gets
+    the server's log; replies go to the log of the stage that asks. Time-outs, retries and refusals are those of
+    `limits`. Raises EngineError, with the server's last words.
+    """
+    package, arguments = PROGRAMS[program]
+    if importlib.util.find_spec(package) is None:
+        raise EngineError(f"engine.generation: {program} needs the package {package}; {REMEDIES[package]}.")
+    free_gpu()
+    # vLLM refuses to start where less is free than it wants, and a card may drive a display, too.
+    share = min([0.9, *(0.97 * free / total for free, total in gpu_memory())])
+    values = dict(
+        model=model,
+        port=get_free_port(),
+        dtype=dtype,
+        device=device,
+        parallel=parallel,
+        replicas=replicas,
+        share=f"{share:.2f}",
+    )
+    # The client heeds the proxies of the environment, and none leads to this machine.
+    around = filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"])
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(",".join(around).split(",")))
+    url = f"http://127.0.0.1:{values['port']}"
+    words = [word.format(**values) for word in arguments.split()]
+    process = Process([sys.executable, *words], scratch / f"{program}-{os.getpid()}-{values['port']}.log")
+    try:
+        _wait(process, url, program, model, start_seconds)
+    except BaseException:
+        process.close()
+        raise
+    free = replace(
+        limits or PATIENT,
+        concurrency=IN_FLIGHT * replicas,
+        dollars_per_million_input=0.0,
+        dollars_per_million_output=0.0,
+    )
+    server = connect(f"{url}/v1#{model}", free, None)
+    return LocalServer(**{field.name: getattr(server, field.name) for field in fields(Server)}, process=process)
+
+
+def open_sampler(
+    profile: Profile, name: str, scratch: Path, remote: tuple[Remote, Path] | None = None
+) -> tuple[Any, Any]:
+    """(model, tokenizer) to give to `sample_replies` and all that build on it, as the profile's `engine` says.
+
+    An address is a server (with `remote`, as in `load_policy`); otherwise `generation: transformers` loads the weights
+    into this process, and `vllm` starts a server on all GPUs of this machine, which ends when the model is closed or no
+    longer used. Give `reply_settings(profile)` as `params` of the artefact. Raises ModelError,
+    DeviceError, EngineError or EngineError.
+    """
+    name, models = profile.resolve(name), profile.models
+    if is_address(name) or profile.engine.generation == "transformers":
+        return load_policy(name, models.dtype, models.device, remote), load_tokenizer(name)
+    load_tokenizer(name)  # a folder without a model or a chat template is told of before a server starts
+    parallel = profile.engine.vllm_parallel
+    replicas = max(1, torch.cuda.device_count() // parallel)
+    server = serve(name, scratch, dtype=models.dtype, parallel=parallel, replicas=replicas, limits=profile.remote)
+    return server, None
+
+
+def reply_settings(profile: Profile) -> dict[str, str]:
+    """What changes the replies of `open_sampler`'s models besides their weights."""
+    return {"generation": profile.engine.generation, "dtype": profile.models.dtype, "device": profile.models.device}
+
+
+def _wait(process: Process, url: str, program: str, model: str, seconds: float) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is behind no proxy
+    deadline = time.monotonic() + seconds
+    while True:
+        if ended := process.ended():
+            raise EngineError(f"The {program} server for {model} {ended}; mend what they name and repeat the command.")
+        try:
+            opener.open(f"{url}/health", timeout=5).close()
+            return
+        except (OSError, urllib.error.URLError):
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"The {program} server for {model} did not answer within {seconds:.0f} s; its last lines: "
+                    f"{process.last_lines()}; look into {process.log}, or take a smaller model."
+                ) from None
+            time.sleep(0.2)

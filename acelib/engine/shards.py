@@ -1,0 +1,266 @@
+"""Sampling programs for many questions and judging them: in shards, on this machine or on a Ray cluster.
+
+A shard is the unit of everything: sampled by one model, judged, and written as one Parquet file by this process, the
+only one that writes. So a stop loses the shards in flight and no others, nodes need no common disk, and the programs
+are the same wherever a shard is sampled, because a seed depends on its prompt alone and the shard is what is batched.
+"""
+
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from acelib.core import CourseError, DataError, EngineError, Profile, atomic, digest, path_digest
+from acelib.engine.cluster import ClusterJudge, connect
+from acelib.engine.serving import open_sampler, reply_settings
+from acelib.judge import Judge
+from acelib.models import Server
+from acelib.sampling import judge_programs, sample_programs, samples_to_rows
+from acelib.schema import Problem, Program, Row
+
+Progress = Callable[[int, int, str], None]
+MOST_WORKERS = 1024  # of a Judge
+AHEAD = 2  # shards at each sampler: it begins the next one while the last one is judged
+EVERY = 1.0  # seconds between two looks at what the samplers have done of their shards
+LABEL = "sampling and judging"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a sampler needs to know, wherever it is; it travels."""
+
+    profile: Profile
+    model: str  # a folder or a hub name
+    options: dict[str, Any]  # of `sample_programs`
+
+
+def sample_and_judge(
+    profile: Profile,
+    model: str,
+    problems: Sequence[Problem],
+    *,
+    prompt: str,
+    n: int,
+    temperature: float,
+    top_p: float = 1.0,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+    folder: Path,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """AceCode-87K rows with `n` judged programs per problem (`samples_to_rows`), in the order of the problems.
+
+    `profile.engine` says what samples (`open_sampler`), how many questions make a shard, and whether one process does
+    it (`cluster: none`) or a Ray cluster: one sampler per `vllm_parallel` GPUs, or per node
+    where there are none, while all processors judge. Finished shards lie in `folder` and are not made again as long as
+    questions, model and settings are the same; `progress(done, total, label)` counts questions, its label tells the
+    throughput. Raises EngineError when the cluster has no sampler (left), JudgeError when there is no cluster,
+    DataError when two problems share an id, and what `open_sampler` raises.
+    """
+    if len({problem.id for problem in problems}) < len(problems):
+        raise DataError("Two problems have the same id; give every problem its own.")
+    size, location = profile.engine.shard_questions, profile.resolve(model)
+    options = dict(
+        prompt=prompt,
+        n=n,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+        model_name=model,
+    )
+    shards = [problems[start : start + size] for start in range(0, len(problems), size)]
+    weights = path_digest(location) if Path(location).is_dir() else location
+    settings = [options, reply_settings(profile), weights, asdict(replace(profile.judge, workers=1))]
+    keys = [digest([settings, [asdict(problem) for problem in shard]]) for shard in shards]
+    paths = [folder / f"shard-{number:05d}.parquet" for number in range(len(shards))]
+    logs = [path.with_name(f"{path.stem}-{key[:12]}.jsonl") for path, key in zip(paths, keys)]  # of replies
+    missing = {number: shards[number] for number, path in enumerate(paths) if _key(path) != keys[number]}
+    meter = _Meter(progress, n, len(problems), sum(map(len, missing.values())))
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        job, ray, workers = _Job(profile, location, options), None, profile.judge.workers
+        if profile.engine.cluster != "none":
+            ray = connect(profile.engine.cluster)
+            workers = min(MOST_WORKERS, max(1, int(ray.cluster_resources().get("CPU", 0))))
+        made = _on_cluster(ray, job, missing, meter) if ray else _here(job, missing, logs, meter)
+        with closing(made), (ClusterJudge if ray else Judge).from_settings(profile.judge, workers) as judge:
+            for number, programs in made:
+                rows = samples_to_rows(shards[number], programs, judge_programs(judge, shards[number], programs))
+                _write(paths[number], rows, keys[number])
+                logs[number].unlink(missing_ok=True)
+                meter.add(number, len(shards[number]))
+    return [row for path in paths for row in pyarrow.parquet.read_table(path).to_pylist()]
+
+
+def _key(path: Path) -> str | None:
+    """What a finished shard was made from; None when there is no readable one."""
+    try:
+        return (pyarrow.parquet.read_schema(path).metadata or {}).get(b"acelib.key", b"").decode()
+    except (OSError, pyarrow.ArrowInvalid):
+        return None
+
+
+def _write(path: Path, rows: list[Row], key: str) -> None:
+    table = pyarrow.Table.from_pylist(rows)
+    with atomic(path) as temporary:
+        pyarrow.parquet.write_table(table.replace_schema_metadata({"acelib.key": key}), temporary)
+
+
+class _Meter:
+    """Questions done of all, and programs per second of what this call has made."""
+
+    def __init__(self, progress: Progress | None, n: int, total: int, missing: int):
+        self.progress, self.n, self.total, self.kept = progress, n, total, total - missing
+        self.made, self.start = 0, time.monotonic()
+        self.parts: dict[int, float] = {}  # questions that are sampled of each shard in progress
+
+    def show(self) -> None:
+        if self.progress:
+            made = self.made + sum(self.parts.values())
+            rate = self.n * made / max(1e-9, time.monotonic() - self.start)
+            self.progress(int(self.kept + made), self.total, f"{LABEL} ({rate:,.1f} programs/s)")
+
+    def add(self, number: int, questions: int) -> None:
+        self.parts.pop(number, None)
+        self.made += questions
+        self.show()
+
+
+def _here(
+    job: _Job, shards: dict[int, Sequence[Problem]], logs: Sequence[Path], meter: _Meter
+) -> Iterator[tuple[int, list[Program]]]:
+    model, tokenizer = open_sampler(job.profile, job.model, logs[0].parent)
+    for number, shard in shards.items():
+
+        def progress(done: int, total: int, number: int = number, shard: Sequence[Problem] = shard) -> None:
+            meter.parts[number] = len(shard) * done / total
+            meter.show()
+
+        yield number, sample_programs(model, tokenizer, shard, log=logs[number], **job.options, progress=progress)
+
+
+class _Sampler:
+    """In a Ray actor: opens its model once and samples one shard after the other."""
+
+    def __init__(self, job: _Job):
+        self.job, self.opened, self.part = job, None, (-1, 0.0)
+        self._folder = tempfile.TemporaryDirectory(prefix="acelib-")
+
+    def progress(self) -> tuple[int, float]:
+        """(shard, how many of its questions are sampled). Asked while another thread is in `sample`."""
+        return self.part
+
+    def sample(self, number: int, shard: Sequence[Problem]) -> list[Program]:
+        def progress(done: int, total: int) -> None:
+            self.part = number, len(shard) * done / total
+
+        folder = Path(self._folder.name)
+        if self.opened is None:  # not in __init__, where Ray would wrap what goes wrong into text
+            self.opened = open_sampler(self.job.profile, self.job.model, folder)
+        log = folder / "replies.jsonl"
+        try:
+            return sample_programs(*self.opened, shard, log=log, **self.job.options, progress=progress)
+        except CourseError:
+            model = self.opened[0]
+            if isinstance(model, Server) and (trouble := model.trouble()):
+                raise EngineError(f"The server {trouble}.") from None
+            raise
+        finally:
+            log.unlink(missing_ok=True)
+
+
+def _on_cluster(
+    ray: Any, job: _Job, shards: dict[int, Sequence[Problem]], meter: _Meter
+) -> Iterator[tuple[int, list[Program]]]:
+    """(shard, its programs) as they come. What a lost sampler had in hand goes to the others."""
+    waiting, flying, why = deque(shards), {}, ""
+    samplers = _start_samplers(ray, job)
+    try:
+        while waiting or flying:
+            in_hand = Counter(place for place, _ in flying.values())
+            for place, sampler in samplers.items():
+                for number in [waiting.popleft() for _ in range(min(len(waiting), AHEAD - in_hand[place]))]:
+                    flying[sampler.sample.remote(number, shards[number])] = place, number
+            if not flying:
+                raise EngineError(
+                    f"The Ray cluster has lost its last sampler ({why}); start its nodes again and repeat "
+                    "the command: every finished shard is kept."
+                )
+            ready, _ = ray.wait(list(flying), num_returns=1, timeout=EVERY)
+            if not ready:
+                meter.parts = _parts(ray, samplers.values(), {number for _, number in flying.values()}, meter.parts)
+                meter.show()
+                continue
+            (reference,) = ready
+            place, number = flying.pop(reference)
+            try:
+                programs = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                if not isinstance(error.cause, CourseError):
+                    raise
+                if not isinstance(error.cause, EngineError):
+                    raise error.cause from None
+                lost = str(error.cause)
+            except ray.exceptions.RayError as error:  # the actor, its node, or the only copy of its programs
+                lost = str(error).partition("\n")[0]
+            else:
+                yield number, programs
+                continue
+            waiting.appendleft(number)
+            meter.parts.pop(number, None)
+            if samplers.pop(place, None):
+                why = f"{place}: {lost}"
+                print(f"{LABEL}: lost the sampler on {why} Left: {len(samplers)}.", flush=True)
+    finally:
+        for sampler in samplers.values():
+            ray.kill(sampler)
+
+
+def _parts(ray: Any, samplers: Iterable[Any], flying: set[int], known: dict[int, float]) -> dict[int, float]:
+    """Questions that are sampled of the shards in flight: what was known, or what the samplers say within a second."""
+    asked = [sampler.progress.options(concurrency_group="progress").remote() for sampler in samplers]
+    parts = {number: known[number] for number in flying & known.keys()}
+    for reference in ray.wait(asked, num_returns=len(asked), timeout=EVERY)[0]:
+        try:
+            number, part = ray.get(reference)
+        except ray.exceptions.RayError:  # lost, as its shard will say
+            continue
+        if number in flying:
+            parts[number] = part
+    return parts
+
+
+def _start_samplers(ray: Any, job: _Job) -> dict[str, Any]:
+    """One actor per `vllm_parallel` GPUs, or per node where there are none, by a name that says where it is."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    vllm = job.profile.engine.generation == "vllm"
+    gpus = 0 if job.profile.models.device == "cpu" else job.profile.engine.vllm_parallel if vllm else 1
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    places = [(node, int(node["Resources"].get("GPU", 0)) // gpus if gpus else 0) for node in nodes]
+    if not any(count for _, count in places):
+        if vllm or not nodes:
+            raise EngineError(
+                f"No node of the Ray cluster has {max(1, gpus)} GPU(s) and a processor; add one with `ray start "
+                "--address=<head>`, lower engine.vllm_parallel, or set engine.generation to transformers."
+            )
+        gpus, places = 0, [(node, 1) for node in nodes]
+    # No processors of their own: these are the judge's, and a sampler that held the last one would wait for ever.
+    actor = ray.remote(num_cpus=0, num_gpus=gpus, concurrency_groups={"progress": 1})(_Sampler)
+    return {
+        f"{node['NodeManagerAddress']} ({node['NodeID'][:6]}/{place})": actor.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(job)
+        for node, count in places
+        for place in range(count)
+    }

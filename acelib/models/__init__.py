@@ -1,0 +1,38 @@
+"""Language models: load them, sample from them, score with them, here or behind a server."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "devices": [
+            "GIB",
+            "Machine",
+            "ask_apart",
+            "free_gpu",
+            "gpu_memory",
+            "gpu_problem",
+            "machine_facts",
+            "out_of_memory_explained",
+        ],
+        "generation": [
+            "Conversation",
+            "check_conversations",
+            "check_room",
+            "context_length",
+            "generate",
+            "load_policy",
+            "load_tokenizer",
+            "pick_device",
+            "prompt_seeds",
+            "prompt_tokens",
+            "render",
+            "sample_tokens",
+            "solve_messages",
+            "stop_tokens",
+        ],
+        "prefix": ["left_pad", "response_logps"],
+        "reward_heads": ["load_classifier"],
+        "server": ["Server", "connect", "is_address", "remote_replies"],
+    },
+)

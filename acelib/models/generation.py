@@ -1,0 +1,278 @@
+"""Load language models and sample from them.
+
+Everything works with any causal language model of `transformers` that comes with a chat template: the pocket models
+in `data/models`, or a hub name on a larger profile.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from acelib.core import HUB_ERRORS, DeviceError, ModelError, Remote, hub_problem
+from acelib.models.decoding import SampledTokens, decode
+from acelib.models.devices import gpu_problem, machine_facts
+from acelib.models.server import Server, connect, is_address
+
+Conversation = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled reply.
+
+    `logprob` is the sum over `token_ids` of log pi(token | prefix) at the sampling temperature, before top-p cuts the
+    tail (temperature 1 when decoding greedily). `finished` says that the reply ended with an end-of-sequence token.
+    """
+
+    text: str
+    token_ids: list[int]
+    finished: bool
+    logprob: float
+
+
+def _check_location(name_or_path: str | Path) -> str:
+    """A relative or absolute path must exist; anything shaped like `owner/name` may be a hub name."""
+    location = Path(name_or_path)
+    if location.is_dir():
+        if not (location / "config.json").is_file():
+            raise ModelError(
+                f"{location} is not a model folder: it has no config.json; save one with "
+                f"model.save_pretrained(...), or correct the path under `models` in the profile."
+            )
+    elif location.is_absolute() or str(name_or_path).startswith((".", "~")) or len(location.parts) != 2:
+        raise ModelError(
+            f"There is no model folder {location}; correct the path under `models` in the profile, or "
+            f"retrain the pocket models with `make pocket-models`."
+        )
+    return str(name_or_path)
+
+
+def pick_device(device: str = "auto", dtype: str = "float32") -> torch.device:
+    """`auto` takes the GPU when there is one. Raises DeviceError when a GPU cannot compute in `dtype`, or when `cuda`
+    is asked for in vain."""
+    available = torch.cuda.is_available()
+    if device == "auto":
+        device = "cuda" if available else "cpu"
+    if device == "cuda" and (not available or dtype == "bfloat16"):
+        problem = gpu_problem(machine_facts(), dtype)
+        if problem:
+            raise DeviceError(problem)
+    return torch.device(device)
+
+
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
+    """A tokenizer with a chat template and a padding token, padding on the left; None for a server, which has its own.
+
+    Raises ModelError when the folder has no tokenizer, when the hub does not hand it out (`core.hub`), or when the
+    tokenizer has no chat template: training would go on without one, and would silently learn nothing.
+    """
+    if is_address(name_or_path):
+        return None
+    location = _check_location(name_or_path)
+    no_tokenizer = ModelError(
+        f"{location} has no tokenizer that can be loaded; save it beside the weights with "
+        f"tokenizer.save_pretrained(...)."
+    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left")
+    except (*HUB_ERRORS, ValueError, TypeError, KeyError) as error:
+        said = hub_problem(error, location)
+        raise (ModelError(said) if said else no_tokenizer) from error
+    if not tokenizer("def")["input_ids"]:  # without a vocabulary file transformers returns an empty tokenizer
+        raise no_tokenizer
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"The tokenizer of {location} has no chat template; use an instruct model, or put a "
+            f"chat_template.jinja beside it."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(
+    name_or_path: str | Path, dtype: str = "float32", device: str = "auto", remote: tuple[Remote, Path] | None = None
+) -> PreTrainedModel | Server:
+    """A causal language model in eval mode. Raises ModelError when the folder holds none or the hub hands out
+    none, and DeviceError as `pick_device` does.
+
+    An address such as `http://host:8000/v1#model` gives a server to sample from, with limits and log from `remote`
+    (a run's `run.remote`); without `remote` it is refused, for a stage that needs the weights.
+    """
+    if is_address(name_or_path):
+        if remote is None:
+            raise ModelError(
+                f"{name_or_path} is a server, and this stage needs the weights; name a model folder or a hub model "
+                "under `models` in the profile."
+            )
+        return connect(str(name_or_path), *remote)
+    location, where = _check_location(name_or_path), pick_device(device, dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype))
+    except (*HUB_ERRORS, ValueError) as error:
+        raise ModelError(
+            hub_problem(error, location)
+            or f"{location} holds no causal language model that can be loaded ({error}); "
+            "check that config.json and model.safetensors are complete."
+        ) from error
+    return model.to(where).eval()
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Conversation) -> str:
+    """The conversation as the model sees it, ready for the assistant's reply."""
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation]) -> list[list[int]]:
+    """Token ids of what `render` makes of each."""
+    return [tokenizer(render(tokenizer, one), add_special_tokens=False)["input_ids"] for one in conversations]
+
+
+def solve_messages(template: str, question: str) -> Conversation:
+    """The conversation that asks for a program; `template` is the profile's `prompts.solve`."""
+    return [{"role": "user", "content": template.replace("{question}", question)}]
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends a reply.
+
+    Base models stop on another token than their chat template does, so both the generation config and the tokenizer
+    are asked.
+    """
+    eos = model.generation_config.eos_token_id
+    ids = set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
+    return sorted(ids - {None})
+
+
+def prompt_seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
+    """A seed per prompt from its tokens, so that order, batching and resuming do not change what is sampled."""
+    seen, seeds = Counter(), []
+    for prompt in prompts:
+        key = f"{seed} {seen[tuple(prompt)]} {list(prompt)}".encode()
+        seen[tuple(prompt)] += 1
+        seeds.append(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
+    return seeds
+
+
+def check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
+    """Raises ModelError when a prompt is empty, or too long for so many new tokens."""
+    if any(not prompt for prompt in prompts):
+        raise ModelError("A prompt has no tokens; check the chat template and the question.")
+    longest = max(map(len, prompts), default=0)
+    if context is not None and longest + max_new_tokens > context:
+        raise ModelError(
+            f"A prompt of {longest} tokens and {max_new_tokens} new tokens do not fit the model's context "
+            f"of {context}; lower max_new_tokens in the profile or drop the longest questions."
+        )
+
+
+def check_conversations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Iterable[Conversation],
+    max_new_tokens: int,
+) -> None:
+    """Raises ModelError when one of them does not fit the model's context with `max_new_tokens` more."""
+    check_room(prompt_tokens(tokenizer, conversations), max_new_tokens, context_length(model))
+
+
+def sample_tokens(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    n: int,
+    temperature: float,
+    top_p: float = 1.0,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int | Sequence[int],
+    stop: Sequence[int],
+    pad_id: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[SampledTokens]]:
+    """`n` replies per prompt (token ids), as one list per prompt; the engine below `generate`.
+
+    Each distinct prompt is read once, its cache is repeated for its samples, and replies that have ended leave the
+    batch. `batch_size` counts the replies that are decoded together. Temperature 0 is greedy. `seed` is one for all, or
+    one per prompt (`prompt_seeds`).
+    """
+    if n < 1 or max_new_tokens < 1 or batch_size < 1 or temperature < 0 or not 0 < top_p <= 1:
+        raise ModelError(
+            f"Cannot sample n={n}, max_new_tokens={max_new_tokens}, batch_size={batch_size}, "
+            f"temperature={temperature}, top_p={top_p}; counts must be positive, temperature at least 0 "
+            f"and top_p in (0, 1]."
+        )
+    check_room(prompts, max_new_tokens, context_length(model))
+    noises = [
+        torch.rand((n, max_new_tokens), generator=torch.Generator().manual_seed(s))
+        for s in (prompt_seeds(prompts, seed) if isinstance(seed, int) else seed)
+    ]
+    # Prompts of similar length share a batch, which keeps padding small.
+    jobs = [(i, j) for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for j in range(n)]
+    results: list[list[SampledTokens]] = [[None] * n for _ in prompts]
+    for start in range(0, len(jobs), batch_size):
+        batch = jobs[start : start + batch_size]
+        copies = Counter(i for i, _ in batch)
+        noise = torch.stack([noises[i][j] for i, j in batch])
+        replies = decode(
+            model,
+            [prompts[i] for i in copies],
+            list(copies.values()),
+            noise,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            stop=stop,
+            pad_id=pad_id,
+        )
+        for (i, j), reply in zip(batch, replies, strict=True):
+            results[i][j] = reply
+        if progress is not None:
+            progress(min(start + batch_size, len(jobs)), len(jobs))
+    return results
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Conversation],
+    *,
+    n: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[Completion]]:
+    """`n` replies per conversation, as one list per conversation in the order given.
+
+    Temperature 0 is greedy. What is sampled depends on `seed` and on each conversation's text (and on how often that
+    text came before in the list), not on the order or on `batch_size`, up to the rounding of batched sums.
+    Raises ModelError when a prompt and `max_new_tokens` exceed the model's context.
+    """
+    prompts = prompt_tokens(tokenizer, conversations)
+    sampled = sample_tokens(
+        model,
+        prompts,
+        n=n,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+        stop=stop_tokens(model, tokenizer),
+        pad_id=tokenizer.pad_token_id,
+        progress=progress,
+    )
+    texts = iter(tokenizer.batch_decode([r.ids for replies in sampled for r in replies], skip_special_tokens=True))
+    return [[Completion(next(texts), r.ids, r.finished, sum(r.logprobs)) for r in replies] for replies in sampled]

@@ -1,0 +1,15 @@
+"""Before the money is spent: does the machine fit, can this learn, and what will it cost?"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "cost_model": ["ACECODE", "Stage", "models_gb", "rescale", "stages"],
+        "costs": ["Meter"],
+        "machine": ["preflight", "preflight_gpu", "report", "require"],
+        "plan_text": ["plan"],
+        "shapes": ["SHAPES", "Shape", "shape_of"],
+        "training": ["preflight_reinforce", "preflight_reward_model"],
+    },
+)

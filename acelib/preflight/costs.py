@@ -1,0 +1,192 @@
+"""What a notebook costs: a card before it starts, and the actual figures beside the estimate when it is done.
+
+For a profile that has been run the estimate is what was measured then (`profiles/costs.json`); for a profile that names
+GPUs it is computed from the models' shapes (`acelib.preflight.cost_model`).
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from acelib.core import (
+    ROOT,
+    CourseError,
+    GpuMemory,
+    Profile,
+    end_of_records,
+    load_profile,
+    peak_memory_mb,
+    profile_names,
+)
+from acelib.preflight.cost_model import stages
+
+COSTS = ROOT / "profiles" / "costs.json"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one notebook; None where there is no figure. `gib` is of all its processes, `gpu_gib` of each of `gpus` GPUs;
+    `how` says where the figures come from."""
+
+    how: str
+    minutes: float | None = None
+    gib: float | None = None
+    gpus: int = 0
+    gpu_gib: float | None = None
+    dollars: float = 0.0
+
+    @property
+    def gpu_hours(self) -> float | None:
+        return self.minutes * self.gpus / 60 if self.gpus else None
+
+
+def measured(name: str) -> dict[str, Any]:
+    """What a profile's last committed run took (see `acelib.course.rules.refresh`); empty where there was none."""
+    return json.loads(COSTS.read_text(encoding="utf-8")).get(name, {}) if COSTS.exists() else {}
+
+
+def estimate(profile: Profile, notebook: str) -> Estimate:
+    """The estimate for a notebook, given by its name or number."""
+    if profile.plan.gpus:
+        return _computed(profile, notebook)
+    known = measured(profile.name)
+    if (cost := _of(known, notebook)) is None:
+        pocket = _of(measured("pocket"), notebook)
+        took = f"; profile pocket takes {pocket['seconds'] / 60:.1f} minutes" if pocket else ""
+        return Estimate(f"Nobody has measured profile {profile.name}, and its plan names no GPU{took}.")
+    how = (
+        f"As measured on {known['machine']}, {known['measured']}, with the sandboxes' memory; the whole course took "
+        f"{known['minutes']:.0f} minutes."
+    )
+    if changed := differences(profile):
+        how += f" Other values here: {', '.join(changed[:4])}{' and more' if changed[4:] else ''}."
+    return Estimate(how, cost["seconds"] / 60, cost["peak_mb"] / 1024)
+
+
+def _of(known: dict[str, Any], notebook: str) -> dict[str, float] | None:
+    return next((cost for name, cost in known.get("notebooks", {}).items() if name[:2] == notebook[:2]), None)
+
+
+def _computed(profile: Profile, notebook: str) -> Estimate:
+    assumed = profile.plan
+    try:
+        mine = [one for one in stages(profile) if one.notebook == notebook[:2]]
+    except CourseError as error:
+        return Estimate(f"Not computed: {error}")
+    if any(one.what == "adopted" for one in mine):
+        return Estimate(f"Its data are adopted from {profile.data.adopt}; nothing is made here.", 0.0)
+    if not mine:
+        pocket = _of(measured("pocket"), notebook)
+        return Estimate("It needs no GPU; this is what it takes on profile pocket.", pocket and pocket["seconds"] / 60)
+    hours = sum(one.hours for one in mine)
+    dollars = hours * assumed.gpus * assumed.dollars_per_gpu_hour + sum(one.dollars for one in mine)
+    learning, decoding = 100 * assumed.training_utilisation, 100 * assumed.generation_utilisation
+    how = (
+        f"Computed, never measured, a lower bound: operations over {assumed.gpu_tflops:g} TFLOP/s per GPU at "
+        f"{learning:g}% (training) or {decoding:g}% (decoding); loading and judging not counted.\n"
+        f"All stages and assumptions: python -m acelib plan --profile {profile.name}"
+    )
+    return Estimate(how, hours * 60, None, assumed.gpus, max(one.gib for one in mine), dollars)
+
+
+def differences(profile: Profile) -> list[str]:
+    """Dotted names of the values in which a profile differs from the file of its name."""
+    if profile.name not in profile_names():
+        return []
+    mine, theirs = profile.to_dict(), load_profile(profile.name).to_dict()
+    found = []
+    for section, value in mine.items():
+        if isinstance(value, dict):
+            found += [f"{section}.{key}" for key in value if value[key] != theirs[section][key]]
+        elif value != theirs[section]:
+            found.append(section)
+    return found
+
+
+class Meter:
+    """What a notebook takes, from the moment it is opened (under the runner: from its process's start)."""
+
+    def __init__(self, profile: Profile, notebook: str, paid: Path):
+        self.profile, self.notebook, self.paid = profile, notebook, paid
+        # In a session that a reader keeps open, only the work on this notebook counts.
+        self.start = psutil.Process().create_time() if os.environ.get("ACELIB_PROGRESS") else time.time()
+        self.estimate = estimate(profile, notebook)
+        self.gpu_memory = GpuMemory()
+        self.bought = end_of_records(paid)  # what a crash has cut is removed by the next writer
+
+    def card(self) -> str:
+        """What it will take, and how one knows."""
+        one, plan = self.estimate, self.profile.plan
+        name = f"Notebook {self.notebook[:2]} on profile {self.profile.name}"
+        if one.minutes is None:
+            return f"{name}: no estimate. {one.how}"
+        parts = [f"{one.minutes:.1f} minutes"] + ([f"{one.gib:.1f} GiB of memory"] if one.gib else [])
+        parts += (
+            [
+                f"{one.gpu_gib:.0f} GiB on each of {one.gpus} x {plan.gpu}, {one.gpu_hours:.2f} GPU-hours",
+                f"${one.dollars:.2f} at ${plan.dollars_per_gpu_hour:g} per GPU-hour",
+            ]
+            if one.gpus
+            else ["no GPU"]
+        )
+        return f"{name}, estimated: {', '.join(parts)}.\n{one.how}"
+
+    def actual(self) -> dict[str, float]:
+        """Minutes; GiB of the largest process; and what GPUs and servers took, where there were any."""
+        found = {
+            "minutes": (time.time() - self.start) / 60,
+            "GiB, largest process": max(peak_memory_mb(), peak_memory_mb(resource.RUSAGE_CHILDREN)) / 1024,
+        }
+        torch = sys.modules.get("torch")
+        used = torch.cuda.device_count() if torch and torch.cuda.is_available() else 0
+        gpus = self.profile.plan.gpus or used
+        if self.gpu_memory.gib is not None:
+            found["GiB, GPU"] = self.gpu_memory.gib
+        if gpus:
+            found["GPU-hours"] = found["minutes"] / 60 * gpus
+        dollars = found.get("GPU-hours", 0.0) * self.profile.plan.dollars_per_gpu_hour + self._paid()
+        return found | ({"dollars": dollars} if dollars else {})
+
+    def compare(self, kept: list[str]) -> tuple[str, dict[str, float]]:
+        """Actual beside estimate in words, and both as metrics. `kept` are artefacts that were not made this time."""
+        one, found = self.estimate, self.actual()
+        estimated = {
+            "minutes": one.minutes,
+            "GiB, GPU": one.gpu_gib,
+            "GPU-hours": one.gpu_hours,
+            "dollars": one.dollars or None,
+        }
+        words = {
+            "minutes": "{:.1f} minutes",
+            "GiB, GPU": "{:.1f} GiB on the fullest GPU",
+            "GPU-hours": "{:.2f} GPU-hours",
+            "dollars": "${:.2f}",
+            "GiB, largest process": "{:.1f} GiB in its largest process",
+        }
+        parts = []
+        for key in (key for key in words if key in found):
+            figure = words[key].split()[0]
+            beside = "" if estimated.get(key) is None else f" ({figure.format(estimated[key])} estimated)"
+            parts.append(words[key].format(found[key]) + beside)
+        text = f"Notebook {self.notebook[:2]} took {', '.join(parts)}"
+        text += f" ({one.gib:.1f} estimated for all together)." if one.gib else "."
+        if kept:
+            text += f"\nKept, so their making is not in this time: {', '.join(dict.fromkeys(kept))}."
+        values = found | {f"{key}, estimated": value for key, value in estimated.items() if value is not None}
+        return text, {f"cost: {key}": value for key, value in values.items()}
+
+    def _paid(self) -> float:
+        """Dollars that servers have charged since the notebook was opened."""
+        if not self.paid.exists():
+            return 0.0
+        with open(self.paid, "rb") as log:
+            log.seek(self.bought)
+            lines = [line for line in log if line.endswith(b"\n")]
+        return sum(json.loads(line).get("dollars", 0.0) for line in lines)

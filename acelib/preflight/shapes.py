@@ -1,0 +1,92 @@
+"""How large a decoder of the Qwen2 family is: weights, cache, and the memory that learning takes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from acelib.core import ModelError
+
+# Bytes per weight. Weights are fp32 wherever they learn (an update at a learning rate of 5e-7 is lost in bf16), and
+# autocast computes in bf16; the frozen weights below LoRA adapters are fp32, too, a reference is in `models.dtype`.
+HALF, FULL, ADAM = 2, 4, 16  # bf16; fp32; fp32 with gradient and Adam's two moments
+LOGIT = 12  # bytes: bf16 and fp32, each with its gradient
+GATHERED = 10**9  # weights that ZeRO-3 holds whole at a time (its default)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a decoder of the Qwen2 family looks like. Sizes in elements."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    key_values: int  # heads x head size of the keys
+    vocabulary: int
+    tied: bool
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights: attention with biases on q, k and v, gated MLP, norms, embeddings."""
+        h, kv = self.hidden, self.key_values
+        attention = 2 * h * h + 2 * h * kv + h + 2 * kv
+        layer = attention + 3 * h * self.intermediate + 2 * h
+        return self.layers * layer + h + self.vocabulary * h * (1 if self.tied else 2)
+
+    def adapters(self, rank: int) -> int:
+        """Number of weights of LoRA adapters on all linear layers of attention and MLP."""
+        h, kv, i = self.hidden, self.key_values, self.intermediate
+        return self.layers * rank * (2 * (h + h) + 2 * (h + kv) + 3 * (h + i))
+
+    def cache(self, tokens: float, size: int = HALF) -> float:
+        """Bytes of keys and values for that many tokens."""
+        return 2 * self.layers * self.key_values * tokens * size
+
+
+SHAPES = {  # from the models' config.json
+    "0.5B": Shape(24, 896, 4864, 128, 151_936, True),
+    "1.5B": Shape(28, 1536, 8960, 256, 151_936, True),
+    "3B": Shape(36, 2048, 11_008, 256, 151_936, True),
+    "7B": Shape(28, 3584, 18_944, 512, 152_064, False),
+    "14B": Shape(48, 5120, 13_824, 1024, 152_064, False),
+    "32B": Shape(64, 5120, 27_648, 1024, 152_064, False),
+}
+
+
+def shape_of(name: str) -> Shape:
+    """The shape of a local model folder, or of a Qwen2.5 (Coder) model by its name. Raises ModelError."""
+    config = Path(name) / "config.json"
+    if config.is_file():
+        c = json.loads(config.read_text(encoding="utf-8"))
+        head = c["hidden_size"] // c["num_attention_heads"]
+        return Shape(
+            c["num_hidden_layers"],
+            c["hidden_size"],
+            c["intermediate_size"],
+            c["num_key_value_heads"] * head,
+            c["vocab_size"],
+            c.get("tie_word_embeddings", False),
+        )
+    for size, shape in SHAPES.items():
+        if "Qwen2.5" in name and f"-{size}" in name:
+            return shape
+    raise ModelError(
+        f"The shape of {name!r} is not known; give a local folder with a config.json, or one of Qwen2.5 "
+        f"with {', '.join(SHAPES)}."
+    )
+
+
+def training_gib(
+    shape: Shape, gpus: int, sequences: int, tokens: int, *, reference: int = 0, logits: int = 0, lora_rank: int = 0
+) -> float:
+    """GiB per GPU of a training step on `sequences` x `tokens`, of which the last `logits` tokens go through the head.
+
+    States (weights, gradients, moments) and a reference of `reference` bytes per weight are sharded over the GPUs; to
+    them come the bf16 weights in use, the activations kept for the backward pass (each layer's input) and those of one
+    layer recomputed, and logits.
+    """
+    learning = shape.adapters(lora_rank) if lora_rank else shape.parameters
+    states = learning * ADAM + shape.parameters * (FULL if lora_rank else reference)
+    in_use = HALF * (shape.parameters if gpus == 1 else min(shape.parameters, GATHERED))
+    kept = sequences * tokens * shape.hidden * shape.layers * FULL
+    layer = sequences * tokens * (32 * shape.hidden + 10 * shape.intermediate)
+    return (states / gpus + in_use + kept + layer + sequences * logits * shape.vocabulary * LOGIT) / 2**30

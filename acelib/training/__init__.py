@@ -1,0 +1,13 @@
+"""The trainers of notebooks 04 and 06: reward model and REINFORCE++, with checkpoints and logs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "log": ["log_rows"],
+        "reinforce_trainer": ["ReinforceTrainer", "train", "trainer_arguments"],
+        "reward_trainer": ["LOG_FILE", "QuestionRewardTrainer", "make_trainer", "train_reward_model"],
+        "rollouts": ["question_order"],
+    },
+)

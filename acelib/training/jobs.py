@@ -1,0 +1,64 @@
+"""What notebooks 04 and 06 train, as jobs: functions of a run that work in a notebook's process and, started by
+`acelib.engine.launch`, in every process of many devices. `progress(done, total)` is called in the first one only."""
+
+import os
+from pathlib import Path
+
+from acelib.core import Progress, Run
+from acelib.data import load_benchmark
+from acelib.judge import Judge
+from acelib.reward_model import load_reward_model
+from acelib.rewards import model_reward, rule_reward
+from acelib.schema import rows_to_pairs, rows_to_problems
+from acelib.training.log import held_out_pass_rate
+from acelib.training.reinforce_trainer import train
+from acelib.training.reward_trainer import train_reward_model
+
+
+def reward_model(run: Run, path: Path, scratch: Path, progress: Progress, pairs: str) -> None:
+    """A reward model from the preference pairs in the table `pairs`. Raises ArtifactError, and as
+    `train_reward_model` does."""
+    profile = run.profile
+    train_reward_model(
+        rows_to_pairs(run.read(pairs)),
+        profile.resolve(profile.reward_model.base),
+        path,
+        scratch,
+        settings=profile.reward_model,
+        n=profile.sampling.n,
+        seed=profile.seed,
+        dtype=profile.models.dtype,
+        device=profile.models.device,
+        progress=progress,
+        engine=profile.engine,
+    )
+
+
+def policy(run: Run, path: Path, scratch: Path, progress: Progress, reward: str) -> None:
+    """A policy trained on the hard questions with `reward`: rule, or reward_model. Raises ArtifactError, and as
+    `train` does."""
+    profile, models, rl = run.profile, run.profile.models, run.profile.reinforce
+    problems, prompt = rows_to_problems(run.read("hard_questions")), profile.prompts.solve
+    workers = max(1, profile.judge.workers // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    with Judge.from_settings(profile.judge, workers=workers) as judge:
+        rule = rule_reward(judge, problems)
+        learned = None
+        if reward == "reward_model":
+            scorer = load_reward_model(run.path("reward_model"), models.dtype, models.device)
+            learned = model_reward(*scorer, profile.reward_model.score_batch)
+        train(
+            profile.resolve(models.policy),
+            problems,
+            learned or rule,
+            path,
+            scratch,
+            settings=rl,
+            prompt=prompt,
+            seed=profile.seed,
+            dtype=models.dtype,
+            device=models.device,
+            watch=[rule] if learned else [],
+            measure=held_out_pass_rate(judge, load_benchmark(profile, rl.eval_questions), prompt, rl),
+            progress=progress,
+            engine=profile.engine,
+        )

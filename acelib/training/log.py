@@ -1,0 +1,137 @@
+"""What is measured while a policy trains: held-out pass rates, one row per rollout, and a warning without signal."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+from transformers import TrainerCallback
+
+from acelib.core import Reinforce
+from acelib.judge import Judge
+from acelib.models import Conversation, solve_messages
+from acelib.rewards import judge_replies
+from acelib.schema import Problem
+from acelib.training.rollouts import sample_texts
+
+Sample = Callable[[Sequence[Conversation], int, float], list[list[str]]]  # conversations, replies each, temperature
+Measure = Callable[[Sample], dict[str, float]]
+PHASES = ("generate", "reward", "reference", "update", "evaluate")
+PATIENCE = 5  # rollouts without any signal before the run says so, and over which the KL is averaged
+
+
+def held_out_pass_rate(judge: Judge, problems: Sequence[Problem], prompt: str, settings: Reinforce) -> Measure:
+    """A function that measures the true pass rate on problems the policy is not trained on, given how to sample it.
+
+    Gives `pass_at_1` (share of sampled programs that pass every test), `greedy` (the same for greedy programs) and
+    `test_pass_rate` (mean share of tests passed by the sampled programs).
+    """
+    known = {problem.id: problem for problem in problems}
+    conversations = [solve_messages(prompt, problem.question) for problem in problems]
+
+    def reports(sample, n, temperature):
+        rows = sample(conversations, n, temperature)
+        ids = [problem.id for problem, row in zip(problems, rows, strict=True) for _ in row]
+        found = judge_replies(judge, known, ids, [text for row in rows for text in row])
+        return [report for report in found if report is not None]
+
+    def measure(sample: Sample) -> dict[str, float]:
+        sampled = reports(sample, settings.samples_per_question // 2, settings.temperature)
+        greedy = reports(sample, 1, 0.0)
+        return {
+            "pass_at_1": sum(report.passed for report in sampled) / max(1, len(sampled)),
+            "greedy": sum(report.passed for report in greedy) / max(1, len(greedy)),
+            "test_pass_rate": sum(report.pass_rate for report in sampled) / max(1, len(sampled)),
+        }
+
+    return measure
+
+
+class Watch(TrainerCallback):
+    """Measures on held-out questions, reports progress, and speaks up when there is nothing to learn from."""
+
+    def __init__(self, settings: Reinforce, measure, progress):
+        self.settings, self.measure, self.progress = settings, measure, progress
+        self.trainer: Any = None  # the trainer is made after its callbacks
+
+    def _look(self) -> None:
+        trainer = self.trainer
+        if self.measure is None:
+            return
+        with trainer.timed("evaluate"):
+            found = self.measure(partial(sample_texts, trainer))
+        for name, value in found.items():
+            trainer._metrics["train"][f"held_out/{name}"].append(value)
+        if trainer.is_world_process_zero():
+            sampled, greedy = found["pass_at_1"], found["greedy"]
+            print(f"  rollout {trainer.rollout}: held-out pass@1 {sampled:.3f}, greedy {greedy:.3f}", flush=True)
+        trainer.model.train()  # TRL logs under the mode that the model is in, and before the first step that is eval
+
+    def _too_far(self, state) -> bool:
+        if not self.settings.max_kl:
+            return False
+        before = [entry["kl_per_reply"] for entry in state.log_history if "kl_per_reply" in entry]
+        recent = [*before, fmean(self.trainer._metrics["train"]["kl_per_reply"])][-PATIENCE:]
+        return len(recent) == PATIENCE and fmean(recent) > self.settings.max_kl
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            self._look()
+            self.trainer.log({})
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.settings.updates_per_rollout:
+            return
+        done = self.trainer.rollout
+        if self._too_far(state):
+            control.should_training_stop = True
+        if done % self.settings.eval_every == 0 or done == self.settings.steps or control.should_training_stop:
+            self._look()
+        if self.progress is not None:
+            self.progress(done, self.settings.steps)
+
+    def on_log(self, args, state, control, **kwargs):
+        rollouts = [entry for entry in state.log_history if "mixed" in entry][-PATIENCE:]
+        if len(rollouts) < PATIENCE or any(entry["mixed"] for entry in rollouts) or self.trainer.rollout % PATIENCE:
+            return
+        if all(entry["unjudged"] == 1 for entry in rollouts):
+            why = "no reply could be judged; look at the judge's machine (memory, processes) and start again"
+        else:
+            why = (
+                "all replies to a question got the same reward, so only the KL penalty moves the policy; choose "
+                "questions with mixed outcomes, a finer reward (pass rate), or more samples per question"
+            )
+        warnings.warn(f"Rollouts {self.trainer.rollout - PATIENCE + 1} to {self.trainer.rollout}: {why}.", stacklevel=2)
+
+
+def log_rows(history: Sequence[dict[str, float]], updates_per_rollout: int) -> list[dict[str, float | None]]:
+    """One row per rollout from the trainer's log (row 0: before training); None where nothing was measured."""
+    names = {
+        "reward": "reward",
+        "reward_std": "reward_std",
+        "kl": "kl_per_reply",
+        "entropy": "entropy",
+        "length": "completions/mean_length",
+        "truncated": "completions/clipped_ratio",
+        "mixed": "mixed",
+        "unjudged": "unjudged",
+        "clip_fraction": "clip_ratio/region_mean",
+        "sampled": "sampled",
+        "sampler_gap": "sampler_gap",
+        "loss": "loss",
+        "grad_norm": "grad_norm",
+        "learning_rate": "learning_rate",
+        "pass_at_1": "held_out/pass_at_1",
+        "greedy": "held_out/greedy",
+        "test_pass_rate": "held_out/test_pass_rate",
+    }
+    for key in dict.fromkeys(key for entry in history for key in entry):
+        if key.startswith("rewards/") and key.endswith("/mean"):
+            names["reward_" + key.split("/")[1]] = key
+    names |= {f"seconds_{phase}": f"seconds_{phase}" for phase in PHASES}
+    return [
+        {"step": entry["step"] // updates_per_rollout} | {name: entry.get(key) for name, key in names.items()}
+        for entry in history
+        if "train_runtime" not in entry
+    ]

@@ -1,0 +1,136 @@
+"""Rollouts: in which order questions come, how replies to them are sampled, and how rollouts are taken apart."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from transformers import PreTrainedModel
+
+from acelib.core import EngineError
+from acelib.models import Conversation, generate, prompt_seeds, prompt_tokens, sample_tokens
+
+
+def question_order(questions: int, needed: int, seed: int) -> list[int]:
+    """`needed` indices: random passes over all questions, one after the other."""
+    generator = torch.Generator().manual_seed(seed)
+    passes = -(-needed // questions)
+    return torch.cat([torch.randperm(questions, generator=generator) for _ in range(passes)])[:needed].tolist()
+
+
+def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
+    """Sampled replies in TRL's `rollout_func` form; each question arrives repeated once per reply."""
+    n, tokenizer = trainer.num_generations, trainer.processing_class
+    questions = prompts[::n]
+    if [q for q in questions for _ in range(n)] != prompts:
+        raise EngineError(
+            f"A process got {len(prompts)} replies to sample, which are not whole questions of {n}; choose "
+            "reinforce.rollout_questions as a multiple of the number of processes."
+        )
+    ids = prompt_tokens(tokenizer, questions)
+    everybody = gather_object(ids)  # a question may come twice, and the second time in another process
+    seeds = prompt_seeds(everybody, trainer.args.seed + 1 + trainer.rollout + 10**6 * trainer.attempt)
+    first = len(ids) * trainer.accelerator.process_index
+    with trainer.timed("generate"):
+        if trainer.use_vllm:
+            replies, logprobs = _vllm_replies(trainer, ids, n, trainer.temperature)
+        else:
+            with evaluating(trainer) as model:
+                rows = sample_tokens(
+                    model,
+                    ids,
+                    n=n,
+                    temperature=trainer.temperature,
+                    max_new_tokens=trainer.max_completion_length,
+                    batch_size=len(prompts),
+                    seed=seeds[first : first + len(ids)],
+                    stop=trainer.stop,
+                    pad_id=tokenizer.pad_token_id,
+                )
+            replies, logprobs = zip(*[(reply.ids, reply.logprobs) for row in rows for reply in row], strict=True)
+    trainer._sampled_logps = None
+    if trainer.samples_exactly:
+        rows = [torch.tensor(row) for row in logprobs]
+        trainer._sampled_logps = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(trainer.model.device)
+    return {
+        "prompt_ids": [row for row in ids for _ in range(n)],
+        "completion_ids": list(replies),
+        "logprobs": list(logprobs),
+    }
+
+
+@contextmanager
+def evaluating(trainer: Any) -> Iterator[PreTrainedModel]:
+    """The policy in eval mode, at the precision it is trained in."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    training = model.training
+    model.eval()
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
+        yield model
+    model.train(training)
+
+
+def _vllm_replies(trainer: Any, prompts: list[list[int]], n: int, temperature: float) -> tuple[list, list]:
+    """`n` replies (token ids) to each prompt and their log-probs, from vLLM with the policy's present weights. Every
+    process must bring as many prompts as the others."""
+    vllm = trainer.vllm_generation
+    if trainer.state.global_step != trainer._last_loaded_step:
+        vllm.sync_weights()
+        trainer._last_loaded_step = trainer.state.global_step
+    usual, vllm.temperature = vllm.temperature, temperature
+    try:
+        _, ids, logprobs, _ = vllm.generate([one for one in prompts for _ in range(n)], images=None, num_generations=n)
+    finally:
+        vllm.temperature = usual
+    return [list(reply) for reply in ids], [[token[0] for token in reply] for reply in logprobs]
+
+
+def sample_texts(trainer: Any, conversations: Sequence[Conversation], n: int, temperature: float) -> list[list[str]]:
+    """`n` replies of the policy as it is now to each conversation, the same on every process."""
+    tokenizer = trainer.processing_class
+    if not trainer.use_vllm:
+        with evaluating(trainer) as model:
+            rows = generate(
+                model,
+                tokenizer,
+                conversations,
+                n=n,
+                temperature=temperature,
+                seed=trainer.args.seed,
+                max_new_tokens=trainer.max_completion_length,
+                batch_size=trainer.settings.rollout_questions * trainer.num_generations,
+            )
+        return [[reply.text for reply in row] for row in rows]
+    prompts = prompt_tokens(tokenizer, conversations)
+    world, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
+    share = -(-len(prompts) // world)
+    mine = [prompts[i % len(prompts)] for i in range(rank * share, (rank + 1) * share)]  # equal shares, or some wait
+    texts = tokenizer.batch_decode(_vllm_replies(trainer, mine, n, temperature)[0], skip_special_tokens=True)
+    rows = gather_object([texts[i : i + n] for i in range(0, len(texts), n)])
+    return rows[: len(prompts)]
+
+
+def mixed(questions: torch.Tensor) -> torch.Tensor:
+    """Which rows of (questions, replies) hold two different rewards."""
+    return questions.nan_to_num(-math.inf).amax(1) > questions.nan_to_num(math.inf).amin(1)
+
+
+def partition(rollout: dict[str, torch.Tensor], n: int) -> list[dict[str, torch.Tensor]]:
+    """The questions with different rewards, and the others."""
+    chosen = mixed(rollout["rewards"].view(-1, n)).repeat_interleave(n)
+    return [{name: x[rows] for name, x in rollout.items()} for rows in (chosen, ~chosen)]
+
+
+def join(rollouts: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Rollouts below each other; prompts are padded on the left, replies on the right."""
+    joined = {}
+    for name in rollouts[0]:
+        parts = [rollout[name] for rollout in rollouts]
+        width = max(part.shape[-1] for part in parts)
+        if parts[0].dim() == 2:
+            side = (lambda short: (short, 0)) if name.startswith("prompt") else (lambda short: (0, short))
+            parts = [torch.nn.functional.pad(part, side(width - part.shape[1])) for part in parts]
+        joined[name] = torch.cat(parts)
+    return joined
