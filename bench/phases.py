@@ -17,7 +17,7 @@ from acelib.judge import Judge
 from acelib.preflight import Shape
 from acelib.rewards import rule_reward
 from acelib.schema import Pair, Problem
-from acelib.training import log_rows, make_trainer
+from acelib.training import log_rows, make_reinforce_trainer
 from acelib.training import reward_trainer as reward_training
 from bench.architecture import OPENING, TURN, BenchError, forward_flop, update_flop, words
 
@@ -94,7 +94,7 @@ def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse
         max_length=length,
         held_out=0.0,
     )
-    return reward_training.make_trainer(
+    return reward_training.make_reinforce_trainer(
         pairs,
         folder,
         scratch,
@@ -148,7 +148,7 @@ def reinforce_rollout(folder: Path, shape: Shape, asked: argparse.Namespace, scr
         eval_every=asked.steps + 1,
     )
     with Judge.from_settings(PAPER.judge, workers=min(8, os.cpu_count() or 1)) as judge:
-        trainer = make_trainer(
+        trainer = make_reinforce_trainer(
             folder,
             problems,
             rule_reward(judge, problems),

@@ -58,7 +58,7 @@ def test_profile_values_a_builder_reads_count_and_others_do_not(run):
 
 
 def test_code_of_acelib_modules_counts_and_that_of_tools_does_not(monkeypatch):
-    from acelib.core import fingerprint
+    from acelib.core import digests as fingerprint
 
     seen, parse = set(), fingerprint._parse
     monkeypatch.setattr(fingerprint, "_parse", lambda file, stamp: seen.add(file.stem) or parse(file, stamp))
@@ -186,9 +186,9 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_finished(tmp_path, kind)
     """A file-size limit stands in for the full disk: both make write(2) fail."""
     script = f"""
 import resource, signal, sys
-from acelib.artifacts import Run
-from acelib.disk import FullDiskError
-from acelib.profiles import load_profile
+from acelib.core.run import Run
+from acelib.core.errors import FullDiskError
+from acelib.core.profiles import load_profile
 run = Run({str(tmp_path)!r}, load_profile("pocket"))
 run.table("small", lambda scratch: [{{"x": 1}}])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -214,9 +214,9 @@ except FullDiskError as error:
 def test_a_really_full_file_system(tmp_path):
     """On a 1 MiB tmpfs in a private mount namespace, where the system lets us make one."""
     script = f"""
-from acelib.artifacts import Run
-from acelib.disk import FullDiskError
-from acelib.profiles import load_profile
+from acelib.core.run import Run
+from acelib.core.errors import FullDiskError
+from acelib.core.profiles import load_profile
 run = Run({str(tmp_path)!r}, load_profile("pocket"))
 run.table("small", lambda scratch: [{{"x": 1}}])
 try:

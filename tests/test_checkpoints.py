@@ -137,7 +137,8 @@ SCRIPT = """
 import resource, shutil, signal, sys
 from pathlib import Path
 import test_checkpoints as test
-from acelib.disk import FullDiskError, full_disk_explained
+from acelib.core.errors import FullDiskError
+from acelib.core.files import full_disk_explained
 name, (start, out, scratch), room, disk = sys.argv[1], map(Path, sys.argv[2:5]), int(sys.argv[5]), sys.argv[6:]
 filler = scratch.parent / "filler"
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

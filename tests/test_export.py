@@ -153,8 +153,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(run, tmp_path):
     script = f"""
 import resource, signal, sys
 from pathlib import Path
-from acelib.disk import FullDiskError
-from acelib.export import export
+from acelib.core.errors import FullDiskError
+from acelib.data.exporting import export
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 try:

@@ -32,11 +32,11 @@ ANSWERS = {  # what the hub says of o/<name>: status, X-Error-Code, X-Error-Mess
 SCRIPT = """
 import json, os, sys, time
 time.sleep = lambda seconds: None  # between the client's own tries
-from acelib.errors import CourseError
+from acelib.core.errors import CourseError
 from acelib.models import load_policy, load_tokenizer
-from acelib.publish import push
-from acelib.reward_heads import load_classifier
-from acelib.sources import open_source
+from acelib.data.publish import push
+from acelib.models.reward_heads import load_classifier
+from acelib.data.sources import open_source
 def push_home(name):
     push(os.environ["HF_HOME"], name, ["README.md"], private=True)
 said = {}

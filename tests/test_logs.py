@@ -28,7 +28,7 @@ def process(code, *arguments):
 ENDLESS = """
 import sys
 from pathlib import Path
-from acelib.logs import open_log
+from acelib.core.logs import open_log
 number = 0
 while True:  # opened, read and added to, again and again: whenever the kill comes, it is one of these
     with open_log(Path(sys.argv[1])) as log:
@@ -59,8 +59,8 @@ def test_a_kill_at_any_moment_loses_no_whole_record(tmp_path):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from acelib.disk import FullDiskError
-from acelib.logs import open_log
+from acelib.core.errors import FullDiskError
+from acelib.core.logs import open_log
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -20,7 +20,7 @@ from acelib.preflight.machine import report, require
 from acelib.reward_model import load_reward_model
 from acelib.rewards import model_reward, rule_reward
 from acelib.schema import Pair
-from acelib.training.reinforce_trainer import make_trainer
+from acelib.training.reinforce_trainer import make_reinforce_trainer
 
 PROFILE = load_profile("pocket")
 POLICY = PROFILE.resolve(PROFILE.models.policy)
@@ -41,7 +41,7 @@ def problems():
 
 @pytest.fixture(scope="module")
 def trainer(problems, tmp_path_factory):
-    return make_trainer(POLICY, problems, wordy, tmp_path_factory.mktemp("rl"), settings=SETTINGS, **OPTIONS)
+    return make_reinforce_trainer(POLICY, problems, wordy, tmp_path_factory.mktemp("rl"), settings=SETTINGS, **OPTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ class Endless(torch.nn.Module):
 
 
 def test_a_policy_that_never_ends_a_reply_is_caught(problems, pairs, tmp_path):
-    trainer = make_trainer(POLICY, problems[:4], wordy, tmp_path, settings=SETTINGS, **OPTIONS)
+    trainer = make_reinforce_trainer(POLICY, problems[:4], wordy, tmp_path, settings=SETTINGS, **OPTIONS)
     tokenizer, stop = trainer.processing_class, trainer.stop
     assert checks.check_eos_learnt(trainer.model, tokenizer, stop, pairs).ok
     trainer.model.lm_head = Endless(trainer.model.lm_head, stop)
@@ -178,7 +178,7 @@ def test_a_limit_that_is_too_low_is_no_fault_of_the_policy(problems, pairs, tmp_
 
 
 def test_sampling_that_does_not_stop_at_the_end_of_a_turn_is_caught(problems, tmp_path):
-    trainer = make_trainer(POLICY, problems[:4], wordy, tmp_path, settings=SETTINGS, **OPTIONS)
+    trainer = make_reinforce_trainer(POLICY, problems[:4], wordy, tmp_path, settings=SETTINGS, **OPTIONS)
     replies = checks.rehearse(trainer, problems).reply_ids
     assert checks.check_stopping(trainer.processing_class, trainer.stop, replies).ok
     trainer.stop = [trainer.processing_class.convert_tokens_to_ids("<|endoftext|>")]

@@ -19,7 +19,7 @@ from acelib.models.generation import load_policy, load_tokenizer
 from acelib.models.prefix import response_logps
 from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
-from acelib.training.reinforce_trainer import LOG_FILE, make_trainer, train, trainer_arguments
+from acelib.training.reinforce_trainer import LOG_FILE, make_reinforce_trainer, train, trainer_arguments
 from acelib.training.rollouts import question_order
 from acelib.training.settings import LOCAL, check_together, vllm_arguments
 
@@ -184,7 +184,7 @@ def plain_logps(model, prompt, reply):
 
 @pytest.mark.parametrize("shares", [True, False])
 def test_an_update_equals_an_independent_loop(policy, tmp_path, shares):
-    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
+    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
     assert trainer._shares_prompts
     trainer._shares_prompts = shares
     reference = load_policy(policy, device="cpu")
@@ -235,7 +235,7 @@ def test_no_reward_no_signal(policy, tmp_path):
     def broken_machinery(completions, **_):
         return [None] * len(completions)
 
-    trainer = make_trainer(policy, PROBLEMS, broken_machinery, tmp_path, **options())
+    trainer = make_reinforce_trainer(policy, PROBLEMS, broken_machinery, tmp_path, **options())
     batch = one_rollout(trainer)
     assert not batch["advantages"].any()
     assert trainer._metrics["train"]["unjudged"] == [1.0]
@@ -245,7 +245,7 @@ def test_one_unjudged_reply_leaves_the_others_alone(policy, tmp_path):
     def sometimes(completions, **_):
         return [None, 0.0, 0.0, 1.0] * (len(completions) // 4)
 
-    batch = one_rollout(make_trainer(policy, PROBLEMS, sometimes, tmp_path, **options()))
+    batch = one_rollout(make_reinforce_trainer(policy, PROBLEMS, sometimes, tmp_path, **options()))
     assert not batch["advantages"][::4].any()
     assert (batch["advantages"][1::4, 0] < 0).all() and (batch["advantages"][3::4, 0] > 0).all()
 
@@ -390,12 +390,12 @@ def test_rollout_that_cannot_be_split(tmp_path):
 
 
 def test_checkpoint_of_other_settings(policy, tmp_path):
-    make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
-    make_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
+    make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
+    make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
     with pytest.raises(ArtifactError, match="other settings.*beta"):
-        make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
+        make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
     shutil.rmtree(tmp_path)
-    make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
+    make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
 
 
 def test_question_order_repeats_nothing_within_a_pass():
@@ -438,7 +438,7 @@ def token_terms(batch, new, i, low, high, beta):
 
 
 def test_grpo_averages_over_replies_and_has_its_penalty_in_the_loss(policy, tmp_path):
-    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="grpo"))
+    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="grpo"))
     in_updates(
         trainer,
         policy,
@@ -449,7 +449,7 @@ def test_grpo_averages_over_replies_and_has_its_penalty_in_the_loss(policy, tmp_
 
 
 def test_dr_grpo_divides_by_a_constant(policy, tmp_path):
-    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dr_grpo"))
+    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dr_grpo"))
     in_updates(
         trainer,
         policy,
@@ -461,7 +461,7 @@ def test_dr_grpo_divides_by_a_constant(policy, tmp_path):
 
 
 def test_dapo_clips_higher_without_penalty(policy, tmp_path):
-    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
+    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
     assert trainer.ref_model is None
     in_updates(
         trainer,
@@ -473,7 +473,7 @@ def test_dapo_clips_higher_without_penalty(policy, tmp_path):
 
 
 def test_dapo_drops_replies_that_were_cut_off(policy, tmp_path):
-    batch = one_rollout(make_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dapo")))
+    batch = one_rollout(make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dapo")))
     ended = (batch["completion_ids"] == load_tokenizer(policy).eos_token_id).any(dim=1)
     assert torch.equal(batch["completion_mask"].any(dim=1), ended) and not ended.all()
 
@@ -482,7 +482,9 @@ def test_dynamic_sampling_replaces_questions_without_a_difference(policy, tmp_pa
     def splits_two(completions, problem_id, **_):
         return [float(one in ("p0", "p1") and i % 2) for i, one in enumerate(problem_id)]
 
-    trainer = make_trainer(policy, PROBLEMS, splits_two, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
+    trainer = make_reinforce_trainer(
+        policy, PROBLEMS, splits_two, tmp_path, **options(algorithm="dapo", max_new_tokens=60)
+    )
     batch = one_rollout(trainer)
     groups = batch["rewards"].view(3, 4)
     assert (groups.amax(1) > groups.amin(1)).all()
@@ -490,7 +492,7 @@ def test_dynamic_sampling_replaces_questions_without_a_difference(policy, tmp_pa
     metrics = trainer._metrics["train"]
     assert metrics["sampled"] == [12 * len(metrics["mixed"])] and metrics["sampled"][0] > 12
     again = one_rollout(
-        make_trainer(policy, PROBLEMS, splits_two, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
+        make_reinforce_trainer(policy, PROBLEMS, splits_two, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
     )
     assert torch.equal(batch["completion_ids"], again["completion_ids"])
 
@@ -499,7 +501,7 @@ def test_dynamic_sampling_gives_up_without_losing_the_rollout(policy, tmp_path):
     def same(completions, **_):
         return [1.0] * len(completions)
 
-    trainer = make_trainer(policy, PROBLEMS, same, tmp_path, **options(algorithm="dapo"))
+    trainer = make_reinforce_trainer(policy, PROBLEMS, same, tmp_path, **options(algorithm="dapo"))
     batch = one_rollout(trainer)
     assert len(batch["rewards"]) == 12 and not batch["advantages"].any()
     assert trainer._metrics["train"]["sampled"] == [48]
@@ -583,7 +585,7 @@ def test_adapters_are_trained_against_their_base_and_merged(policy, tmp_path):
 
 def test_vllm_that_is_not_installed(policy, tmp_path):
     with pytest.raises(EngineError, match="not installed; run `pip install -r requirements-gpu.txt`"):
-        make_trainer(
+        make_reinforce_trainer(
             policy, PROBLEMS, wordy, tmp_path, engine=dataclasses.replace(LOCAL, generation="vllm"), **options()
         )
 
@@ -622,7 +624,7 @@ def test_sharded_weights_go_with_vllm_and_without_adapters(changes, says):
 @pytest.mark.parametrize("algorithm, updates", [("reinforce++", 1), ("reinforce++", 2), ("grpo", 1)])
 def test_old_log_probs_are_the_trainers_where_the_sampler_is_another(policy, tmp_path, algorithm, updates):
     changes = options(algorithm=algorithm, updates_per_rollout=updates)
-    trainer = make_trainer(policy, PROBLEMS, wordy, tmp_path, **changes)
+    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **changes)
     exact = one_rollout(trainer)
     trainer.samples_exactly = False
     other = one_rollout(trainer)

@@ -188,8 +188,8 @@ def test_what_one_request_has_to_do_without_the_others_keep(tmp_path):
 
 SCRIPT = """
 import json, pathlib, sys
-from acelib.sections import Remote
-from acelib.remote import connect, remote_replies
+from acelib.core.sections import Remote
+from acelib.models.server import connect, remote_replies
 address, log, limits, options = sys.argv[1], pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
 remote_replies(connect(address, Remote(**limits), log), **options)
 """
@@ -459,7 +459,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 from test_remote import Behaviour, ask, questions, serving
-from acelib.disk import FullDiskError, full_disk_explained
+from acelib.core.errors import FullDiskError
+from acelib.core.files import full_disk_explained
 disk, count, concurrency = Path(sys.argv[1]), 30, 3
 filler, seen = disk / "filler", Behaviour()
 seen.reply = lambda body: "x" * 50_000

@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "digests": ["digest", "modules_digest", "path_digest", "profile_values"],
         "errors": [
             "ArtifactError",
             "CourseError",
@@ -18,7 +19,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ProfileError",
         ],
         "files": ["atomic", "flush", "full_disk_explained"],
-        "fingerprint": ["digest", "fingerprint", "modules_digest", "path_digest", "profile_values"],
         "hub": ["HUB_ERRORS", "first_line", "hub_problem"],
         "logs": ["Log", "Progress", "end_of_records", "open_log"],
         "processes": ["GpuMemory", "end_tree", "end_with_parent", "peak_memory_mb"],

@@ -1,7 +1,7 @@
 """What stages hand to each other: tables and folders under `runs/<profile>/`, each with a manifest beside it.
 
 An artefact is written to a temporary name in the same folder, flushed to disk and renamed, so a crash or a full disk
-never leaves half of one. It is built again only when something it depends on has changed (`acelib.core.fingerprint`).
+never leaves half of one. It is built again only when something it depends on has changed (`acelib.core.digests`).
 """
 
 import functools
@@ -17,9 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from acelib.core.digests import digest, fingerprint, path_digest
 from acelib.core.errors import ArtifactError
 from acelib.core.files import atomic, flush, full_disk_explained
-from acelib.core.fingerprint import digest, fingerprint, path_digest
 from acelib.core.processes import peak_memory_mb
 from acelib.core.profiles import ROOT, Profile
 from acelib.core.sections import Remote

@@ -22,7 +22,7 @@ from acelib.preflight.machine import Finding, check_chat_template, check_eos, fi
 from acelib.reward_model import encode, is_held_out, score
 from acelib.rewards import RewardFunction
 from acelib.schema import Pair, Problem
-from acelib.training import ReinforceTrainer, make_trainer
+from acelib.training import ReinforceTrainer, make_reinforce_trainer
 
 QUESTIONS = 16  # looked at by each check: enough to tell one in ten from half, and seconds on two cores
 STOP_PROBABILITY = 0.5  # after a complete reply; below it the model would rather go on than stop
@@ -349,7 +349,7 @@ def preflight_reinforce(
     with TemporaryDirectory() as folder:
         # Nothing learns here, so the policy may be as the reference is: equal weights then give equal log-probs, and
         # with the reward model beside them the three fit where the training itself is spread over several GPUs.
-        trainer = make_trainer(
+        trainer = make_reinforce_trainer(
             policy,
             problems,
             rewards[0],

@@ -6,8 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "log": ["log_rows"],
-        "reinforce_trainer": ["ReinforceTrainer", "train", "trainer_arguments"],
-        "reward_trainer": ["LOG_FILE", "QuestionRewardTrainer", "make_trainer", "train_reward_model"],
+        "reinforce_trainer": ["ReinforceTrainer", "make_reinforce_trainer", "train", "trainer_arguments"],
+        "reward_trainer": ["LOG_FILE", "QuestionRewardTrainer", "train_reward_model"],
         "rollouts": ["question_order"],
     },
 )

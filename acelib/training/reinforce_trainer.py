@@ -333,7 +333,7 @@ def trainer_arguments(
     )
 
 
-def make_trainer(
+def make_reinforce_trainer(
     policy: str | Path,
     problems: Sequence[Problem],
     reward: RewardFunction,
@@ -391,7 +391,7 @@ def train(
 ) -> list[dict[str, float | None]]:
     """Train the model at `policy` with REINFORCE++ on `problems`, save it to `path`, and return `log_rows`.
 
-    `reward` trains. Options (see `make_trainer`): `settings`, `prompt` (the template of the user's message), `seed`,
+    `reward` trains. Options (see `make_reinforce_trainer`): `settings`, `prompt` (the template of the user's message), `seed`,
     `dtype`, `device`; `watch`, rewards that are only logged; `measure`, which looks at the policy every
     `settings.eval_every` rollouts (see `reinforce_log.held_out_pass_rate`); `progress`, called with the rollouts done
     and their total; `engine`, the profile's section.
@@ -399,7 +399,7 @@ def train(
     have without the crash. Raises EngineError, ModelError when a prompt does not fit the context, and
     ArtifactError, EngineError, DeviceError and FullDiskError.
     """
-    trainer = make_trainer(policy, problems, reward, scratch, **options)
+    trainer = make_reinforce_trainer(policy, problems, reward, scratch, **options)
     run_from_last_checkpoint(trainer, scratch, "reinforce")
     rows = log_rows(trainer.state.log_history, trainer.settings.updates_per_rollout)
     if trainer.is_world_process_zero():

@@ -152,7 +152,7 @@ class _Progress(TrainerCallback):
             )
 
 
-def make_trainer(
+def make_reward_trainer(
     pairs: Sequence[Pair],
     base: str | Path,
     scratch: Path,
@@ -243,7 +243,7 @@ def make_trainer(
 def train_reward_model(pairs: Sequence[Pair], base: str | Path, path: Path, scratch: Path, **options) -> list[dict]:
     """Trains a reward model on the backbone `base` and saves it in `path`; returns the training log.
 
-    Options (see `make_trainer`): `settings` and `engine`, the profile's sections; `n`, the number of programs sampled
+    Options (see `make_reward_trainer`): `settings` and `engine`, the profile's sections; `n`, the number of programs sampled
     per question; `seed`, `dtype`, `device`; `progress`, called with the steps done and their total. Questions for which
     `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps checkpoints: a training
     that was interrupted goes on from the last one.
@@ -251,7 +251,7 @@ def train_reward_model(pairs: Sequence[Pair], base: str | Path, path: Path, scra
     Raises ModelError when there are no pairs to train on, programs are longer than `settings.max_length`, or the
     processes cannot share a batch equally; ArtifactError, EngineError, DeviceError and FullDiskError.
     """
-    trainer = make_trainer(pairs, base, scratch, **options)
+    trainer = make_reward_trainer(pairs, base, scratch, **options)
     run_from_last_checkpoint(trainer, scratch, "reward_model")
     log = trainer.state.log_history
     if trainer.is_world_process_zero():
