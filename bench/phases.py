@@ -94,7 +94,7 @@ def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse
         max_length=length,
         held_out=0.0,
     )
-    return reward_training.make_reinforce_trainer(
+    return reward_training.make_reward_trainer(
         pairs,
         folder,
         scratch,

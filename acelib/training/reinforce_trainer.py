@@ -391,7 +391,7 @@ def train(
 ) -> list[dict[str, float | None]]:
     """Train the model at `policy` with REINFORCE++ on `problems`, save it to `path`, and return `log_rows`.
 
-    `reward` trains. Options (see `make_reinforce_trainer`): `settings`, `prompt` (the template of the user's message), `seed`,
+    `reward` trains. Options (`make_reinforce_trainer`): `settings`, `prompt` (template of the message), `seed`,
     `dtype`, `device`; `watch`, rewards that are only logged; `measure`, which looks at the policy every
     `settings.eval_every` rollouts (see `reinforce_log.held_out_pass_rate`); `progress`, called with the rollouts done
     and their total; `engine`, the profile's section.

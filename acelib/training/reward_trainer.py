@@ -243,7 +243,7 @@ def make_reward_trainer(
 def train_reward_model(pairs: Sequence[Pair], base: str | Path, path: Path, scratch: Path, **options) -> list[dict]:
     """Trains a reward model on the backbone `base` and saves it in `path`; returns the training log.
 
-    Options (see `make_reward_trainer`): `settings` and `engine`, the profile's sections; `n`, the number of programs sampled
+    Options (`make_reward_trainer`): `settings` and `engine`, the profile's sections; `n`, the number of programs
     per question; `seed`, `dtype`, `device`; `progress`, called with the steps done and their total. Questions for which
     `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps checkpoints: a training
     that was interrupted goes on from the last one.
