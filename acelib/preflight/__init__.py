@@ -7,7 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "cost_model": ["ACECODE", "Stage", "models_gb", "rescale", "stages"],
         "costs": ["Meter"],
-        "machine": ["preflight", "preflight_gpu", "report", "require"],
+        "findings": ["report", "require"],
+        "machine": ["preflight", "preflight_gpu"],
         "plan_text": ["plan"],
         "shapes": ["SHAPES", "Shape", "shape_of"],
         "training": ["preflight_reinforce", "preflight_reward_model"],
