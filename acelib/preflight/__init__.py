@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cost_model": ["ACECODE", "Stage", "models_gb", "rescale", "stages"],
+        "cost_model": ["ACECODE", "CostModel", "Stage", "models_gb", "stages"],
         "costs": ["Meter"],
         "findings": ["report", "require"],
         "machine": ["preflight", "preflight_gpu"],
