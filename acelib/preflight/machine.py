@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from transformers import PreTrainedTokenizerBase
 
-from acelib.core import ROOT, DeviceError, ModelError, Profile
+from acelib.core import ROOT, CourseError, DeviceError, Profile
 from acelib.engine import processes_per_machine
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import (
@@ -139,14 +139,14 @@ def preflight_gpu(profile: Profile, *notebooks: str) -> list[Finding]:
         return []
     try:
         here, everywhere = processes_per_machine(profile.resolve(profile.engine.launch))
-    except ModelError as error:
+    except CourseError as error:
         return [failure("GPU", error, "a launch that fails")]
     gpu = check_gpu(machine_facts(), profile.models.dtype, here)
     if not gpu.ok:
         return [gpu]
     try:
         planned = stages(replace(profile, plan=replace(profile.plan, gpus=everywhere)))
-    except ModelError:  # of models whose shape nobody knows, nothing can be computed
+    except CourseError:  # of models whose shape nobody knows, nothing can be computed
         return [gpu]
     fullest = min(gpu_memory())
     mine = [one for one in planned if not notebooks or one.notebook in notebooks]
@@ -207,7 +207,7 @@ def disk_gib(profile: Profile) -> float:
     """What a run needs, at most: on a second run the fetched weights are there already."""
     try:
         return 1.0 + (models_gb(profile) + sum(fetched_gb(profile).values())) * 1e9 / GIB
-    except ModelError:  # of models whose shape nobody knows
+    except CourseError:  # of models whose shape nobody knows
         return 1.0
 
 
