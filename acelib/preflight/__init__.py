@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "cost_model": ["ACECODE", "CostModel", "Stage", "models_gb", "stages"],
         "costs": ["Meter"],
+        "doctor": ["doctor"],
         "findings": ["report", "require"],
         "machine": ["preflight", "preflight_gpu"],
         "plan_text": ["plan"],

@@ -45,10 +45,6 @@ def installed(package: str) -> str:
         return "missing"
 
 
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @check(
     "versions",
     "imports that fail, or results that drift from the committed ones",
@@ -70,14 +66,15 @@ def check_versions(requirements: Path = REQUIREMENTS):
     required=False,
 )
 def check_cores(wanted: int = 2, available: int | None = None):
-    cores = available or usable_cores()
+    cores = available or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     return cores >= wanted, f"{cores} usable"
 
 
 @check("memory", "a kernel killed in mid-training", "close other programs until {wanted_gib:.0f} GiB are free")
 def check_memory(wanted_gib: float = 3.0, available_gib: float | None = None):
-    free = psutil.virtual_memory().available / GIB if available_gib is None else available_gib
-    return free >= wanted_gib, f"{free:.1f} GiB available"
+    memory = psutil.virtual_memory()
+    free = memory.available / GIB if available_gib is None else available_gib
+    return free >= wanted_gib, f"{free:.1f} of {memory.total / GIB:.1f} GiB available"
 
 
 @check(
@@ -211,17 +208,16 @@ def disk_gib(profile: Profile) -> float:
         return 1.0
 
 
+def check_machine(profile: Profile, run_dir: Path, memory_gib: float = 3.0) -> list[Finding]:
+    """Versions, cores, memory, disk and GPUs against what the profile needs."""
+    machine = [check_versions(), check_cores(), check_memory(memory_gib), check_disk(run_dir, disk_gib(profile))]
+    return machine + preflight_gpu(profile)
+
+
 def preflight(profile: Profile, run_dir: Path, memory_gib: float = 3.0) -> list[Finding]:
     """Every check of the course's start. Of models on the hub the tokenizer and few settings are fetched."""
     models = profile.models
     names = {models.policy} | ({models.teacher, models.proxy} if profile.data.adopt == "none" else set())
     local = sorted(profile.resolve(name) for name in names if not is_address(name))
-    return [
-        check_versions(),
-        check_cores(),
-        check_memory(memory_gib),
-        check_disk(run_dir, disk_gib(profile)),
-        check_judge(),
-        *preflight_gpu(profile),
-        *(look(name) for name in local for look in (check_chat_template, check_eos)),
-    ]
+    tokenizers = [look(name) for name in local for look in (check_chat_template, check_eos)]
+    return [*check_machine(profile, run_dir, memory_gib), check_judge(), *tokenizers]
