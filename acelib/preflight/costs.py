@@ -15,16 +15,7 @@ from typing import Any
 
 import psutil
 
-from acelib.core import (
-    ROOT,
-    CourseError,
-    GpuMemory,
-    Profile,
-    end_of_records,
-    load_profile,
-    peak_memory_mb,
-    profile_names,
-)
+from acelib.core import ROOT, CourseError, GpuMemory, Profile, end_of_records, load_profile, peak_memory_mb
 from acelib.preflight.cost_model import stages
 
 COSTS = ROOT / "profiles" / "costs.json"
@@ -105,9 +96,10 @@ def _computed(profile: Profile, notebook: str) -> Estimate:
 
 def differences(profile: Profile) -> list[str]:
     """Dotted names of the values in which a profile differs from the file of its name."""
-    if profile.name not in profile_names():
+    try:
+        mine, theirs = (_flat(one.to_dict()) for one in (profile, load_profile(profile.name)))
+    except CourseError:  # there is no such file
         return []
-    mine, theirs = (_flat(one.to_dict()) for one in (profile, load_profile(profile.name)))
     return [key for key in mine if mine[key] != theirs[key]]
 
 

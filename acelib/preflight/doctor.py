@@ -9,9 +9,10 @@ import os
 import platform
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
-from acelib import __version__
+from acelib import __version__, judge, models, preflight  # lazy doors: what cannot be imported spoils one line only
 from acelib.core import ROOT, Profile
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
@@ -28,7 +29,7 @@ def doctor(profile: Profile, run_dir: Path) -> str:
         "threads": lambda: _threads(profile),
         "GPU": _gpu,
         "judge": _isolation,
-        "checks": lambda: _checks(profile, run_dir),
+        "checks": lambda: "\n" + preflight.report(preflight.check_machine(profile, run_dir)),
     }
     text = "\n".join(f"{name:10}{_told(look)}" for name, look in told.items())
     return text.replace(str(ROOT), "<checkout>").replace(str(Path.home()), "~")
@@ -41,48 +42,29 @@ def _told(look: Callable[[], str]) -> str:
         return f"cannot be told: {type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
 
 
-# The heavy libraries are imported where a line needs them: one that cannot be imported must not silence the others.
-
-
 def _versions(packages: tuple[str, ...]) -> str:
-    from acelib.preflight.machine import installed
-
-    return ", ".join(f"{package} {installed(package)}" for package in packages)
+    return ", ".join(f"{package} {preflight.installed(package)}" for package in packages)
 
 
 def _threads(profile: Profile) -> str:
-    import torch
-
     passive = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" and "GOMP_SPINCOUNT" not in os.environ
-    waiting = "sleep" if passive else "spin"
-    allowed = f"torch would take {torch.get_num_threads()}, the profile allows {profile.threads}"
+    torch_takes, waiting = import_module("torch").get_num_threads(), "sleep" if passive else "spin"
+    allowed = f"torch would take {torch_takes}, the profile allows {profile.threads}"
     return f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {allowed}; idle ones {waiting}"
 
 
 def _gpu() -> str:
-    from acelib.models import machine_facts
-
-    facts = machine_facts()
+    facts = models.machine_facts()
     found = ", ".join(gpu.name for gpu in facts.gpus) or f"none ({facts.said})"
     return f"{found}; driver {facts.driver} with CUDA {facts.driver_cuda}, torch with CUDA {facts.torch_cuda}"
 
 
 def _isolation() -> str:
     """The strongest isolation that works here, and why no stronger one does."""
-    from acelib.judge import LEVELS, Judge
-    from acelib.preflight.machine import check_judge
-
     told = []
-    for level in LEVELS:
-        found = check_judge(make_judge=partial(Judge, isolation=level))
+    for level in judge.LEVELS:
+        found = preflight.check_judge(make_judge=partial(judge.Judge, isolation=level))
         told.append(found.found if found.ok else f"not {level}: {found.found.partition('. ')[0]}")
         if found.ok:
             break
     return "; ".join(reversed(told))
-
-
-def _checks(profile: Profile, run_dir: Path) -> str:
-    from acelib.preflight.findings import report
-    from acelib.preflight.machine import check_machine
-
-    return "\n" + report(check_machine(profile, run_dir))

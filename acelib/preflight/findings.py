@@ -26,11 +26,11 @@ def failure(check: str, error: Exception, prevents: str) -> Finding:
     return Finding(check, False, found, prevents, remedy)
 
 
-def check(title: str, prevents: str, remedy: str = "", required: bool = True) -> Callable[[Callable], Callable]:
+def check(text: str, required: bool = True) -> Callable[[Callable[..., tuple]], Callable[..., Finding]]:
     """Turns a function that returns (is it well?, what was found[, required]) into one that returns a Finding.
 
-    `title` and `remedy` may name its arguments in braces; of a path the last part is shown. A CourseError that it
-    raises is a failed check with a remedy of its own.
+    `text` is `title: what it prevents; remedy` and may name the function's arguments in braces; of a path the last part
+    is shown. A CourseError that the function raises is a failed check with a remedy of its own.
     """
 
     def decorate(look: Callable[..., tuple]) -> Callable[..., Finding]:
@@ -39,12 +39,13 @@ def check(title: str, prevents: str, remedy: str = "", required: bool = True) ->
             given = inspect.signature(look).bind(*args, **kwargs)
             given.apply_defaults()
             words = {k: v.rpartition("/")[2] if isinstance(v, str) else v for k, v in given.arguments.items()}
-            name = title.format_map(words)
+            title, _, rest = text.format_map(words).partition(": ")
+            prevents, _, remedy = rest.partition("; ")
             try:
                 ok, found, *must = look(*args, **kwargs)
             except CourseError as error:
-                return failure(name, error, prevents)
-            return Finding(name, ok, found, prevents, "" if ok else remedy.format_map(words), *(must or [required]))
+                return failure(title, error, prevents)
+            return Finding(title, ok, found, prevents, "" if ok else remedy, *(must or [required]))
 
         return run
 

@@ -46,9 +46,8 @@ def installed(package: str) -> str:
 
 
 @check(
-    "versions",
-    "imports that fail, or results that drift from the committed ones",
-    "run the course through `make course`, which installs the pins into .venv",
+    "versions: imports that fail, or results that drift from the committed ones; run the course through `make course`, "
+    "which installs the pins into .venv"
 )
 def check_versions(requirements: Path = REQUIREMENTS):
     python = ".".join(platform.python_version_tuple()[:2])
@@ -60,9 +59,8 @@ def check_versions(requirements: Path = REQUIREMENTS):
 
 
 @check(
-    "cores",
-    "a run that takes much longer than the cost card says",
-    "expect about twice the time, or allow this process more cores",
+    "cores: a run that takes much longer than the cost card says; expect about twice the time, or "
+    "allow this process more cores",
     required=False,
 )
 def check_cores(wanted: int = 2, available: int | None = None):
@@ -70,16 +68,14 @@ def check_cores(wanted: int = 2, available: int | None = None):
     return cores >= wanted, f"{cores} usable"
 
 
-@check("memory", "a kernel killed in mid-training", "close other programs until {wanted_gib:.0f} GiB are free")
+@check("memory: a kernel killed in mid-training; close other programs until {wanted_gib:.0f} GiB are free")
 def check_memory(wanted_gib: float = 3.0, available_gib: float | None = None):
     memory = psutil.virtual_memory()
     free = memory.available / GIB if available_gib is None else available_gib
     return free >= wanted_gib, f"{free:.1f} of {memory.total / GIB:.1f} GiB available"
 
 
-@check(
-    "disk", "artefacts that cannot be written", "free {wanted_gib:.0f} GiB there, or choose another place with RUN_DIR="
-)
+@check("disk: artefacts that cannot be written; free {wanted_gib:.0f} GiB there, or choose another place with RUN_DIR=")
 def check_disk(folder: Path, wanted_gib: float = 1.0, available_gib: float | None = None):
     place = next(one for one in (folder, *folder.parents) if one.exists())
     free = shutil.disk_usage(place).free / GIB if available_gib is None else available_gib
@@ -87,17 +83,15 @@ def check_disk(folder: Path, wanted_gib: float = 1.0, available_gib: float | Non
 
 
 @check(
-    "judge",
-    "every reward being 0, or unsafe",
-    "allow what it names, or run `python -m pytest tests/test_judge.py` and read its first failure",
+    "judge: every reward being 0, or unsafe; allow what it names, or run `python -m pytest tests/test_judge.py` and "
+    "read its first failure"
 )
-def check_judge(limits: Limits | None = None, make_judge: Callable = Judge):
+def check_judge(make_judge: Callable[..., Judge] = Judge):
     """One right, one wrong and one endless program must get exactly these verdicts."""
     programs = {"passed": "return x + 1", "failed": "return x", "timeout": "while True: pass"}
     submissions = [Submission(f"def f(x):\n    {body}\n", ["assert f(1) == 2"]) for body in programs.values()]
-    limits = limits or Limits(cpu_seconds=0.5, wall_seconds=10.0, memory_mb=512)
     try:
-        with make_judge(workers=1, limits=limits) as judge:
+        with make_judge(workers=1, limits=Limits(cpu_seconds=0.5, wall_seconds=10.0, memory_mb=512)) as judge:
             verdicts = [report.verdicts[0].status for report in judge.run(submissions)]
             level = getattr(judge, "level", None)
     except (ValueError, RuntimeError, OSError) as error:
@@ -107,7 +101,7 @@ def check_judge(limits: Limits | None = None, make_judge: Callable = Judge):
     return True, f"tells right, wrong and endless programs apart, isolation {level}"
 
 
-@check("GPU", "a run that fails, or that computes on the CPU for weeks")
+@check("GPU: a run that fails, or that computes on the CPU for weeks")
 def check_gpu(machine: Machine, dtype: str, processes: int):
     """A GPU for each of `processes` on this machine, new enough for torch and for `dtype`."""
     if problem := gpu_problem(machine, dtype, processes):
@@ -115,7 +109,7 @@ def check_gpu(machine: Machine, dtype: str, processes: int):
     return True, f"{len(machine.gpus)} x {', '.join(sorted({gpu.name for gpu in machine.gpus}))}"
 
 
-@check("GPU memory for {notebook}, {stage}", "an out-of-memory error in mid-training")
+@check("GPU memory for {notebook}, {stage}: an out-of-memory error in mid-training")
 def check_gpu_memory(stage: str, notebook: str, needed: float, free: float, total: float):
     """`needed`, `free` and `total` are GiB per GPU: what the cost model computes, and what the fullest card has."""
     found = f"about {needed:.1f} GiB per GPU needed, {free:.1f} of {total:.1f} GiB free"
@@ -151,9 +145,8 @@ def preflight_gpu(profile: Profile, *notebooks: str) -> list[Finding]:
 
 
 @check(
-    "chat template of {name}",
-    "a model that trains on text it will never see again",
-    "use an instruct model's tokenizer, or mend chat_template.jinja in the model folder",
+    "chat template of {name}: a model that trains on text it will never see again; use an instruct model's tokenizer, "
+    "or mend chat_template.jinja in the model folder"
 )
 def check_chat_template(name: str, template: str = "{question}"):
     """The question must come back whole from tokens, and the prompt must end where the assistant begins."""
@@ -180,9 +173,8 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 @check(
-    "end of reply of {name}",
-    "replies that never stop and are all cut off",
-    "put that token into eos_token_id of generation_config.json",
+    "end of reply of {name}: replies that never stop and are all cut off; put that token into eos_token_id of "
+    "generation_config.json"
 )
 def check_eos(name: str):
     """What ends an assistant's turn in the template must be a token that generation stops at."""
@@ -208,16 +200,16 @@ def disk_gib(profile: Profile) -> float:
         return 1.0
 
 
-def check_machine(profile: Profile, run_dir: Path, memory_gib: float = 3.0) -> list[Finding]:
+def check_machine(profile: Profile, run_dir: Path) -> list[Finding]:
     """Versions, cores, memory, disk and GPUs against what the profile needs."""
-    machine = [check_versions(), check_cores(), check_memory(memory_gib), check_disk(run_dir, disk_gib(profile))]
+    machine = [check_versions(), check_cores(), check_memory(), check_disk(run_dir, disk_gib(profile))]
     return machine + preflight_gpu(profile)
 
 
-def preflight(profile: Profile, run_dir: Path, memory_gib: float = 3.0) -> list[Finding]:
+def preflight(profile: Profile, run_dir: Path) -> list[Finding]:
     """Every check of the course's start. Of models on the hub the tokenizer and few settings are fetched."""
     models = profile.models
     names = {models.policy} | ({models.teacher, models.proxy} if profile.data.adopt == "none" else set())
     local = sorted(profile.resolve(name) for name in names if not is_address(name))
     tokenizers = [look(name) for name in local for look in (check_chat_template, check_eos)]
-    return [*check_machine(profile, run_dir, memory_gib), check_judge(), *tokenizers]
+    return [*check_machine(profile, run_dir), check_judge(), *tokenizers]

@@ -66,9 +66,8 @@ def rehearse(trainer: ReinforceTrainer, problems: Sequence[Problem], questions: 
 
 
 @check(
-    "chat template used{where}",
-    "a model that is trained on text it was not made for",
-    "build inputs with acelib.models.generation.render, tokenize them with add_special_tokens=False",
+    "chat template used{where}: a model that is trained on text it was not made for; build inputs with "
+    "acelib.models.generation.render, tokenize them with add_special_tokens=False"
 )
 def check_template_used(
     tokenizer: PreTrainedTokenizerBase,
@@ -85,10 +84,8 @@ def check_template_used(
 
 
 @check(
-    "end of reply learnt",
-    "replies that go on after the program until they are cut off",
-    "fine-tune the policy on replies that include the end-of-reply token, and do not mask it in the loss (it is masked "
-    "when it doubles as padding)",
+    "end of reply learnt: replies that go on after the program until they are cut off; fine-tune the policy on replies "
+    "that include the end-of-reply token, and do not mask it in the loss (it is masked when it doubles as padding)"
 )
 @torch.inference_mode()
 def check_eos_learnt(
@@ -105,7 +102,7 @@ def check_eos_learnt(
     return middle >= STOP_PROBABILITY, f"after a complete reply the model stops with probability {middle:.2f}"
 
 
-@check("stopping", "rewards for text that the reader of a reply never sees")
+@check("stopping: rewards for text that the reader of a reply never sees")
 def check_stopping(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], replies: Sequence[Sequence[int]]):
     """Sampling must end a reply at the first token that ends a turn."""
     ends = {*stop, turn_end(tokenizer)}
@@ -118,9 +115,8 @@ def check_stopping(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], repl
 
 
 @check(
-    "replies cut off",
-    "a reward for short replies instead of right ones",
-    "raise reinforce.max_new_tokens, or leave out the questions with the longest replies",
+    "replies cut off: a reward for short replies instead of right ones; raise reinforce.max_new_tokens, or leave out "
+    "the questions with the longest replies"
 )
 def check_cut_off(stop: Sequence[int], replies: Sequence[Sequence[int]], max_new_tokens: int):
     """A note where some are cut, as a small model's derailed ones are; refused where most are."""
@@ -130,9 +126,8 @@ def check_cut_off(stop: Sequence[int], replies: Sequence[Sequence[int]], max_new
 
 
 @check(
-    "programs found",
-    "a reward that is 0 for nearly every reply",
-    "read some replies, then ask for a fenced Python block in prompts.solve or take a better policy",
+    "programs found: a reward that is 0 for nearly every reply; read some replies, then ask for a fenced Python block "
+    "in prompts.solve or take a better policy"
 )
 def check_extraction(problems: Sequence[Problem], texts: Sequence[str]):
     """`problems` and `texts` have one entry per reply."""
@@ -141,10 +136,9 @@ def check_extraction(problems: Sequence[Problem], texts: Sequence[str]):
 
 
 @check(
-    "differing rewards ({reward.__name__})",
-    "training on noise: with equal rewards only the KL term is left, blown up to full size",
-    "choose questions of middling difficulty (notebook 03), raise reinforce.temperature or samples_per_question, or "
-    "reward with the share of passed tests",
+    "differing rewards ({reward.__name__}): training on noise: with equal rewards only the KL term is left, blown up "
+    "to full size; choose questions of middling difficulty (notebook 03), raise reinforce.temperature or "
+    "samples_per_question, or reward with the share of passed tests"
 )
 def check_reward_variance(reward: RewardFunction, rehearsal: Rehearsal):
     """Replies to one question must not all be worth the same; replies that could not be judged do not count."""
@@ -177,7 +171,7 @@ def _head_is_stored(model: PreTrainedModel) -> bool:
     return not files
 
 
-@check("reward model's head", "a reward that is noise, or the same for every reply")
+@check("reward model's head: a reward that is noise, or the same for every reply")
 def check_reward_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]):
     """One output; weights finite, not all zero, and those of the folder; scores that tell the sides of `pairs` apart
     and change neither from call to call nor with the other programs of a batch."""
@@ -222,10 +216,8 @@ def _logps(model: PreTrainedModel, prompt: Sequence[int], reply: Sequence[int]) 
 
 
 @check(
-    "reference equals policy",
-    "a KL penalty that pulls the policy to another model from the start",
-    "the trainer loads the reference from the policy's folder: save the policy there (model.save_pretrained) and start "
-    "from that folder",
+    "reference equals policy: a KL penalty that pulls the policy to another model from the start; the trainer loads "
+    "the reference from the policy's folder: save the policy there (model.save_pretrained) and start from that folder"
 )
 def check_reference(
     policy: PreTrainedModel,
@@ -243,9 +235,8 @@ def check_reference(
 
 
 @check(
-    "lengths of {name}",
-    "a reward model that never sees how a long program ends",
-    "raise reward_model.max_length, or lower sampling.max_new_tokens",
+    "lengths of {name}: a reward model that never sees how a long program ends; raise reward_model.max_length, or "
+    "lower sampling.max_new_tokens"
 )
 def check_lengths(name: str, lengths: Sequence[int], max_length: int):
     """`lengths` are tokens of prompt and program. No program may be cut: its end is what decides most often."""
@@ -254,9 +245,8 @@ def check_lengths(name: str, lengths: Sequence[int], max_length: int):
 
 
 @check(
-    "variance of {name}",
-    "a reward model that learns nothing, or the opposite",
-    "build the pairs again with notebook 03; for more, lower pairs.min_gap, or sample more programs per question",
+    "variance of {name}: a reward model that learns nothing, or the opposite; build the pairs again with notebook 03; "
+    "for more, lower pairs.min_gap, or sample more programs per question"
 )
 def check_pairs(name: str, pairs: Sequence[Pair], held_out: float):
     """The sides of each pair must differ in text, the chosen one must pass more tests, and questions must be left to
@@ -300,14 +290,13 @@ def preflight_reinforce(
     *,
     settings: Reinforce,
     prompt: str,
-    seed: int,
     dtype: str = "float32",
-    device: str = "auto",
+    **options,
 ) -> list[Finding]:
     """Every check before the policy is trained on `problems` with each of `rewards`.
 
     `scorer` is the reward model with its tokenizer; `pairs` are what it was trained on. The trainer is the one that
-    `acelib.training.reinforce_trainer.train` would start. Raises as `train` does.
+    `acelib.training.make_reinforce_trainer` makes of `settings`, `prompt`, `dtype` and `options`. Raises as it does.
     """
     findings = [check_chat_template(policy, prompt), check_eos(policy)]
     if not all(one.ok for one in findings):
@@ -315,18 +304,8 @@ def preflight_reinforce(
     with TemporaryDirectory() as folder:
         # Nothing learns here, so the policy may be as the reference is: equal weights then give equal log-probs, and
         # with the reward model beside them the three fit where the training itself is spread over several GPUs.
-        trainer = make_reinforce_trainer(
-            policy,
-            problems,
-            rewards[0],
-            Path(folder),
-            settings=settings,
-            prompt=prompt,
-            seed=seed,
-            dtype=dtype,
-            device=device,
-            weights=dtype,
-        )
+        options |= {"settings": settings, "prompt": prompt, "dtype": dtype, "weights": dtype}
+        trainer = make_reinforce_trainer(policy, problems, rewards[0], Path(folder), **options)
         tokenizer, stop = trainer.processing_class, trainer.stop
         run = rehearse(trainer, problems)
         firsts = slice(None, None, run.n)
