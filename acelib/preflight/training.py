@@ -37,6 +37,7 @@ SCORE_NOISE = 0.1  # of the typical difference between two programs; more would 
 REFERENCE_GAP = 1e-3  # nats per token; equal weights give 0, or 1e-6 after rounding in float32
 QUESTIONS_WITH_PAIRS = 2  # to train on; a single question can be learnt by heart
 HEAD = "score.weight"
+Ids = Sequence[Sequence[int]]  # tokens of one prompt or reply each
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,8 @@ def rehearse(trainer: ReinforceTrainer, problems: Sequence[Problem], questions: 
     conversations = [data[one] for one in chosen]
     sampled = trainer.rollout_func(conversations, trainer)
     texts = trainer.processing_class.batch_decode(sampled["completion_ids"], skip_special_tokens=True)
-    return Rehearsal(
-        [known[one] for one in chosen], conversations, sampled["prompt_ids"], sampled["completion_ids"], texts, n
-    )
+    asked, ids = [known[one] for one in chosen], (sampled["prompt_ids"], sampled["completion_ids"])
+    return Rehearsal(asked, conversations, *ids, texts, n)
 
 
 @check(
@@ -70,10 +70,7 @@ def rehearse(trainer: ReinforceTrainer, problems: Sequence[Problem], questions: 
     "acelib.models.generation.render, tokenize them with add_special_tokens=False"
 )
 def check_template_used(
-    tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[Conversation],
-    ids: Sequence[Sequence[int]],
-    where: str = "",
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], ids: Ids, where: str = ""
 ):
     """The tokens that a model reads must be those of its chat template, neither bare text nor special tokens twice."""
     wrong = 0
@@ -103,7 +100,7 @@ def check_eos_learnt(
 
 
 @check("stopping: rewards for text that the reader of a reply never sees")
-def check_stopping(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], replies: Sequence[Sequence[int]]):
+def check_stopping(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], replies: Ids):
     """Sampling must end a reply at the first token that ends a turn."""
     ends = {*stop, turn_end(tokenizer)}
     beyond = sum(not ends.isdisjoint(reply[:-1]) for reply in replies)
@@ -118,7 +115,7 @@ def check_stopping(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], repl
     "replies cut off: a reward for short replies instead of right ones; raise reinforce.max_new_tokens, or leave out "
     "the questions with the longest replies"
 )
-def check_cut_off(stop: Sequence[int], replies: Sequence[Sequence[int]], max_new_tokens: int):
+def check_cut_off(stop: Sequence[int], replies: Ids, max_new_tokens: int):
     """A note where some are cut, as a small model's derailed ones are; refused where most are."""
     cut = fmean(not reply or reply[-1] not in stop for reply in replies)
     found = f"{cut:.0%} of {len(replies)} replies are cut at {max_new_tokens} tokens"
@@ -162,8 +159,7 @@ def check_reward_variance(reward: RewardFunction, rehearsal: Rehearsal):
 
 def _head_is_stored(model: PreTrainedModel) -> bool:
     """Whether the head in memory is the one in the model's folder; True for a model from elsewhere."""
-    files = sorted(Path(model.name_or_path).glob("*.safetensors"))
-    head = model.score.weight.detach().cpu()
+    files, head = sorted(Path(model.name_or_path).glob("*.safetensors")), model.score.weight.detach().cpu()
     for file in files:
         with safe_open(file, framework="pt") as weights:
             if HEAD in weights.keys():  # noqa: SIM118  a safetensors file is no mapping
@@ -219,12 +215,7 @@ def _logps(model: PreTrainedModel, prompt: Sequence[int], reply: Sequence[int]) 
     "reference equals policy: a KL penalty that pulls the policy to another model from the start; the trainer loads "
     "the reference from the policy's folder: save the policy there (model.save_pretrained) and start from that folder"
 )
-def check_reference(
-    policy: PreTrainedModel,
-    reference: PreTrainedModel | None,
-    prompts: Sequence[Sequence[int]],
-    replies: Sequence[Sequence[int]],
-):
+def check_reference(policy: PreTrainedModel, reference: PreTrainedModel | None, prompts: Ids, replies: Ids):
     """Before the first update, policy and reference must give the sampled tokens the same log-probs. None is right
     when beta is 0."""
     if reference is None:
