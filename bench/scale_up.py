@@ -64,9 +64,9 @@ def recipe(size: str, seed: int, steps: int) -> Recipe:
     )
 
 
-def pass_rates(rows: list[dict]) -> tuple[list[float], list[float]]:
+def pass_rates(found: dict) -> tuple[list[float], list[float]]:
     """Per question: share of correct samples, and whether the greedy program is correct."""
-    return [sum(row["correct"]) / len(row["correct"]) for row in rows], [float(row["greedy"]) for row in rows]
+    return [correct / found["samples"] for correct in found["correct"]], [float(one) for one in found["greedy"]]
 
 
 def measure(run: Run, size: str, seed: int, steps: int, rollouts: int, folder: Path) -> dict:

@@ -121,7 +121,7 @@ def test_trainings_are_made_and_become_tables(finished, tmp_path):
     profile, run = finished
     specs = [Policy("rule", steps=1), Scorer("paper")]
     written = run_grid(str(profile), run.dir, target=tmp_path, specs=specs)
-    assert [path.name for path in written] == ["rm.csv", "rl.csv"]
+    assert [path.name for path in written] == ["rm.jsonl", "rl.jsonl"]
     (policy,), (scorer,) = read_table("rl", tmp_path), read_table("rm", tmp_path)
     assert policy["rollouts"] == 1 and len(policy["correct"]) == policy["samples"] == 2
     assert (scorer["pairs"], scorer["questions"]) == (4, 4) and len(scorer["auc"]) == len(scorer["best_of_16"]) == 4
@@ -137,7 +137,7 @@ def test_trainings_heed_the_engine_and_go_on_after_a_stop(finished, tmp_path, mo
     assert json.loads((tmp_path / "training" / "settings.json").read_text())["lora_rank"] == 2
     monkeypatch.undo()
     monkeypatch.setattr("acelib.course.grid_trainings.train", lambda *a, **k: pytest.fail("trained again"))
-    assert len(train_policy(adapted, spec, tmp_path)) == 2
+    assert len(train_policy(adapted, spec, tmp_path)["correct"]) == 2
 
 
 def test_what_the_grid_cannot_do_is_said_before_it_starts(finished, tmp_path):

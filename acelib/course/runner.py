@@ -59,35 +59,31 @@ SHOWS_RESULTS = ("notebooks", "progress", "report", "rules", "runner")  # module
 def contain() -> None:
     """Keep caches inside the checkout and hubs and telemetry out, for this process and its children."""
     cache = ROOT / ".cache"
-    places = {
-        "HF_HOME": "huggingface",
-        "XDG_CACHE_HOME": "xdg",
-        "MPLCONFIGDIR": "matplotlib",
-        "IPYTHONDIR": "ipython",
-        "JUPYTER_CONFIG_DIR": "jupyter/config",
-        "JUPYTER_DATA_DIR": "jupyter/data",
-        "JUPYTER_RUNTIME_DIR": "jupyter/runtime",
-        "TORCHINDUCTOR_CACHE_DIR": "inductor",
-    }
     # The login is no cache: `hf auth login` keeps it where the hub's client looks unless it is told otherwise.
     usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    os.environ.setdefault("HF_TOKEN_PATH", str(Path(os.environ.get("HF_HOME", usual), "token").expanduser()))
-    for name, place in places.items():
-        os.environ.setdefault(name, str(cache / place))
-    fixed = {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        "TRL_EXPERIMENTAL_SILENCE": "1",
+    values = {
+        "HF_TOKEN_PATH": Path(os.environ.get("HF_HOME", usual), "token").expanduser(),
+        "HF_HOME": cache / "huggingface",
+        "XDG_CACHE_HOME": cache / "xdg",
+        "MPLCONFIGDIR": cache / "matplotlib",
+        "IPYTHONDIR": cache / "ipython",
+        "JUPYTER_CONFIG_DIR": cache / "jupyter/config",
+        "JUPYTER_DATA_DIR": cache / "jupyter/data",
+        "JUPYTER_RUNTIME_DIR": cache / "jupyter/runtime",
+        "TORCHINDUCTOR_CACHE_DIR": cache / "inductor",
+        "HF_HUB_DISABLE_TELEMETRY": 1,
+        "DO_NOT_TRACK": 1,
+        "TRL_EXPERIMENTAL_SILENCE": 1,
         "TRANSFORMERS_VERBOSITY": "warning",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "PYTHONHASHSEED": "0",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": 1,
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": 1,
+        "PYTHONHASHSEED": 0,
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_LOGGING_LEVEL": "WARNING",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": 1,
     }
-    for name, value in fixed.items():
-        os.environ.setdefault(name, value)
+    for name, value in values.items():
+        os.environ.setdefault(name, str(value))
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(ROOT) not in paths:  # kernels find acelib also where it is not installed
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
@@ -137,14 +133,13 @@ def require_device(profile: Profile) -> None:
 
 
 def _make_set(overrides: dict[str, Any]) -> str:
-    """`SET="key=value ..."`, for a shell; make splits it at blanks and expands `$`."""
+    """`SET='key=value ...'`, for a shell; make splits it at blanks and expands `$`."""
     texts = []
     for key, value in overrides.items():
         plain = isinstance(value, str) and re.fullmatch(r"[\w./:#+-]+", value)
         text = value if plain else json.dumps(value, separators=(",", ":")).replace(" ", r"\u0020")
         texts.append(f"{key}={text.replace('$', '$$')}")
-    joined = " ".join(texts)
-    return f"SET={shlex.quote(joined)}" if set("\"'$`\\") & set(joined) else f'SET="{joined}"'
+    return f"SET={shlex.quote(' '.join(texts))}"
 
 
 class Course:
