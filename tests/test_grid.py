@@ -1,7 +1,13 @@
 """The grid's plan, two of its trainings on tiny values, and its tables."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from acelib.advantages import ALGORITHMS
@@ -151,6 +157,38 @@ def test_what_the_grid_cannot_do_is_said_before_it_starts(finished, tmp_path):
     assert check_engine(load_profile("pocket", {"models.device": "cpu"})) == 2
     with pytest.raises(ArtifactError, match="There is no 'samples' in .*; run notebook 03 first"):
         run_grid(str(profile), tmp_path, specs=[Policy("rule")])
+
+
+STOPPED = """
+import os, time
+from pathlib import Path
+from acelib.core import stoppable
+from acelib.course import grid
+
+def slow(profile, run_dir, spec):
+    Path(run_dir, f"{spec.seed}-{os.getpid()}").touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    grid._make = slow
+    with stoppable():
+        grid._train_all("pocket", Path.cwd(), [grid.Policy("rule", seed=seed) for seed in (0, 1, 2)], 2, "transformers")
+"""
+
+
+def test_a_stopped_grid_does_not_wait_for_its_trainings(tmp_path):
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    grid = subprocess.Popen(
+        [sys.executable, "stopped.py"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while len(started := list(tmp_path.glob("[012]-*"))) < 2:
+        assert grid.poll() is None, grid.stderr.read()
+        time.sleep(0.1)
+    grid.terminate()
+    _, said = grid.communicate(timeout=120)
+    assert grid.returncode == 128 + signal.SIGTERM and "what was finished is kept" in said
+    assert not any(psutil.pid_exists(int(path.name[2:])) for path in started)
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()")

@@ -310,17 +310,17 @@ class Course:
 def _watch(process: subprocess.Popen, line: Line, forecast: Forecast, progress: Path) -> dict[str, Any]:
     """Wait for a notebook's process, looking once a second: at what stage it says it is, and at its tree's memory.
 
-    Returns `seconds`, `stages` (see Forecast), `peak_mb` and as what it was counted, `memory`.
+    Returns `seconds`, `stages` (see Forecast), `peak_mb`, and as `memory` how that was counted.
     """
-    start, tree, peak, kinds = time.monotonic(), psutil.Process(process.pid), 0.0, {"PSS"}
+    start, tree, peak, memory = time.monotonic(), psutil.Process(process.pid), 0.0, "PSS"
     while True:
         try:
             process.wait(1.0)
             break
         except subprocess.TimeoutExpired:
-            memory, kind = tree_memory(tree)
-            peak, kinds = max(peak, memory), kinds | {kind}
+            held, counted = tree_memory(tree)
+            peak, memory = max(peak, held), "RSS" if counted == "RSS" else memory
             seconds, stage = time.monotonic() - start, read_json(progress)
             line.show(seconds, stage, forecast.see(seconds, stage))
     seconds = round(time.monotonic() - start, 1)
-    return {"seconds": seconds, "stages": forecast.stages, "peak_mb": round(peak), "memory": max(kinds)}
+    return {"seconds": seconds, "stages": forecast.stages, "peak_mb": round(peak), "memory": memory}
