@@ -6,6 +6,7 @@ import random
 import warnings
 
 from acelib.core import Run, load_profile
+from acelib.preflight import Meter
 
 
 def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Run:
@@ -19,8 +20,6 @@ def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Run:
     logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime" not in record.getMessage())
     import numpy
     import torch
-
-    from acelib.preflight import Meter  # loads transformers, and with it tqdm
 
     run = Run(run_dir, load_profile(profile))
     seed = run.profile.seed
