@@ -3,14 +3,13 @@ harness | lint | refresh`."""
 
 import argparse
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from acelib.core import CourseError, ProfileError
+from acelib.core import CourseError, ProfileError, stoppable
 from acelib.course import Course, contain
 
 
@@ -349,12 +348,8 @@ def main(arguments: list[str] | None = None) -> int:
     except CourseError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; what was finished is kept.", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":
-    # Being asked to end is treated like Ctrl-C, so that kernels and sandboxes go too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(main())
+    with stoppable():
+        sys.exit(main())

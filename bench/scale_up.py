@@ -64,9 +64,9 @@ def recipe(size: str, seed: int, steps: int) -> Recipe:
     )
 
 
-def pass_rates(rows: list[dict]) -> tuple[list[float], list[float]]:
+def pass_rates(found: dict) -> tuple[list[float], list[float]]:
     """Per question: share of correct samples, and whether the greedy program is correct."""
-    return [sum(row["correct"]) / len(row["correct"]) for row in rows], [float(row["greedy"]) for row in rows]
+    return [correct / found["samples"] for correct in found["correct"]], [float(one) for one in found["greedy"]]
 
 
 def measure(run: Run, size: str, seed: int, steps: int, rollouts: int, folder: Path) -> dict:
@@ -98,10 +98,10 @@ def measure(run: Run, size: str, seed: int, steps: int, rollouts: int, folder: P
         "loss": trained["loss"],
         "flop": 6.0 * trained["parameters"] * trained["tokens"],
         "rollouts": rollouts,
-        "replies": after[0]["replies"],
+        "replies": after["replies"],
         "learning_rate": asked.learning_rate,
         "rl_learning_rate": rl.learning_rate,
-        "questions": len(before),
+        "questions": len(sampled),
         "before": mean(sampled),
         "after": mean(sampled_after),
         "gain": gain.value,
@@ -112,10 +112,10 @@ def measure(run: Run, size: str, seed: int, steps: int, rollouts: int, folder: P
         "greedy_gain": greedy_gain.value,
         "greedy_low": greedy_gain.low,
         "greedy_high": greedy_gain.high,
-        "kl": after[0]["kl"],
+        "kl": after["kl"],
         "device": str(device),
         "training_cpu_seconds": trained["cpu_seconds"],
-        "rl_cpu_seconds": after[0]["cpu_seconds"],
+        "rl_cpu_seconds": after["cpu_seconds"],
         "seconds": time.monotonic() - start,
     }
 

@@ -17,6 +17,7 @@ from small_disk import on_small_disk
 
 from acelib.__main__ import main
 from acelib.core import CourseError, DeviceError, NotebookError
+from acelib.course.progress import Forecast, Line
 from acelib.course.runner import Course, select
 from acelib.models.devices import Gpu, Machine
 
@@ -186,30 +187,108 @@ def test_two_runs_in_one_directory_are_refused(course):
         holder.wait()
 
 
-def test_an_interrupted_run_leaves_no_process_and_resumes(course, tmp_path):
+STOPPED = """
+import signal, sys
+from pathlib import Path
+from acelib.core import stoppable
+from acelib.course import Course
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    number = getattr(signal, name)
+    signal.signal(number, signal.SIG_IGN if name in sys.argv[3:] else signal.SIG_DFL)
+with stoppable():
+    Course("pocket", run_dir=Path(sys.argv[1]), folder=Path(sys.argv[2])).run(force=True)
+"""
+
+
+@pytest.fixture
+def waiting(course, tmp_path):
+    """Starts a run whose second notebook waits; returns the runner and its kernel's process id."""
     write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, 'run.table("a", lambda scratch: [{"x": 1}])')
     flag = tmp_path / "waiting"
     write_notebook(
         course.folder / "02_b.ipynb",
-        f"import time, pathlib, os\nflag = pathlib.Path({str(flag)!r})\n"
-        "if not flag.exists():\n    flag.write_text(str(os.getpid()))\n    time.sleep(60)",
+        f"import time, pathlib, os\nflag, go = pathlib.Path({str(flag)!r}), pathlib.Path({str(tmp_path / 'go')!r})\n"
+        "flag.write_text(str(os.getpid()))\nwhile not go.exists(): time.sleep(0.1)",
     )
-    script = (
-        f"from pathlib import Path; from acelib.course.runner import Course; "
-        f"Course('pocket', run_dir=Path({str(tmp_path / 'run')!r}), folder=Path({str(course.folder)!r})).run()"
-    )
-    runner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not flag.exists() or not flag.read_text():
-        assert runner.poll() is None, runner.stderr.read()
-        time.sleep(0.1)
-    kernel = int(flag.read_text())
-    os.kill(runner.pid, signal.SIGINT)
-    out, _ = runner.communicate(timeout=60)
-    assert runner.returncode != 0 and "interrupted; go on with: make course FROM=02" in out
+
+    def start(*ignored):
+        flag.unlink(missing_ok=True)
+        command = [sys.executable, "-c", STOPPED, str(tmp_path / "run"), str(course.folder), *ignored]
+        runner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while not flag.exists() or not flag.read_text():
+            assert runner.poll() is None, runner.stderr.read()
+            time.sleep(0.1)
+        return runner, int(flag.read_text())
+
+    return start
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_run_leaves_no_process_and_resumes(course, waiting, tmp_path, number):
+    runner, kernel = waiting()
+    os.kill(runner.pid, number)
+    os.kill(runner.pid, number)  # as when make passes on what it got, and the shell sent it to all
+    out, error = runner.communicate(timeout=60)
+    assert runner.returncode == 128 + number and "what was finished is kept" in error and "Traceback" not in error
+    assert "interrupted; go on with: make course FROM=02" in out
     assert not psutil.pid_exists(kernel)
+    (tmp_path / "go").touch()
     again = course()
     again.run()
     assert "01_a  unchanged, skipped" in again.out.getvalue() and "02_b  done in" in again.out.getvalue()
+
+
+def test_a_run_under_nohup_outlives_its_terminal(course, waiting, tmp_path):
+    runner, kernel = waiting("SIGHUP", "SIGINT")
+    os.kill(runner.pid, signal.SIGHUP)
+    os.kill(runner.pid, signal.SIGINT)
+    time.sleep(1)
+    assert runner.poll() is None and psutil.pid_exists(kernel)
+    (tmp_path / "go").touch()
+    out, _ = runner.communicate(timeout=60)
+    assert runner.returncode == 0 and "[2/2] 02_b  done in" in out
+    assert course().up_to_date(course.folder / "02_b.ipynb")
+    (tmp_path / "go").unlink()
+    runner, _ = waiting("SIGHUP", "SIGINT")
+    runner.terminate()
+    assert runner.wait(timeout=60) == 128 + signal.SIGTERM
+    assert not course().up_to_date(course.folder / "02_b.ipynb")  # what it wrote the first time is gone
+
+
+LAST = {"seconds": 50.0, "stages": {"loading": [0.0, 10.0], "training": [10.0, 40.0]}}
+HALF = {"label": "training (3 per s)", "done": 12.5, "total": 25}
+
+
+@pytest.mark.parametrize(
+    ("last", "looks", "expected"),
+    [
+        ({}, [(5, None)], None),
+        ({"seconds": 50.0}, [(5, None)], 50.0),
+        ({"seconds": 50.0}, [(51, None)], None),  # not "4:01 of about 0:51"
+        ({"seconds": 50.0}, [(20, HALF | {"done": 0}), (100, HALF)], 180.0),
+        ({"seconds": 500.0}, [(20, HALF | {"done": 0}), (100, HALF)], 500.0),
+        (LAST, [(25, HALF)], 50.0),
+        (LAST, [(75, HALF)], 150.0),  # three times as slow so far, so it stays
+        (LAST, [(60, HALF | {"label": "saving"})], None),
+        ({}, [(10, HALF), (20, HALF | {"done": 0}), (30, HALF | {"done": 5})], 70.0),  # its second time counts anew
+    ],
+)
+def test_the_forecast_follows_what_is_seen(last, looks, expected):
+    forecast = Forecast(last)
+    for seconds, stage in looks:
+        found = forecast.see(seconds, stage)
+    assert found == pytest.approx(expected) if expected else found is None
+
+
+def test_a_progress_line_shows_what_moves(tmp_path):
+    out = io.StringIO()
+    line = Line(out, "[1/2] 01_a")
+    for seconds, done in ((29, 1), (30, 2.25), (59, 3), (61, 4000000)):
+        line.show(seconds, {"label": "sampling", "done": done, "total": 5000000}, 241.0)
+    assert out.getvalue().splitlines() == [
+        "[1/2] 01_a  sampling 2.2/5000000  0:30 of about 4:01",
+        "[1/2] 01_a  sampling 4000000/5000000  1:01 of about 4:01",
+    ]
 
 
 def test_adopted_data_replace_the_first_two_notebooks(course):
@@ -237,7 +316,7 @@ def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
         ({"gpus": (), "torch_cuda": None}, "torch 2.13.0 was built without CUDA; install the build with it"),
         ({}, "engine.launch starts 8 processes on this machine, and it has 1 GPU"),
     ]:
-        monkeypatch.setattr("acelib.course.runner._machine_facts", lambda changes=changes: replace(sound, **changes))
+        monkeypatch.setattr("acelib.models.ask_apart", lambda what, changes=changes: replace(sound, **changes))
         with pytest.raises(DeviceError, match=f"^Profile pocket needs a GPU, which PROFILE=pocket does not: .*{said}"):
             course(overrides={"models.device": "cuda", "engine.launch": "configs/zero3-8.yaml"}).run()
     with pytest.raises(CourseError, match="There is no benchmark at .*none.jsonl"):

@@ -1,7 +1,13 @@
 """The grid's plan, two of its trainings on tiny values, and its tables."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 
 from acelib.advantages import ALGORITHMS
@@ -121,7 +127,7 @@ def test_trainings_are_made_and_become_tables(finished, tmp_path):
     profile, run = finished
     specs = [Policy("rule", steps=1), Scorer("paper")]
     written = run_grid(str(profile), run.dir, target=tmp_path, specs=specs)
-    assert [path.name for path in written] == ["rm.csv", "rl.csv"]
+    assert [path.name for path in written] == ["rm.jsonl", "rl.jsonl"]
     (policy,), (scorer,) = read_table("rl", tmp_path), read_table("rm", tmp_path)
     assert policy["rollouts"] == 1 and len(policy["correct"]) == policy["samples"] == 2
     assert (scorer["pairs"], scorer["questions"]) == (4, 4) and len(scorer["auc"]) == len(scorer["best_of_16"]) == 4
@@ -137,7 +143,7 @@ def test_trainings_heed_the_engine_and_go_on_after_a_stop(finished, tmp_path, mo
     assert json.loads((tmp_path / "training" / "settings.json").read_text())["lora_rank"] == 2
     monkeypatch.undo()
     monkeypatch.setattr("acelib.course.grid_trainings.train", lambda *a, **k: pytest.fail("trained again"))
-    assert len(train_policy(adapted, spec, tmp_path)) == 2
+    assert len(train_policy(adapted, spec, tmp_path)["correct"]) == 2
 
 
 def test_what_the_grid_cannot_do_is_said_before_it_starts(finished, tmp_path):
@@ -151,6 +157,38 @@ def test_what_the_grid_cannot_do_is_said_before_it_starts(finished, tmp_path):
     assert check_engine(load_profile("pocket", {"models.device": "cpu"})) == 2
     with pytest.raises(ArtifactError, match="There is no 'samples' in .*; run notebook 03 first"):
         run_grid(str(profile), tmp_path, specs=[Policy("rule")])
+
+
+STOPPED = """
+import os, time
+from pathlib import Path
+from acelib.core import stoppable
+from acelib.course import grid
+
+def slow(profile, run_dir, spec):
+    Path(run_dir, f"{spec.seed}-{os.getpid()}").touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    grid._make = slow
+    with stoppable():
+        grid._train_all("pocket", Path.cwd(), [grid.Policy("rule", seed=seed) for seed in (0, 1, 2)], 2, "transformers")
+"""
+
+
+def test_a_stopped_grid_does_not_wait_for_its_trainings(tmp_path):
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    grid = subprocess.Popen(
+        [sys.executable, "stopped.py"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while len(started := list(tmp_path.glob("[012]-*"))) < 2:
+        assert grid.poll() is None, grid.stderr.read()
+        time.sleep(0.1)
+    grid.terminate()
+    _, said = grid.communicate(timeout=120)
+    assert grid.returncode == 128 + signal.SIGTERM and "what was finished is kept" in said
+    assert not any(psutil.pid_exists(int(path.name[2:])) for path in started)
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()")

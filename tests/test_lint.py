@@ -61,8 +61,8 @@ def _error():
         (lambda nb: nb.cells[1].update(source="profile = 'pocket'\nrun_dir = str(1)"), "only `name = literal`"),
         (lambda nb: nb.cells[1].update(source="profile = 'paper'\nrun_dir = 'x'"), "must hold exactly"),
         (lambda nb: nb.cells[2].update(source="x = 1\n" * 61), "cell 3 has 61 lines"),
-        (lambda nb: nb.cells[2].metadata.update(tags=["injected-parameters"]), "left-overs of papermill"),
-        (lambda nb: nb.cells[2].metadata.update(papermill={}), "left-overs of papermill"),
+        (lambda nb: nb.cells[2].metadata.update(tags=["injected-parameters"]), "what papermill added"),
+        (lambda nb: nb.cells[2].metadata.update(papermill={}), "what papermill added"),
         (lambda nb: nb.cells[2].update(source="from tqdm.auto import tqdm"), "uses widgets"),
         (lambda nb: nb.cells[2].outputs.append(_output(**{WIDGET: {}})), "a widget"),
         (lambda nb: nb.cells[2].outputs.append(_output(**{"text/plain": "in /root/course/x"})), "path of somebody"),
@@ -116,8 +116,8 @@ def test_refresh_takes_outputs_and_leaves_papermill_behind(tmp_path, monkeypatch
     notebook.metadata.papermill = {"input_path": "/root/x"}
     notebook.cells.insert(2, nbformat.v4.new_code_cell("profile = 'x'", metadata={"tags": ["injected-parameters"]}))
     nbformat.write(notebook, run / "notebooks" / path.name)
-    one = {"seconds": 60.0, "peak_mb": 500}
-    metrics = {"profile": "pocket", "total_seconds": 60.0, "peak_mb": 500, "notebooks": {"01_a": one}}
+    one = {"seconds": 60.0, "stages": {"sampling": [1.0, 50.0]}, "peak_mb": 500}
+    metrics = {"profile": "pocket", "machine": "m", "total_seconds": 60.0, "peak_mb": 500, "notebooks": {"01_a": one}}
     (run / "metrics.json").write_text(json.dumps(metrics))
     (run / "profile.yaml").write_text("extends: pocket\n")
     with pytest.raises(NotebookError, match="or what it uses, has changed since it ran"):

@@ -187,7 +187,8 @@ def test_what_one_request_has_to_do_without_the_others_keep(tmp_path):
 
 
 SCRIPT = """
-import json, pathlib, sys
+import json, pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored from the start where pytest runs behind nohup
 from acelib.core.sections import Remote
 from acelib.models.server import connect, remote_replies
 address, log, limits, options = sys.argv[1], pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])

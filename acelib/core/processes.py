@@ -1,6 +1,7 @@
 """Processes of this machine: how they end, and the memory they take."""
 
 import ctypes
+import math
 import resource
 import shutil
 import signal
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -17,21 +20,55 @@ _libc = ctypes.CDLL(None)
 
 def end_tree(process: subprocess.Popen) -> None:
     """End a process and all its descendants: kernels and sandboxes live in sessions of their own."""
-    try:
-        tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    except psutil.NoSuchProcess:
-        return
-    for one in tree:
-        try:
-            one.send_signal(signal.SIGTERM)
-        except psutil.Error:
-            pass
-    for one in psutil.wait_procs(tree, timeout=5)[1]:
-        try:
-            one.kill()
-        except psutil.Error:
-            pass
+    with suppress(psutil.NoSuchProcess):
+        _end([*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)])
     process.wait()
+
+
+def end_descendants() -> None:
+    """End every process that descends from this one."""
+    _end(psutil.Process().children(recursive=True))
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    """SIGTERM, and SIGKILL for those that are still there after five seconds."""
+    for one in processes:
+        with suppress(psutil.Error):
+            one.terminate()
+    for one in psutil.wait_procs(processes, timeout=5)[1]:
+        with suppress(psutil.Error):
+            one.kill()
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """A wanted stop raises KeyboardInterrupt in this block, then ends what the block started, and exits with 128 plus
+    the number of the signal.
+
+    Wanted are SIGINT (Ctrl-C), SIGTERM and SIGHUP, each unless it was ignored from the start: under `nohup` a run
+    outlives its terminal, and with `&` in a script a Ctrl-C is meant for others.
+    """
+    number, last = int(signal.SIGINT), -math.inf
+
+    def stop(got: int, frame: object) -> None:
+        nonlocal number, last
+        again, last = time.monotonic() - last < 5, time.monotonic()
+        if not again:  # make and the shell may both send it, while the first one is being obeyed
+            number = got
+            raise KeyboardInterrupt
+
+    wanted = [one for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) != signal.SIG_IGN]
+    before = {one: signal.signal(one, stop) for one in wanted}
+    try:
+        yield
+    except KeyboardInterrupt:
+        end_descendants()
+        with suppress(OSError):  # its terminal may be gone
+            print("\nInterrupted; what was finished is kept.", file=sys.stderr)
+        raise SystemExit(128 + number) from None
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def end_with_parent() -> None:
@@ -46,6 +83,20 @@ def end_with_parent() -> None:
 def peak_memory_mb(who: int = resource.RUSAGE_SELF) -> int:
     """Highest resident memory of this process (or of its largest ended child, RUSAGE_CHILDREN) so far, MiB."""
     return resource.getrusage(who).ru_maxrss // (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def tree_memory(process: psutil.Process) -> tuple[float, str]:
+    """MiB that a process and its descendants hold now, and how they were counted: as PSS, or where the system does not
+    tell it as RSS, which counts a shared page once per process."""
+    total, kind = 0, "PSS"
+    with suppress(psutil.NoSuchProcess):
+        for one in [process, *process.children(recursive=True)]:
+            with suppress(psutil.Error):
+                try:
+                    total += one.memory_full_info().pss
+                except (AttributeError, psutil.AccessDenied):
+                    total, kind = total + one.memory_info().rss, "RSS"
+    return total / 2**20, kind
 
 
 class GpuMemory:

@@ -5,8 +5,6 @@ changed at a time (notebook 08).
 interrupted grid goes on with the next training; the table at the end has one line per training.
 """
 
-import csv
-import json
 import os
 import platform
 import subprocess
@@ -16,12 +14,23 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from acelib.advantages import ALGORITHMS
-from acelib.core import ROOT, DataError, Profile, Run, load_profile, versions, write_json
+from acelib.core import (
+    ROOT,
+    DataError,
+    Profile,
+    Run,
+    end_descendants,
+    load_profile,
+    read_rows,
+    versions,
+    write_json,
+    write_rows,
+)
 from acelib.course.grid_trainings import STEPS, VARIANTS, Policy, Scorer, train_policy, train_scorer
 from acelib.course.opening import open_run
+from acelib.course.runner import read_json
 from acelib.engine import processes_per_machine
 from acelib.models import pick_device
 from acelib.schema import Row
@@ -34,6 +43,7 @@ CHOICES = ("hard quarter", "mixed", "random")
 DAPO_STEPS = {"rule": 12, "pass_rate": 17, "reward_model": 24}  # resampling spends the rest of the same budget
 MAX_KL = 1.5
 SEEDS = (0, 1, 2)
+KINDS = {"rm": Scorer, "rl": Policy}
 
 
 def policies() -> list[Policy]:
@@ -52,6 +62,7 @@ def policies() -> list[Policy]:
 
 
 def scorers() -> list[Scorer]:
+    """All reward-model trainings."""
     return [Scorer(variant, seed) for seed in SEEDS for variant in VARIANTS]
 
 
@@ -59,72 +70,33 @@ def inputs_of(spec: Policy | Scorer) -> list[str]:
     """Artefacts of a finished run that a training starts from."""
     if isinstance(spec, Scorer):
         return ["samples", "samples_unfiltered", "imagined", "reward_audit", "candidates"]
-    return ["samples", *(["reward_model"] if spec.reward.endswith("reward_model") else [])]
-
-
-def _unit(profile: str, run_dir: str, spec: Policy | Scorer) -> str:
-    """Makes one training's artefact, in a process of its own with one thread; returns its name."""
-    import torch
-
-    run = open_run(profile, run_dir)
-    torch.set_num_threads(1)
-    name = artefact(spec)
-    make = train_policy if isinstance(spec, Policy) else train_scorer
-    run.table(name, lambda scratch: make(run, spec, scratch), inputs=inputs_of(spec), params=asdict(spec))
-    return name
+    return ["samples", "reward_model"] if spec.reward.endswith("reward_model") else ["samples"]
 
 
 def artefact(spec: Policy | Scorer) -> str:
+    """Name of a training's artefact."""
     words = ("rl" if isinstance(spec, Policy) else "rm", *map(str, asdict(spec).values()))
     return "grid_" + "_".join(words).replace(" ", "-").replace("+", "p").replace(".", "-")
 
 
-def table(run: Run, specs: Sequence[Policy | Scorer]) -> list[Row]:
-    """One row per training: what it was, what is known of it, and per question, in one text, how many samples were
-    correct and whether the greedy program was (policies), or the value of each measure (scorers)."""
-    lines = []
-    for spec in specs:
-        rows = run.read(artefact(spec))
-        first = {
-            key: value for key, value in rows[0].items() if key not in ("id", "correct", "greedy", "measure", "value")
-        }
-        if isinstance(spec, Policy):
-            correct = [sum(row["correct"]) for row in rows]
-            samples = len(rows[0]["correct"])
-            texts = {
-                "samples": samples,
-                "correct": " ".join(map(str, correct)),
-                "greedy": " ".join(str(int(row["greedy"])) for row in rows),
-            }
-        else:
-            texts = {
-                measure: " ".join(f"{row['value']:.4g}" for row in rows if row["measure"] == measure)
-                for measure in ("auc", "best_of_16")
-            }
-        lines.append(
-            asdict(spec)
-            | {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in first.items()}
-            | texts
-        )
-    return lines
+def _make(profile: str, run_dir: str, spec: Policy | Scorer) -> None:
+    """Makes one training's artefact, in a process of its own with one thread."""
+    import torch
+
+    run, train = open_run(profile, run_dir), train_policy if isinstance(spec, Policy) else train_scorer
+    torch.set_num_threads(1)
+    run.table(artefact(spec), lambda scratch: [train(run, spec, scratch)], inputs=inputs_of(spec), params=asdict(spec))
 
 
-def read_table(name: str, folder: Path = PUBLISHED) -> list[dict[str, Any]]:
-    """A table of `run_grid`: numbers as numbers, texts of numbers as lists of them. Raises DataError."""
-    path = folder / f"{name}.csv"
+def read_table(name: str, folder: Path = PUBLISHED) -> list[Row]:
+    """A table of `run_grid`, "rl" or "rm": one row per training, with what `train_policy` or `train_scorer` found.
+
+    Raises DataError.
+    """
+    path = folder / f"{name}.jsonl"
     if not path.is_file():
         raise DataError(f"There is no {path}; make it with `make grid`.")
-    with path.open(newline="", encoding="utf-8") as handle:
-        return [{key: _value(key, text) for key, text in row.items()} for row in csv.DictReader(handle)]
-
-
-def _value(key: str, text: str) -> Any:
-    if key in ("correct", "greedy", "auc", "best_of_16"):
-        return [float(one) for one in text.split()]
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return text
+    return read_rows(path)
 
 
 def check_engine(profile: Profile, processes: int | None = None) -> int:
@@ -156,74 +128,67 @@ def run_grid(
     target: Path = PUBLISHED,
     specs: Sequence[Policy | Scorer] | None = None,
 ) -> list[Path]:
-    """Makes all trainings, `processes` at a time (see `check_engine`) with one thread each, and writes `rl.csv`,
-    `rm.csv` and `provenance.json` to `target`; `only` is "rl" or "rm". What is up to date is kept.
+    """Makes all trainings, `processes` at a time (see `check_engine`) with one thread each, and writes
+    `rl.jsonl`, `rm.jsonl` and `provenance.json` to `target`; `only` is "rl" or "rm". What is up to date is kept.
 
     Raises ArtifactError when the run lacks what they start from, as `check_engine` does, and DataError when trainings
     failed, after all others were made.
     """
-    specs = [*scorers(), *policies()] if specs is None else specs
-    kinds = {"rm": Scorer, "rl": Policy}
-    wanted = [spec for spec in specs if only is None or isinstance(spec, kinds[only])]
     values = load_profile(profile)
-    processes = check_engine(values, processes)
+    run, processes = Run(run_dir, values), check_engine(values, processes)
+    specs = [*scorers(), *policies()] if specs is None else specs
+    wanted = [spec for spec in specs if only is None or isinstance(spec, KINDS[only])]
     for name in {name: None for spec in wanted for name in inputs_of(spec)}:
-        Run(run_dir, values).path(name)
+        run.path(name)
+    _train_all(profile, run_dir, wanted, processes, values.engine.generation)
+    target.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, kind in KINDS.items():
+        if lines := [asdict(one) | run.read(artefact(one))[0] for one in wanted if isinstance(one, kind)]:
+            written.append(target / f"{name}.jsonl")
+            write_rows(written[-1], lines)
+            _note_provenance(target / "provenance.json", name, run, lines)
+    return written
+
+
+def _train_all(profile: str, run_dir: Path, wanted: Sequence[Policy | Scorer], processes: int, sampler: str) -> None:
+    """Makes the artefacts of all trainings. Raises DataError when some failed, after all others were made."""
     start, failed = time.monotonic(), {}
     os.environ["OMP_NUM_THREADS"] = "1"
-    once = 1 if values.engine.generation == "vllm" else None  # training; vLLM's memory pool outlives it in its process
+    once = 1 if sampler == "vllm" else None  # training; vLLM's memory pool outlives it in its process
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), max_tasks_per_child=once) as pool:
-        jobs = {pool.submit(_unit, profile, str(run_dir), spec): spec for spec in wanted}
+        jobs = {pool.submit(_make, profile, str(run_dir), spec): artefact(spec) for spec in wanted}
         try:
             for done, job in enumerate(as_completed(jobs), start=1):
                 if error := job.exception():
-                    failed[artefact(jobs[job])] = error
+                    failed[jobs[job]] = error
                 minutes = (time.monotonic() - start) / 60
                 print(
-                    f"[{done}/{len(wanted)}] {minutes:.1f} min, about {minutes / done * (len(wanted) - done):.0f} to "
-                    f"go  {artefact(jobs[job])}{'  FAILED' if error else ''}",
+                    f"[{done}/{len(jobs)}] {minutes:.1f} min, about {minutes / done * (len(jobs) - done):.0f} to go  "
+                    f"{jobs[job]}{'  FAILED' if error else ''}",
                     flush=True,
                 )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # without waiting for the trainings of this moment
             pool.shutdown(wait=False, cancel_futures=True)
+            end_descendants()
             raise
-    if failed:
-        name, error = next(iter(failed.items()))
+    for name, error in failed.items():
         raise DataError(
             f"{len(failed)} of {len(wanted)} trainings failed, {name} first ({type(error).__name__}: "
             f"{error}); mend the cause and repeat, the others are kept."
         ) from error
-    run = open_run(profile, str(run_dir))
-    target.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, kind in kinds.items():
-        lines = table(run, [spec for spec in wanted if isinstance(spec, kind)])
-        if lines:
-            written.append(target / f"{name}.csv")
-            with written[-1].open("w", newline="", encoding="utf-8") as handle:
-                writer = csv.DictWriter(handle, list(lines[0]))
-                writer.writeheader()
-                writer.writerows(lines)
-            _provenance(target, name, run, lines)
-    return written
 
 
-def _provenance(target: Path, name: str, run: Run, lines: Sequence[Row]) -> None:
-    path = target / "provenance.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _note_provenance(path: Path, name: str, run: Run, lines: Sequence[Row]) -> None:
+    """Beside the tables: from which code, profile and machine each one is."""
     commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
-    write_json(
-        path,
-        known
-        | {
-            name: {
-                "made": time.strftime("%Y-%m-%d"),
-                "commit": commit.stdout.strip() or "unknown",
-                "versions": versions(),
-                "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-                "trainings": len(lines),
-                "core_minutes": round(sum(float(line["cpu_seconds"]) for line in lines) / 60, 1),
-                "profile": run.profile.to_dict(),
-            }
-        },
-    )
+    made = {
+        "made": time.strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip() or "unknown",
+        "versions": versions(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "trainings": len(lines),
+        "core_minutes": round(sum(line["cpu_seconds"] for line in lines) / 60, 1),
+        "profile": run.profile.to_dict(),
+    }
+    write_json(path, read_json(path) | {name: made})

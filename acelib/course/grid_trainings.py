@@ -1,16 +1,19 @@
 """One training of the grid (`acelib.course.grid`): a policy or a reward model with one thing changed, and its test."""
 
 import json
+import math
 import random
 import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from acelib.best_of_n import expected_best
-from acelib.core import Run
+from acelib.core import Profile, Run
 from acelib.data import load_benchmark
 from acelib.evaluation import evaluate
 from acelib.judge import Judge
@@ -19,7 +22,7 @@ from acelib.pairs import build_pairs, hard_quarter, mixed_share
 from acelib.reward_model import is_held_out, load_reward_model, score
 from acelib.rewards import gated, model_reward, pass_rate_reward, rule_reward, with_format
 from acelib.sampling import pass_rates
-from acelib.schema import Row, rows_to_problems
+from acelib.schema import Pair, Row, rows_to_problems
 from acelib.stats import auc
 from acelib.training import LOG_FILE, train, train_reward_model
 
@@ -84,40 +87,39 @@ def _reward(name: str, run: Run, judge: Judge, problems: Sequence):
     return with_format(rule, problems) if name == "rule_format" else rule
 
 
-def train_policy(run: Run, spec: Policy, scratch: Path) -> list[Row]:
-    """Trains and evaluates; one row per held-out question, with what is known of the whole training in every row.
+def _how(profile: Profile, seed: int) -> dict[str, Any]:
+    """Arguments that both kinds of training share."""
+    models = profile.models
+    return {"seed": seed, "dtype": models.dtype, "device": models.device, "engine": profile.engine}
+
+
+def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
+    """Trains and evaluates. `correct` and `greedy` hold one number per held-out question: how many of `samples`
+    programs were correct, and whether (1 or 0) the greedy one was.
 
     Called again with the same `scratch` it goes on where it stopped. Raises as the trainers do.
     """
-    profile, models = run.profile, run.profile.models
-    start, folder, log = _cpu_seconds(), profile.resolve(models.policy), []
-    rows = run.read("samples")
+    profile, models, start = run.profile, run.profile.models, _cpu_seconds()
+    folder, log, rows = profile.resolve(models.policy), [], run.read("samples")
     rates = [pass_rates(row) for row in rows]
     chosen = chosen_questions(rates, spec.questions, spec.seed)
     settings = replace(profile.reinforce, algorithm=spec.algorithm, steps=spec.steps, max_kl=spec.max_kl)
-    n = min(settings.samples_per_question, len(rates[0]))
-    outcomes = [rates[i] if spec.reward == "pass_rate" else [rate == 1.0 for rate in rates[i]] for i in chosen]
     with Judge.from_settings(profile.judge, workers=1) as judge:
         if spec.steps:
-            problems = rows_to_problems([rows[i] for i in chosen])
-            settings = replace(settings, eval_every=spec.steps)
             trained = scratch / "policy"
             if not trained.is_dir():
-                half = scratch / "policy-half"
+                problems = rows_to_problems([rows[i] for i in chosen])
                 train(
                     folder,
                     problems,
                     _reward(spec.reward, run, judge, problems),
-                    half,
+                    scratch / "policy-half",
                     scratch / "training",
-                    settings=settings,
+                    settings=replace(settings, eval_every=spec.steps),
                     prompt=profile.prompts.solve,
-                    seed=spec.seed,
-                    dtype=models.dtype,
-                    device=models.device,
-                    engine=profile.engine,
+                    **_how(profile, spec.seed),
                 )
-                half.rename(trained)
+                (scratch / "policy-half").rename(trained)
             folder, log = trained, json.loads((trained / LOG_FILE).read_text())[1:]
         held_out = evaluate(
             load_policy(folder, models.dtype, models.device),
@@ -133,89 +135,86 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> list[Row]:
             seed=profile.seed,
             scratch=scratch,
         )
-    kl = [row["kl"] for row in log if row["kl"] is not None]
-    known = {
+    n = min(settings.samples_per_question, len(rates[0]))
+    outcomes = [rates[i] if spec.reward == "pass_rate" else [rate == 1.0 for rate in rates[i]] for i in chosen]
+    predictable = not spec.reward.endswith("model")  # a reward model's scores are hardly ever equal
+    return {
         "rollouts": len(log),
         "replies": sum(row["sampled"] for row in log),
-        "kl": fmean(kl[-5:]) if kl else None,
-        "entropy": fmean(row["entropy"] for row in log[-5:]) if log else None,
-        "mixed_predicted": None if spec.reward.endswith("model") else fmean(mixed_share(one, n) for one in outcomes),
-        "mixed_seen": fmean(row["mixed"] for row in log[:5]) if log else None,
-        "mixed_at_the_end": fmean(row["mixed"] for row in log[-5:]) if log else None,
+        "kl": _mean([row["kl"] for row in log if row["kl"] is not None][-5:]),
+        "entropy": _mean([row["entropy"] for row in log[-5:]]),
+        "mixed_predicted": _mean([mixed_share(one, n) for one in outcomes if predictable]),
+        "mixed_seen": _mean([row["mixed"] for row in log[:5]]),
+        "mixed_at_the_end": _mean([row["mixed"] for row in log[-5:]]),
         "cpu_seconds": _cpu_seconds() - start,
+        "samples": profile.evaluation.samples,
+        "correct": [sum(row["correct"]) for row in held_out],
+        "greedy": [int(row["greedy"]) for row in held_out],
     }
-    return [{"id": row["id"], "correct": row["correct"], "greedy": row["greedy"]} | known for row in held_out]
 
 
-def variant_pairs(run: Run, variant: str, seed: int) -> list:
+def variant_pairs(run: Run, variant: str, seed: int) -> list[Pair]:
     """The preference pairs of a variant. `seed` chooses the pairs and questions that are kept."""
-    change = VARIANTS[variant]
-    rule = asdict(run.profile.pairs) | {key: value for key, value in change.items() if key in asdict(run.profile.pairs)}
+    change, rule = VARIANTS[variant], asdict(run.profile.pairs)
     rows = run.read(change.get("samples", "samples"))
     if change.get("diluted"):  # divided by all imagined tests, those that the filter dropped included
         imagined = {row["id"]: len(row["test_cases"]) for row in run.read("imagined")}
-        rows = [
-            row
-            | {
-                "inferences": [
-                    item | {"pass_rate": rate}
-                    for item, rate in zip(row["inferences"], pass_rates(row, imagined[row["id"]]))
-                ]
-            }
-            for row in rows
-        ]
+        for row in rows:
+            for item, rate in zip(row["inferences"], pass_rates(row, imagined[row["id"]]), strict=True):
+                item["pass_rate"] = rate
     if share := change.get("share"):
-        kept = {row["id"] for row in rows if not is_held_out(row["id"], run.profile.reward_model.held_out)}
-        kept = set(random.Random(seed).sample(sorted(kept), round(share * len(kept))))
+        learnt = sorted({row["id"] for row in rows if not is_held_out(row["id"], run.profile.reward_model.held_out)})
+        kept = set(random.Random(seed).sample(learnt, round(share * len(learnt))))
         rows = [row for row in rows if row["id"] in kept]
-    solve = run.profile.prompts.solve
-    return build_pairs(rows, lambda question: solve_messages(solve, question)[-1]["content"], seed=seed, **rule)
+    rule |= {key: value for key, value in change.items() if key in rule}
+    return build_pairs(rows, partial(_asked, run), seed=seed, **rule)
 
 
-def train_scorer(run: Run, spec: Scorer, scratch: Path) -> list[Row]:
-    """Trains and examines: one row per question, `measure` is AUC on held-out synthesised questions (programs that are
-    truly correct against others) or the share of correct picks among 16 samples for a benchmark question."""
+def _asked(run: Run, question: str) -> str:
+    """A question in the words in which the policy is asked."""
+    return solve_messages(run.profile.prompts.solve, question)[-1]["content"]
+
+
+def train_scorer(run: Run, spec: Scorer, scratch: Path) -> Row:
+    """Trains and examines. `auc` holds one number per held-out synthesised question (programs that are truly correct
+    against others; None where all are alike), `best_of_16` one per benchmark question: the expected share of correct
+    picks among 16 samples."""
     profile, change, start = run.profile, VARIANTS[spec.variant], _cpu_seconds()
-    pairs = variant_pairs(run, spec.variant, spec.seed)
-    base = getattr(profile.models, change["base"]) if "base" in change else profile.reward_model.base
-    settings = replace(profile.reward_model, **{key: change[key] for key in ("loss",) if key in change})
-    trained = scratch / "reward_model"
+    pairs, base = variant_pairs(run, spec.variant, spec.seed), profile.reward_model.base
     log = train_reward_model(
         pairs,
-        profile.resolve(base),
-        trained,
+        profile.resolve(getattr(profile.models, change["base"]) if "base" in change else base),
+        scratch / "reward_model",
         scratch / "training",
-        settings=settings,
+        settings=replace(profile.reward_model, loss=change.get("loss", profile.reward_model.loss)),
         n=profile.sampling.n,
-        seed=spec.seed,
-        dtype=profile.models.dtype,
-        device=profile.models.device,
-        engine=profile.engine,
+        **_how(profile, spec.seed),
     )
-    scorer = load_reward_model(trained, profile.models.dtype, profile.models.device)
+    model, tokenizer = load_reward_model(scratch / "reward_model", profile.models.dtype, profile.models.device)
 
-    def scores(rows: Sequence[Row], column: str) -> Iterator[tuple[Row, list[float]]]:
-        prompts = [solve_messages(profile.prompts.solve, row["question"])[-1]["content"] for row in rows]
-        flat = [(prompt, text) for row, prompt in zip(rows, prompts, strict=True) for text in row[column][:32]]
-        found = iter(score(*scorer, *zip(*flat, strict=True)))
-        for row in rows:
-            yield row, [next(found) for _ in row[column][:32]]
+    def scored(table: str, column: str) -> Iterator[tuple[Row, list[float]]]:
+        """Rows of a table with the scores of the first 32 texts in a column."""
+        rows = run.read(table)
+        flat = [(_asked(run, row["question"]), text) for row in rows for text in row[column][:32]]
+        found = iter(score(model, tokenizer, *zip(*flat, strict=True)))
+        return ((row, list(islice(found, len(row[column][:32])))) for row in rows)
 
-    known = {
+    audit = [
+        auc(found, [rate == 1.0 for rate in row["true_rate"]]) for row, found in scored("reward_audit", "completion")
+    ]
+    picks = [expected_best(row["correct"][:32], found, 16) for row, found in scored("candidates", "completions")]
+    return {
         "pairs": len(pairs),
         "questions": len({pair.problem_id for pair in pairs}),
-        "train_loss": next((e["pair_loss"] for e in reversed(log) if "pair_loss" in e), None),
+        "train_loss": next((entry["pair_loss"] for entry in reversed(log) if "pair_loss" in entry), None),
+        "cpu_seconds": _cpu_seconds() - start,
+        "auc": [None if math.isnan(one) else round(one, 4) for one in audit],
+        "best_of_16": [round(one, 4) for one in picks],
     }
-    rows = [
-        {"id": row["id"], "measure": "auc", "value": auc(found, [rate == 1.0 for rate in row["true_rate"]])}
-        for row, found in scores(run.read("reward_audit"), "completion")
-    ]
-    rows += [
-        {"id": row["id"], "measure": "best_of_16", "value": expected_best(row["correct"][:32], found, 16)}
-        for row, found in scores(run.read("candidates"), "completions")
-    ]
-    known["cpu_seconds"] = _cpu_seconds() - start
-    return [row | known for row in rows]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
 
 
 def _cpu_seconds() -> float:

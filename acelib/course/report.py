@@ -1,21 +1,20 @@
 """`metrics.json` and one self-contained `report.html` of a run: scorecard, figures, time and memory, profile."""
 
 import base64
-import html
 import json
 import os
 import platform
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from acelib.core import ROOT, ArtifactError, Run, full_disk_explained, load_profile, versions, write_json
+from acelib.core import ROOT, ArtifactError, Run, atomic, load_profile, versions, write_json
 from acelib.course.notebooks import title
-from acelib.course.runner import NOTEBOOKS
-from acelib.course.watch import clock
+from acelib.course.progress import clock
+from acelib.course.runner import NOTEBOOKS, read_json
 
 ADOPTED = "not testable: data were adopted"
 ABOUT_FILTERING = ("filter", "filtered_rm")  # claims that need the tests which the data's authors have dropped
@@ -27,23 +26,14 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-
-
 def scorecard(run_dir: Path) -> list[dict[str, Any]]:
     """The rows of the artefact `scorecard`; none when notebook 07 has not run yet. Where the run's data were adopted,
     what could not be tested for that reason says so."""
     run = Run(run_dir, load_profile(str(run_dir / "profile.yaml")))
     rows = run.read("scorecard") if run.manifest("scorecard") else []
-    if "adopted" in (run.manifest("filter_audit") or {}):
-        rows = [
-            row | {"verdict": ADOPTED} if row["key"] in ABOUT_FILTERING and row["here"] is None else row for row in rows
-        ]
-    return rows
+    adopted = "adopted" in (run.manifest("filter_audit") or {})
+    excused = [adopted and row["key"] in ABOUT_FILTERING and row["here"] is None for row in rows]
+    return [row | {"verdict": ADOPTED} if one else row for row, one in zip(rows, excused)]
 
 
 def broken_promises(run_dir: Path) -> list[str]:
@@ -54,11 +44,8 @@ def broken_promises(run_dir: Path) -> list[str]:
     rows = scorecard(run_dir)
     if not any(row["must_hold"] for row in rows):
         raise ArtifactError(f"{run_dir} has no scorecard with claims that must hold; run `make course FROM=07` first.")
-    return [
-        f"{row['claim']}: {row['verdict']}"
-        for row in rows
-        if row["must_hold"] and row["verdict"] not in ("holds", ADOPTED)
-    ]
+    broken = [row for row in rows if row["must_hold"] and row["verdict"] not in ("holds", ADOPTED)]
+    return [f"{row['claim']}: {row['verdict']}" for row in broken]
 
 
 def figure_text(here: Any) -> str:
@@ -72,22 +59,25 @@ def figure_text(here: Any) -> str:
 
 
 def scorecard_text(rows: list[dict[str, Any]]) -> str:
-    lines, width = [], max((len(row["verdict"]) for row in rows), default=0)
-    for row in rows:
-        must = "*" if row["must_hold"] else " "
-        lines.append(f"{must} {row['verdict']:<{width}} {figure_text(row['here']):<26} {row['claim']}")
+    """One line per claim: * for those that must hold, verdict, this run's figure, claim; "" without any."""
+    width = max((len(row["verdict"]) for row in rows), default=0)
+    lines = [
+        f"{'*' if row['must_hold'] else ' '} {row['verdict']:<{width}} {figure_text(row['here']):<26} {row['claim']}"
+        for row in rows
+    ]
     note = "* must hold on pocket, where it can be tested; [low, high] is a 95% interval"
     return "\n".join([*lines, note]) if lines else ""
 
 
-def write_metrics(run_dir: Path) -> dict[str, Any]:
-    """Collect everything the run measured into `metrics.json`."""
-    state = _read(run_dir / "state.json")
-    notebooks = {}
-    for name, record in sorted(state.items()):
-        measured = {key: record[key] for key in ("seconds", "peak_mb", "memory", "finished")}
-        notebooks[name] = {**measured, "metrics": _read(run_dir / "metrics" / f"{name}.json")}
+def write_report(run_dir: Path) -> tuple[Path, dict[str, Any]]:
+    """Collect all that the run measured into `metrics.json` and show it in `report.html`; returns the latter's path and
+    the former's content. Raises FullDiskError."""
     profile = yaml.safe_load((run_dir / "profile.yaml").read_text(encoding="utf-8"))
+    notebooks = {
+        name: {key: record.get(key) for key in ("seconds", "stages", "peak_mb", "memory", "finished")}
+        | {"metrics": read_json(run_dir / "metrics" / f"{name}.json")}
+        for name, record in sorted(read_json(run_dir / "state.json").items())
+    }
     values = {
         "profile": profile["name"],
         "seed": profile["seed"],
@@ -97,127 +87,41 @@ def write_metrics(run_dir: Path) -> dict[str, Any]:
         "peak_mb": max((one["peak_mb"] for one in notebooks.values()), default=0),
         "notebooks": notebooks,
         "scorecard": scorecard(run_dir),
-        "tests": _read(TEST_RECORD) or None,
+        "tests": read_json(TEST_RECORD) or None,
     }
     write_json(run_dir / "metrics.json", values)
-    return values
-
-
-def write_report(run_dir: Path) -> tuple[Path, dict[str, Any]]:
-    """Write `metrics.json` and `report.html`; returns the latter's path and the former's content.
-
-    Raises FullDiskError.
-    """
-    values = write_metrics(run_dir)
-    profile = yaml.safe_load((run_dir / "profile.yaml").read_text(encoding="utf-8"))
-    page = (
-        resources.files("acelib.course")
-        .joinpath("report.template.html")
-        .read_text(encoding="utf-8")
-        .replace("{{heading}}", _heading(values))
-        .replace("{{scorecard}}", _scorecard(values["scorecard"]))
-        .replace("{{figures}}", _figures(run_dir))
-        .replace("{{cost}}", _cost(values))
-        .replace("{{metrics}}", _metrics(values["notebooks"]))
-        .replace("{{profile}}", _table(["value", "here"], _flat(profile)))
-        .replace("{{versions}}", _table(["package", "version"], list(values["versions"].items())))
+    verdicts = [row["verdict"] for row in values["scorecard"] if row["must_hold"] and row["verdict"] != ADOPTED]
+    environment = Environment(loader=PackageLoader("acelib.course", "."), autoescape=True, undefined=StrictUndefined)
+    environment.filters |= {"clock": clock, "figure": figure_text}
+    page = environment.get_template("report.template.html").render(
+        run=values,
+        promised=len(verdicts),
+        kept=verdicts.count("holds"),
+        marks={"holds": "yes", "does not hold": "no"},
+        chapters=[(_title(folder.name), _figures(folder)) for folder in sorted((run_dir / "figures").glob("*"))],
+        metrics=[
+            (name, key, figure_text(here)) for name, one in notebooks.items() for key, here in one["metrics"].items()
+        ],
+        profile=_flat(profile),
     )
-    path = run_dir / "report.html"
-    with full_disk_explained(path):
-        path.write_text(page, encoding="utf-8")
-    return path, values
+    with atomic(run_dir / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return run_dir / "report.html", values
 
 
-def _escape(value: Any) -> str:
-    return html.escape(str(value))
+def _title(name: str) -> str:
+    notebook = NOTEBOOKS / f"{name}.ipynb"
+    return title(notebook) if notebook.exists() else name
 
 
-def _table(head: list[str], rows: list[Any], *, raw: bool = False) -> str:
-    cells = "".join(f"<th>{_escape(one)}</th>" for one in head)
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td data-label="{_escape(label)}">{one if raw else _escape(one)}</td>' for label, one in zip(head, row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f"<div class=wide><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _heading(values: dict[str, Any]) -> str:
-    rows = values["scorecard"]
-    promised = [row for row in rows if row["must_hold"] and row["verdict"] != ADOPTED]
-    kept = sum(row["verdict"] == "holds" for row in promised)
-    facts = [
-        ("profile", values["profile"]),
-        ("seed", values["seed"]),
-        ("time", clock(values["total_seconds"])),
-        ("peak memory", f"{values['peak_mb'] / 1024:.1f} GiB"),
-        ("machine", values["machine"]),
-    ]
-    if promised:
-        facts.insert(0, ("claims that must hold on pocket", f"{kept} of {len(promised)} hold"))
-    return "".join(f"<div><dt>{_escape(key)}</dt><dd>{_escape(one)}</dd></div>" for key, one in facts)
-
-
-def _scorecard(rows: list[dict[str, Any]]) -> str:
-    if not rows:
-        return "<p>No scorecard yet: notebook 07 has not run.</p>"
-    marks = {"holds": "yes", "does not hold": "no"}
-    cells = []
-    for row in rows:
-        mark = f'<span class="mark {marks.get(row["verdict"], "open")}">{_escape(row["verdict"])}</span>'
-        claim = _escape(row["claim"]) + (" <small>must hold</small>" if row["must_hold"] else "")
-        if row.get("measure"):
-            claim += f"<br><span class=quiet>{_escape(row['measure'])}</span>"
-        here = _escape(figure_text(row["here"])).replace("-", "\u2212").replace(" [", " <span class=quiet>[")
-        here += "</span>" if "<span" in here else ""
-        cells.append([claim, _escape(row["paper"]), here, mark])
-    return _table(["claim", "paper", "this run, 95% interval", "verdict"], cells, raw=True)
-
-
-def _figures(run_dir: Path) -> str:
-    parts = []
-    for folder in sorted((run_dir / "figures").glob("*")):
-        notebook = NOTEBOOKS / f"{folder.name}.ipynb"
-        parts.append(f"<h3>{_escape(title(notebook) if notebook.exists() else folder.name)}</h3>")
-        captions = {file.stem: _read(file) for file in folder.glob("*.json")}
-        for name, one in sorted(captions.items(), key=lambda item: item[1]["order"]):
-            data = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
-            caption = _escape(one["caption"])
-            parts.append(
-                f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
-                f"<figcaption>{caption}</figcaption></figure>"
-            )
-    return "".join(parts) or "<p>No figures yet.</p>"
-
-
-def _cost(values: dict[str, Any]) -> str:
-    notebooks = values["notebooks"]
-    longest = max((one["seconds"] for one in notebooks.values()), default=0) or 1
-    rows = []
-    for name, one in notebooks.items():
-        bar = f'<span class=bar style="width:{100 * one["seconds"] / longest:.0f}%"></span>'
-        rows.append([_escape(name), f"{clock(one['seconds'])}{bar}", f"{one['peak_mb']} MiB", _escape(one["finished"])])
-    peak = f"{values['peak_mb']} MiB"
-    rows.append(["<b>all</b>", f"<b>{clock(values['total_seconds'])}</b>", f"<b>{peak}</b>", ""])
-    if tests := values["tests"]:
-        largest = f"{tests['largest_process_mb']} MiB (largest process)"
-        rows.append(["<code>make test</code>", clock(tests["seconds"]), largest, _escape(tests["finished"])])
-    kinds = ", ".join(sorted({one["memory"] for one in notebooks.values()})) or "PSS"
-    note = f"<p class=quiet>Memory is the sampled peak of all processes of a notebook together ({kinds}).</p>"
-    return _table(["", "minutes", "peak memory", "finished"], rows, raw=True) + note
-
-
-def _metrics(notebooks: dict[str, Any]) -> str:
-    rows = [
-        (name, key, figure_text(one)) for name, record in notebooks.items() for key, one in record["metrics"].items()
-    ]
-    return _table(["notebook", "metric", "value"], rows)
+def _figures(folder: Path) -> list[tuple[str, str]]:
+    """Caption and PNG (base64) of each figure of a notebook, in the order in which they were drawn."""
+    drawn = sorted((read_json(file)["order"], read_json(file)["caption"], file) for file in folder.glob("*.json"))
+    return [(text, base64.b64encode(file.with_suffix(".png").read_bytes()).decode()) for _, text, file in drawn]
 
 
 def _flat(values: dict[str, Any], where: str = "") -> list[tuple[str, str]]:
+    """Dotted names with values."""
     rows = []
     for key, value in values.items():
         if isinstance(value, dict):

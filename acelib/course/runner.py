@@ -4,7 +4,6 @@ A notebook is skipped when its code, acelib, the profile, the shipped data and e
 they were. Only the exit status counts; the executed notebook of a failure stays for reading.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -14,31 +13,37 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import psutil
 import yaml
+from filelock import FileLock, Timeout
 
 from acelib.core import (
     ROOT,
     CourseError,
+    DeviceError,
     NotebookError,
     Profile,
     Run,
+    atomic,
     digest,
     end_tree,
     full_disk_explained,
     load_profile,
     profile_values,
+    tree_memory,
     versions,
     write_json,
 )
-from acelib.course.notebooks import check_parameters, code, failure
-from acelib.course.watch import Line, Watch, clock
+from acelib.course.notebooks import code, failure, parameters
+from acelib.course.progress import Forecast, Line, clock
 from acelib.data import adopt_as_profile_says, read_benchmark
 
 NOTEBOOKS = ROOT / "notebooks"
+# A process of its own: within ours papermill would take over the signals and the working directory.
+PAPERMILL = [*("-m", "papermill", "-k", "python3"), "--no-progress-bar", *("--log-level", "WARNING")]
 FULL_DISK = "the disk is full; make room, what was finished before is kept"
 NO_MEMORY = "memory is full; close other programs, or lower batch_size and micro_batch in the profile"
 # What stands in a log that names no cause.
@@ -48,43 +53,48 @@ SIGNS = {
     "Disk quota exceeded": FULL_DISK,
 }
 MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
+SHOWS_RESULTS = ("notebooks", "progress", "report", "rules", "runner")  # modules of this room that make none
 
 
 def contain() -> None:
     """Keep caches inside the checkout and hubs and telemetry out, for this process and its children."""
     cache = ROOT / ".cache"
-    places = {
-        "HF_HOME": "huggingface",
-        "XDG_CACHE_HOME": "xdg",
-        "MPLCONFIGDIR": "matplotlib",
-        "IPYTHONDIR": "ipython",
-        "JUPYTER_CONFIG_DIR": "jupyter/config",
-        "JUPYTER_DATA_DIR": "jupyter/data",
-        "JUPYTER_RUNTIME_DIR": "jupyter/runtime",
-        "TORCHINDUCTOR_CACHE_DIR": "inductor",
-    }
     # The login is no cache: `hf auth login` keeps it where the hub's client looks unless it is told otherwise.
     usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    os.environ.setdefault("HF_TOKEN_PATH", str(Path(os.environ.get("HF_HOME", usual), "token").expanduser()))
-    for name, place in places.items():
-        os.environ.setdefault(name, str(cache / place))
-    fixed = {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        "TRL_EXPERIMENTAL_SILENCE": "1",
+    values = {
+        "HF_TOKEN_PATH": Path(os.environ.get("HF_HOME", usual), "token").expanduser(),
+        "HF_HOME": cache / "huggingface",
+        "XDG_CACHE_HOME": cache / "xdg",
+        "MPLCONFIGDIR": cache / "matplotlib",
+        "IPYTHONDIR": cache / "ipython",
+        "JUPYTER_CONFIG_DIR": cache / "jupyter/config",
+        "JUPYTER_DATA_DIR": cache / "jupyter/data",
+        "JUPYTER_RUNTIME_DIR": cache / "jupyter/runtime",
+        "TORCHINDUCTOR_CACHE_DIR": cache / "inductor",
+        "HF_HUB_DISABLE_TELEMETRY": 1,
+        "DO_NOT_TRACK": 1,
+        "TRL_EXPERIMENTAL_SILENCE": 1,
         "TRANSFORMERS_VERBOSITY": "warning",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "PYTHONHASHSEED": "0",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": 1,
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": 1,
+        "PYTHONHASHSEED": 0,
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_LOGGING_LEVEL": "WARNING",
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": 1,
     }
-    for name, value in fixed.items():
-        os.environ.setdefault(name, value)
+    for name, value in values.items():
+        os.environ.setdefault(name, str(value))
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(ROOT) not in paths:  # kernels find acelib also where it is not installed
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; empty where there is nothing, or nothing readable."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _is_local(profile: Profile) -> bool:
@@ -99,58 +109,37 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
 
     Raises NotebookError.
     """
-    known = sorted(folder.glob("[0-9A][0-9]_*.ipynb"))
-    numbers = [path.name[:2] for path in known]
-    for wanted in (first, only):
-        if wanted is not None and wanted.zfill(2) not in numbers:
-            there = ", ".join(numbers) or "none"
-            raise NotebookError(f"There is no notebook {wanted!r} in {folder}; there are {there}.")
-    if only is not None:
-        return [path for path in known if path.name.startswith(only.zfill(2))]
-    chapters = [path for path in known if path.name[0].isdigit()]
-    return [path for path in chapters if first is None or path.name[:2] >= first.zfill(2)]
-
-
-def _machine_facts():
-    from acelib.models import ask_apart, machine_facts
-
-    return ask_apart(machine_facts)
+    known = {path.name[:2]: path for path in sorted(folder.glob("[0-9A][0-9]_*.ipynb"))}
+    wanted = (only or first or "").zfill(2)
+    if (only or first) and wanted not in known:
+        raise NotebookError(
+            f"There is no notebook {only or first!r} in {folder}; there are {', '.join(known) or 'none'}."
+        )
+    if only:
+        return [known[wanted]]
+    return [path for number, path in known.items() if number.isdigit() and number >= wanted]
 
 
 def require_device(profile: Profile) -> None:
     """Raises DeviceError when the profile wants GPUs and they cannot be used: in seconds, not in notebook 03."""
     if profile.models.device != "cuda":
         return
-    from acelib.core import DeviceError
     from acelib.engine import processes_per_machine
-    from acelib.models import gpu_problem
+    from acelib.models import ask_apart, gpu_problem, machine_facts
 
     here, _ = processes_per_machine(profile.resolve(profile.engine.launch))
-    if problem := gpu_problem(_machine_facts(), profile.models.dtype, here):
+    if problem := gpu_problem(ask_apart(machine_facts), profile.models.dtype, here):
         raise DeviceError(f"Profile {profile.name} needs a GPU, which PROFILE=pocket does not: {problem}")
 
 
 def _make_set(overrides: dict[str, Any]) -> str:
-    """`SET="key=value ..."`, for a shell; make splits it at blanks and expands `$`."""
+    """`SET='key=value ...'`, for a shell; make splits it at blanks and expands `$`."""
     texts = []
     for key, value in overrides.items():
         plain = isinstance(value, str) and re.fullmatch(r"[\w./:#+-]+", value)
         text = value if plain else json.dumps(value, separators=(",", ":")).replace(" ", r"\u0020")
         texts.append(f"{key}={text.replace('$', '$$')}")
-    joined = " ".join(texts)
-    return f"SET={shlex.quote(joined)}" if set("\"'$`\\") & set(joined) else f'SET="{joined}"'
-
-
-@contextmanager
-def _alone(run_dir: Path):
-    """One runner per run directory."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CourseError(f"Another run is using {run_dir}; wait for it or choose another RUN_DIR=.") from None
-        yield
+    return f"SET={shlex.quote(' '.join(texts))}"
 
 
 class Course:
@@ -167,17 +156,10 @@ class Course:
         self.given, self.overrides, self.folder, self.out = profile, overrides or {}, folder, out or sys.stdout
         self.profile = load_profile(profile, overrides)
         self.dir = Path(run_dir or ROOT / "runs" / self.profile.name).resolve()
-        self.records = self._read_json(self.dir / "state.json")
+        self.records = read_json(self.dir / "state.json")
         self.store = Run(self.dir, self.profile)
         if _is_local(self.profile):
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-    @staticmethod
-    def _read_json(path: Path) -> dict[str, Any]:
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
 
     def run(self, first: str | None = None, only: str | None = None, force: bool = False) -> None:
         """Execute what is not up to date, after adopting what the profile says.
@@ -189,27 +171,22 @@ class Course:
         require_device(self.profile)
         if only is None:
             read_benchmark(self.profile.resolve(self.profile.data.benchmark))  # now, not hours later in notebook 05
-        with _alone(self.dir):
-            effective = self.dir / "profile.yaml"
-            with full_disk_explained(effective):
-                effective.write_text(yaml.safe_dump(self.profile.to_dict(), sort_keys=False), encoding="utf-8")
-            # A plain run hands the notebooks exactly what a reader would type into them.
-            same = not self.overrides and self.given == self.profile.name
-            profile = self.given if same else os.path.relpath(effective, self.folder)
-            handed = {"profile": profile, "run_dir": os.path.relpath(self.dir, self.folder)}
-            for path in chosen:
-                check_parameters(path, handed)
+        try:
+            alone = FileLock(self.dir / ".lock", timeout=0).acquire()
+        except Timeout:
+            raise CourseError(f"Another run is using {self.dir}; wait for it or choose another RUN_DIR=.") from None
+        with alone:
+            given = self._parameters(chosen)
             if self.profile.data.adopt != "none":
                 adopt_as_profile_says(self.store, self.again(), lambda text: print(text, file=self.out, flush=True))
             for path in left_out:
-                Line(self.out, path.stem, None).end(f"left out: its data come from {self.profile.data.adopt}")
+                Line(self.out, path.stem).end(f"left out: its data come from {self.profile.data.adopt}")
             for position, path in enumerate(chosen, start=1):
-                head = f"[{position}/{len(chosen)}] {path.stem}"
-                line = Line(self.out, head, self.expected(path.stem))
+                line = Line(self.out, f"[{position}/{len(chosen)}] {path.stem}")
                 if not (force or only) and self.up_to_date(path):
                     line.end("unchanged, skipped")
                 else:
-                    self._execute(path, handed, line)
+                    self._execute(path, given, line)
 
     def _chosen(self, first: str | None, only: str | None) -> tuple[list[Path], list[Path]]:
         """What to run, and what adopted data make needless. Raises NotebookError."""
@@ -224,88 +201,84 @@ class Course:
             raise NotebookError(f"There are no notebooks in {self.folder}.")
         return [path for path in chosen if path not in needless], needless
 
-    def expected(self, name: str) -> float | None:
-        """Seconds the notebook took last time here, or else in the committed cost table."""
-        costs = self._read_json(ROOT / "profiles" / "costs.json").get(self.profile.name, {}).get("notebooks", {})
-        return self.records.get(name, {}).get("seconds") or costs.get(name, {}).get("seconds")
+    def _parameters(self, chosen: list[Path]) -> dict[str, str]:
+        """What the notebooks are given, with the profile written to the run directory.
+
+        Raises NotebookError when one lacks such a parameter: papermill would only warn, and run the defaults.
+        """
+        effective = self.dir / "profile.yaml"
+        with atomic(effective) as temporary:
+            temporary.write_text(yaml.safe_dump(self.profile.to_dict(), sort_keys=False), encoding="utf-8")
+        # A plain run hands the notebooks exactly what a reader would type into them.
+        same = not self.overrides and self.given == self.profile.name
+        profile = self.given if same else os.path.relpath(effective, self.folder)
+        given = {"profile": profile, "run_dir": os.path.relpath(self.dir, self.folder)}
+        for path in chosen:
+            known = parameters(path)
+            for name in given.keys() - known.keys():
+                raise NotebookError(f"{path.name} has no parameter {name!r}; its parameters are {', '.join(known)}.")
+        return given
+
+    def last_run(self, name: str) -> dict[str, Any]:
+        """What the notebook took last time here, or else by the committed cost table: `seconds`, `stages`."""
+        costs = read_json(ROOT / "profiles" / "costs.json").get(self.profile.name, {}).get("notebooks", {})
+        return self.records.get(name) or costs.get(name, {})
 
     def key(self, path: Path, used: list[str]) -> str:
-        sources = {}
-        for file in sorted((ROOT / "acelib").rglob("*.py")):
-            if file.stem not in ("course", "report", "__main__"):
-                sources[str(file.relative_to(ROOT))] = file.read_text(encoding="utf-8")
+        """Digest of all that the notebook's results depend on; `used` are the artefacts it read or wrote."""
+        tools = {ROOT / "acelib" / "course" / f"{name}.py" for name in SHOWS_RESULTS} | {ROOT / "acelib/__main__.py"}
+        sources = sorted(set((ROOT / "acelib").rglob("*.py")) - tools)
+        texts = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in sources}
         manifests = {name: self.store.manifest(name) or {} for name in used}
         present = {
             name: (self.dir / "artifacts" / (name + one.get("suffix", "?"))).exists() for name, one in manifests.items()
         }
         contents = {name: one.get("content") for name, one in manifests.items()}
-        return digest([code(path), sources, profile_values(self.profile), versions(), contents, present])
+        return digest([code(path), texts, profile_values(self.profile), versions(), contents, present])
 
     def up_to_date(self, path: Path) -> bool:
+        """Whether the notebook has run here, and all that its results depend on is as it was."""
         record = self.records.get(path.stem)
         executed = self.dir / "notebooks" / path.name
         return bool(record) and executed.exists() and record["key"] == self.key(path, record["artefacts"])
 
-    def _execute(self, path: Path, handed: dict[str, str], line: Line) -> None:
-        name, executed = path.stem, self.dir / "notebooks" / path.name
+    def _execute(self, path: Path, given: dict[str, str], line: Line) -> None:
+        name, executed, forecast = path.stem, self.dir / "notebooks" / path.name, Forecast(self.last_run(path.stem))
         log, trace, progress = (self.dir / "logs" / f"{name}.{end}" for end in ("log", "artefacts", "progress"))
         with full_disk_explained(executed):
-            for folder in (executed.parent, log.parent):
-                folder.mkdir(parents=True, exist_ok=True)
             for stale in (log, trace, progress, executed, self.dir / "metrics" / f"{name}.json"):
+                stale.parent.mkdir(parents=True, exist_ok=True)
                 stale.unlink(missing_ok=True)
         shutil.rmtree(self.dir / "figures" / name, ignore_errors=True)
-        self.records.pop(name, None)
-        command = [
-            sys.executable,
-            "-m",
-            "papermill",
-            str(path),
-            str(executed),
-            "-k",
-            "python3",
-            "--cwd",
-            str(self.folder),
-            "--no-progress-bar",
-            "--log-level",
-            "WARNING",
-            "--start-timeout",
-            "600",
-        ]
-        for key, value in handed.items():
-            command += ["-r", key, value]
+        if name in self.records:  # what it took is kept for the forecast
+            self.records[name]["key"] = None
+            write_json(self.dir / "state.json", self.records)
+        command = [sys.executable, *PAPERMILL, "--start-timeout", "600", "--cwd", str(self.folder)]
+        command += [word for key, value in given.items() for word in ("-r", key, value)]
         environment = {**os.environ, "ACELIB_PROGRESS": str(progress), "ACELIB_TRACE": str(trace)}
-        with open(log, "w") as handle:
+        with open(log, "w") as said:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle, env=environment, start_new_session=True
+                [*command, str(path), str(executed)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=environment,
+                start_new_session=True,
             )
-        watch = Watch(process.pid, line, progress)
-        watch.start()
         try:
-            status = process.wait()
+            measured = _watch(process, line, forecast, progress)
         except KeyboardInterrupt:
-            watch.finish()
             end_tree(process)
-            line.end(f"interrupted; go on with: {self.resume(path)}")
+            line.end(f"interrupted; go on with: {self.again(f'FROM={path.name[:2]}')}")
             raise
-        measured = watch.finish()
-        if status != 0:
-            line.end(f"failed after {clock(measured.seconds)}")
-            raise NotebookError(self._explain(path, executed, log, status))
+        if process.returncode:
+            line.end(f"failed after {clock(measured['seconds'])}")
+            raise NotebookError(self._explain(path, executed, log, process.returncode))
         used = sorted(set(trace.read_text().split())) if trace.exists() else []
-        self.records[name] = {
-            "key": self.key(path, used),
-            "artefacts": used,
-            "seconds": round(measured.seconds, 1),
-            "peak_mb": round(measured.peak_mb),
-            "memory": measured.memory,
-            "finished": time.strftime("%Y-%m-%d %H:%M"),
-        }
+        finished = {"finished": time.strftime("%Y-%m-%d %H:%M")}
+        self.records[name] = {"key": self.key(path, used), "artefacts": used} | measured | finished
         write_json(self.dir / "state.json", self.records)
-        line.end(f"done in {clock(measured.seconds)}, peak {measured.peak_mb / 1024:.1f} GiB")
-
-    def resume(self, path: Path) -> str:
-        return self.again(f"FROM={path.name[:2]}")
+        line.end(f"done in {clock(measured['seconds'])}, peak {measured['peak_mb'] / 1024:.1f} GiB")
 
     def again(self, *words: str) -> str:
         """The command of this run, with `words` after `make course`."""
@@ -316,25 +289,38 @@ class Course:
         return " ".join(["make course", *words])
 
     def _explain(self, path: Path, executed: Path, log: Path, status: int) -> str:
-        found, nowhere = None, "before its first cell"
-        try:
-            found = failure(executed)
-        except NotebookError:  # it was cut off, too
-            nowhere = "in a cell that could not be noted"
-        cause = found.cause if found else ""
+        """Where and why a notebook failed, and the command to go on with."""
+        where, cause = failure(executed)
+        text = log.read_text(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip() and "[IPKernelApp]" not in line]
         if re.match(r"(_Array)?MemoryError|RuntimeError.*allocate memory", cause):
             cause = f"{NO_MEMORY} ({cause.rstrip(': ')})"
-        if not cause:
-            text = log.read_text(errors="replace")
-            cause = next((said for sign, said in SIGNS.items() if sign in text), "")
-            if not cause and shutil.disk_usage(log.parent).free < 2**20:  # the log may have been cut off
-                cause = FULL_DISK
-            if not cause and status < 0:
-                cause = f"it was ended from outside by {signal.Signals(-status).name} (also done when memory runs out)"
-            lines = [line for line in text.splitlines() if line.strip() and "[IPKernelApp]" not in line]
-            cause = cause or f"{lines[-1] if lines else f'exit status {status}'}; see {log}"
-        where = f"in cell {found.cell} (`{found.line.strip()}`)" if found else nowhere
+        cause = cause or next((said for sign, said in SIGNS.items() if sign in text), "")
+        if not cause and shutil.disk_usage(log.parent).free < 2**20:  # the log may have been cut off
+            cause = FULL_DISK
+        if not cause and status < 0:
+            cause = f"it was ended from outside by {signal.Signals(-status).name} (also done when memory runs out)"
+        cause = cause or f"{lines[-1] if lines else f'exit status {status}'}; see {log}"
         return (
             f"{path.stem} failed {where}: {' '.join(cause.split())}\n"
-            f"  Executed notebook: {executed}\n  Mend the cause, then go on with: {self.resume(path)}"
+            f"  Executed notebook: {executed}\n  Mend the cause, then go on with: {self.again(f'FROM={path.name[:2]}')}"
         )
+
+
+def _watch(process: subprocess.Popen, line: Line, forecast: Forecast, progress: Path) -> dict[str, Any]:
+    """Wait for a notebook's process, looking once a second: at what stage it says it is, and at its tree's memory.
+
+    Returns `seconds`, `stages` (see Forecast), `peak_mb`, and as `memory` how that was counted.
+    """
+    start, tree, peak, memory = time.monotonic(), psutil.Process(process.pid), 0.0, "PSS"
+    while True:
+        try:
+            process.wait(1.0)
+            break
+        except subprocess.TimeoutExpired:
+            held, counted = tree_memory(tree)
+            peak, memory = max(peak, held), "RSS" if counted == "RSS" else memory
+            seconds, stage = time.monotonic() - start, read_json(progress)
+            line.show(seconds, stage, forecast.see(seconds, stage))
+    seconds = round(time.monotonic() - start, 1)
+    return {"seconds": seconds, "stages": forecast.stages, "peak_mb": round(peak), "memory": memory}
