@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from acelib.best_of_n import (
-    bands,
     consensus_curve,
     dual_agreement,
     expected_best,
@@ -15,6 +14,7 @@ from acelib.best_of_n import (
 )
 from acelib.core import DataError
 from acelib.pairs import pass_at_k
+from acelib.stats import bands
 
 
 def by_enumeration(values, scores, n):
