@@ -36,7 +36,7 @@ from acelib.core import (
 )
 from acelib.course.notebooks import check_parameters, code, failure
 from acelib.course.watch import Line, Watch, clock
-from acelib.data import adopt_as_profile_says, read_benchmark
+from acelib.data import import_as_profile_says, read_benchmark
 
 NOTEBOOKS = ROOT / "notebooks"
 FULL_DISK = "the disk is full; make room, what was finished before is kept"
@@ -200,7 +200,7 @@ class Course:
             for path in chosen:
                 check_parameters(path, handed)
             if self.profile.data.adopt != "none":
-                adopt_as_profile_says(self.store, self.again(), lambda text: print(text, file=self.out, flush=True))
+                import_as_profile_says(self.store, self.again(), lambda text: print(text, file=self.out, flush=True))
             for path in left_out:
                 Line(self.out, path.stem, None).end(f"left out: its data come from {self.profile.data.adopt}")
             for position, path in enumerate(chosen, start=1):

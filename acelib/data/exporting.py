@@ -1,24 +1,43 @@
 """What a run made, as a data set for others: Parquet shards in the columns of AceCode-87K and AceCodePair-300K.
 
-`datasets.load_dataset(folder, "questions")` and `(folder, "pairs")` read it, and so does `acelib.data.adoption`.
+`datasets.load_dataset(folder, "questions")` and `(folder, "pairs")` read it, and so does `acelib.data.importing`.
 """
 
 import json
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from acelib.core import ArtifactError, DataError, Run, digest, flush, full_disk_explained, load_profile, write_json
-from acelib.data.export_card import data_card
-from acelib.data.publish import push
+from acelib.data.publish import dataset_card, push
+from acelib.data.seeds import counts_table, questions_text
 
 TABLES = {"questions": "samples", "pairs": "pairs"}  # configuration: the artefact it is made of
 NEEDED = ("imagined", "filtered", "filter_audit", "samples", "pairs")  # as the notebooks make them, one after the other
 SHARD_BYTES = 500_000_000  # of Arrow, before compression; what the hub's own tools take
 FILES = ("README.md", "report.json", *(f"{name}/train-*.parquet" for name in TABLES))
+SECTIONS = ("prompts", "synthesis", "filtering", "sampling", "pairs", "judge")  # of the profile, shown in the card
+PROGRAM = {
+    **{"completion_id": "int64", "model_name": "string", "completion": "string", "program": "string"},
+    **{"pass_rate": "float64", "test_results": ["bool"]},
+}
+COLUMNS = {  # of each configuration, with types; [type] is a list
+    "questions": {
+        **{"id": "string", "source": "string", "question": "string", "entry_point": "string"},
+        **{"test_cases": ["string"], "inferences": [PROGRAM]},
+        "context_messages": [[{"content": "string", "role": "string"}]],
+    },
+    "pairs": {
+        **{"id": "string", "instruction": "string", "input": "string", "chosen": "string", "rejected": "string"},
+        **{"chosen_rate": "float64", "rejected_rate": "float64"},
+    },
+}
 
 
 def export(run_dir: Path, out: Path, say: Callable[[str], Any] = lambda line: None) -> dict[str, int]:
@@ -28,20 +47,18 @@ def export(run_dir: Path, out: Path, say: Callable[[str], Any] = lambda line: No
     that was edited since, is kept. Returns counts. Raises DataError when there is no run or `out` holds something
     else, ArtifactError for a table that is missing or of another state of the run, and FullDiskError.
     """
-    run, out = _open(Path(run_dir)), Path(out).resolve()
+    out, profile = Path(out).resolve(), Path(run_dir) / "profile.yaml"
+    if not profile.exists():
+        raise DataError(f"{run_dir} is not a run directory; run `make course` first or correct the path.")
+    run = Run(run_dir, load_profile(str(profile)))
     paths = {name: run.unchanged(name) for name in NEEDED}
-    manifests = {name: run.manifest(name) for name in NEEDED}
-    of = manifests["pairs"].get("inputs", {}).get("samples")
-    if of and of != manifests["samples"]["content"]:
+    contents = {name: run.manifest(name)["content"] for name in NEEDED}
+    if run.manifest("pairs").get("inputs", {}).get("samples", contents["samples"]) != contents["samples"]:
         raise ArtifactError(
             f"The pairs in {run.dir} were made of other programs than it holds now; run notebook 03 "
             "again: repeat the run's `make course ...` with FROM=03."
         )
-    made_of = {
-        "artefacts": {name: one["content"] for name, one in manifests.items()},
-        "profile": digest(run.profile.to_dict()),
-    }
-    before = _before(out)
+    made_of, before = {"artefacts": contents, "profile": digest(run.profile.to_dict())}, _before(out)
     if before.get("made_of") == made_of and all(any(out.glob(pattern)) for pattern in FILES):
         say(f"{out} is complete and nothing it is made of has changed, kept as it is.")
         return before["counts"]
@@ -53,7 +70,7 @@ def export(run_dir: Path, out: Path, say: Callable[[str], Any] = lambda line: No
         try:
             counts = _write_tables(paths, temporary) | _audit_counts(paths["filter_audit"])
             (temporary / "README.md").write_text(data_card(run, counts), encoding="utf-8")
-            report = {"made_of": made_of, "counts": counts, "versions": manifests["samples"]["versions"]}
+            report = {"made_of": made_of, "counts": counts, "versions": run.manifest("samples")["versions"]}
             write_json(temporary / "report.json", report)
             flush(temporary)
         except BaseException:
@@ -72,76 +89,38 @@ def push_export(out: Path, repository: str, private: bool = False) -> str:
     return push(out, repository, FILES, private)
 
 
-def _open(run_dir: Path) -> Run:
-    profile = run_dir / "profile.yaml"
-    if not profile.exists():
-        raise DataError(f"{run_dir} is not a run directory; run `make course` first or correct the path.")
-    return Run(run_dir, load_profile(str(profile)))
-
-
 def _before(out: Path) -> dict[str, Any]:
     """The record of the export that lies there; empty when nothing does. Raises DataError for anything else."""
     if not out.exists() or out.is_dir() and not any(out.iterdir()):
         return {}
     try:
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        ours = {one.name for one in out.iterdir()} <= {"README.md", "report.json", *TABLES}
-        if ours and "artefacts" in report["made_of"]:
+        if {one.name for one in out.iterdir()} <= {"README.md", "report.json", *TABLES} and report["made_of"][
+            "artefacts"
+        ]:
             return report
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise DataError(f"{out} holds something that is no export; name another folder.")
 
 
-def _features() -> dict[str, Any]:
-    """Columns and types, by configuration."""
-    from datasets import Features, List, Value
+def _typed(columns: Any) -> Any:
+    """A part of COLUMNS as features of `datasets`."""
+    from datasets import List, Value
 
-    text, rate = Value("string"), Value("float64")
-    program = {
-        "completion_id": Value("int64"),
-        "model_name": text,
-        "completion": text,
-        "program": text,
-        "pass_rate": rate,
-        "test_results": List(Value("bool")),
-    }
-    return {
-        "questions": Features(
-            {
-                "id": text,
-                "source": text,
-                "question": text,
-                "entry_point": text,
-                "test_cases": List(text),
-                "inferences": List(program),
-                "context_messages": List(List({"content": text, "role": text})),
-            }
-        ),
-        "pairs": Features(
-            {
-                "id": text,
-                "instruction": text,
-                "input": text,
-                "chosen": text,
-                "rejected": text,
-                "chosen_rate": rate,
-                "rejected_rate": rate,
-            }
-        ),
-    }
+    if isinstance(columns, dict):
+        return {name: _typed(one) for name, one in columns.items()}
+    return List(_typed(columns[0])) if isinstance(columns, list) else Value(columns)
 
 
 def _write_tables(paths: dict[str, Path], folder: Path) -> dict[str, int]:
-    """Writes `folder/<configuration>/train-*.parquet` through memory-mapped files; returns counts.
-
-    `paths` are those of the artefacts.
-    """
+    """Writes `folder/<configuration>/train-*.parquet` from the artefacts at `paths`, memory-mapped; returns counts."""
     import pyarrow.compute as compute
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
     cache, tables = folder / "cache", {}
-    for name, features in _features().items():
+    for name, columns in COLUMNS.items():
+        features = Features(_typed(columns))
         table = Dataset.from_parquet(str(paths[TABLES[name]]), features=features, cache_dir=str(cache))
         shards = max(1, math.ceil(table.data.nbytes / SHARD_BYTES))
         (folder / name).mkdir()
@@ -149,15 +128,15 @@ def _write_tables(paths: dict[str, Path], folder: Path) -> dict[str, int]:
             shard = table.shard(shards, number, contiguous=True)
             shard.to_parquet(folder / name / f"train-{number:05d}-of-{shards:05d}.parquet")
         tables[name] = table.data
-    programs = compute.list_flatten(tables["questions"].column("inferences"))
-    rates = compute.struct_field(programs, "pass_rate")
+    questions, pairs = tables["questions"], tables["pairs"]
+    rates = compute.struct_field(compute.list_flatten(questions.column("inferences")), "pass_rate")
     counts = {
-        "questions": tables["questions"].num_rows,
-        "tests": compute.sum(compute.list_value_length(tables["questions"].column("test_cases"))).as_py(),
-        "programs": len(programs),
+        "questions": questions.num_rows,
+        "tests": compute.sum(compute.list_value_length(questions.column("test_cases"))).as_py(),
+        "programs": len(rates),
         "programs that pass all tests": compute.sum(compute.equal(rates, 1.0)).as_py() or 0,
-        "pairs": tables["pairs"].num_rows,
-        "questions with pairs": len(compute.unique(tables["pairs"].column("id"))),
+        "pairs": pairs.num_rows,
+        "questions with pairs": len(compute.unique(pairs.column("id"))),
     }
     shutil.rmtree(cache)
     return counts
@@ -165,14 +144,47 @@ def _write_tables(paths: dict[str, Path], folder: Path) -> dict[str, int]:
 
 def _audit_counts(path: Path) -> dict[str, int]:
     """Of the tests before the filter: how many, how many survived, and of how many of these the truth is known."""
-    import pyarrow.compute as compute
     from pyarrow.parquet import read_table
 
     audit = read_table(path, columns=["kept", "valid"])
-    known = audit.filter(audit["kept"])["valid"].drop_null()
-    right = compute.sum(known).as_py() or 0 if len(known) else 0
+    known = audit.filter(audit["kept"])["valid"].drop_null().to_pylist()
     return {
         "tests before the filter": len(audit),
         "surviving tests of known truth": len(known),
-        "surviving tests known to be right": right,
+        "surviving tests known to be right": sum(known),
     }
+
+
+def data_card(run: Run, counts: dict[str, int]) -> str:
+    """README.md of an export, from `export_card.md`; `counts` are those of `export`."""
+    profile = run.profile
+    questions, programs, pairs = (
+        (run.manifest(name) or {}).get("adopted") for name in ("filtered", "samples", "pairs")
+    )
+    seeds = {} if questions else _seeds_report(profile.resolve(profile.data.seeds))
+    sources = [(name, version) for name, version in seeds.get("made_of", {}).get("sources", ())]
+    for name, version in (("source", "version"), ("pairs", "pairs_version")):
+        sources += [(questions[name], questions[version])] if name in (questions or {}) else []
+    shown = profile.to_dict()
+    values = {name: shown[name] for name in SECTIONS if not (questions and name == "synthesis")}
+    return dataset_card(
+        "export_card.md",
+        sources,
+        counts["questions"] + counts["pairs"],
+        **{"questions": questions, "programs": programs, "pairs": pairs},  # where they were adopted from
+        profile=profile,
+        counts=counts,
+        versions=", ".join(f"{name} {number}" for name, number in run.manifest("samples")["versions"].items()),
+        values=yaml.safe_dump(values, sort_keys=False, width=110).strip(),
+        benchmarks=questions_text(seeds.get("benchmark questions", {})),
+        seeds_table=counts_table({name: Counter(mine) for name, mine in seeds.get("counts", {}).items()}),
+    )
+
+
+def _seeds_report(seeds: str) -> dict[str, Any]:
+    """What `python -m acelib seeds` wrote beside the seeds; empty where they were made otherwise."""
+    try:
+        report = json.loads(Path(seeds).with_name("report.json").read_text(encoding="utf-8"))
+        return report if "benchmark questions" in report else {}
+    except (OSError, ValueError):
+        return {}

@@ -18,6 +18,7 @@ QUESTIONS = ("question", "prompt", "text", "complete_prompt", "instruct_prompt",
 WORDS = 10  # words in a row that two questions do not share by chance
 FEWEST_WORDS = 6  # a shorter question is no evidence
 BOILERPLATE = 10  # an n-gram in more questions of a benchmark is its phrasing, not its content (GPT-3's rule)
+REASONS = ("benchmark question", "benchmark signature", "benchmark solution")
 SOLUTION_SHARE, SOLUTION_SIZE = 0.8, 20  # of a solution's token 5-grams; shorter solutions prove nothing
 
 
