@@ -12,7 +12,7 @@ from acelib.data.overlap import REASONS, Benchmarks, parse
 from acelib.data.publish import dataset_card
 from acelib.data.sources import Source, open_source
 from acelib.extraction import extract_program
-from acelib.judge import Judge
+from acelib.judge import Judge, Report, Verdict
 from acelib.schema import Problem, Row, pairs_to_rows, problems_to_rows, rows_to_pairs, rows_to_problems
 
 NOTE = (
@@ -37,31 +37,21 @@ def import_dataset(
     and `samples`; with `pairs` (AceCodePair-300K) also `pairs` and `pairs_unfiltered`. A data card and what was dropped
     for a benchmark's sake go to the folder `adopted` of the run.
 
-    Left out are questions that `acelib.data.overlap.Benchmarks` finds in the run's own benchmark, in
-    `data.decontaminate` or in `decontaminate` (files or hub names): by the question's words, and by the best program
-    that the row holds.
-    The artefacts' manifests name the source and its version; notebooks keep them. `questions_only` leaves the programs
-    to notebook 03, `model` picks one of several models' programs, `limit` is the number of rows to read. Of each
-    question the first `sampling.n` programs are taken; pass rates are shares of its tests, whatever the source says.
-    Where it does not say which tests a program passes, the judge does.
-    `settings` is what `import_as_profile_says` compares next time. Returns counts of what was taken and left out.
-    Raises CourseError, before anything is written, for a source or benchmark that cannot be read or lacks a column, and
-    when the run has made such artefacts itself.
+    Left out are questions that are like one of the run's own benchmark, of `data.decontaminate` or of `decontaminate`
+    (files or hub names): by the question's words, and by the best program that the row holds. `questions_only` leaves
+    the programs to notebook 03, `model` picks one of several models' programs, `limit` is the number of rows to read.
+    Of each question the first `sampling.n` programs are taken; pass rates are shares of its tests, whatever the source
+    says. Where it does not say which tests a program passes, the judge does. The artefacts' manifests name the source
+    and its version; notebooks keep them. `settings` is what `import_as_profile_says` compares next time.
+
+    Returns counts of what was taken and left out. Raises CourseError, before anything is written, for a source or
+    benchmark that cannot be read or lacks a column, and when the run has made such artefacts itself.
     """
-    opened, counts, n = open_source(source), Counter(), run.profile.sampling.n
-    rows, best = _read(opened, limit, questions_only)
-    problems = rows_to_problems(rows)
-    if twice := [one for one, count in Counter(problem.id for problem in problems).items() if count > 1]:
-        raise DataError(f"{source} has several rows with the id {twice[0]!r}; mend the file.")
-    inferences = None if questions_only else _inferences(rows, model, n)
+    opened = open_source(source)
+    rows, problems, best = _read(opened, limit, questions_only)
+    inferences = None if questions_only else _inferences(rows, model, run.profile.sampling.n)
     decontaminator = Decontaminator(run, decontaminate)
-    kept, dropped = _choose(run, problems, best, inferences, decontaminator, counts)
-    if not kept:
-        why = ", ".join(what for what, count in counts.items() if count and what.endswith("out"))
-        raise DataError(
-            f"No question of {source} can be used ({why}); lower sampling.n or filtering.min_tests in the "
-            "profile, or pass --questions-only."
-        )
+    kept, dropped, counts = _choose(run, problems, best, inferences, decontaminator)
     chosen = [problems[place] for place in kept]
     asked = problems_to_rows(chosen)
     # As notebook 02 would write it: every test passed the authors' proxy, and nobody knows which ones are right.
@@ -82,8 +72,7 @@ def import_dataset(
         origin["pairs"] = pairs
     origin |= {"settings": settings, "tables": list(tables), "counts": dict(counts), "apart_from": decontaminator.sizes}
     run.adopt(tables, origin)
-    folder = run.dir / "adopted"
-    with full_disk_explained(folder):
+    with full_disk_explained(folder := run.dir / "adopted"):
         folder.mkdir(exist_ok=True)
         write_rows(folder / "dropped.jsonl", dropped)
         (folder / "README.md").write_text(data_card(origin, dropped), encoding="utf-8")
@@ -148,7 +137,7 @@ def data_card(origin: dict[str, Any], dropped: Sequence[Row]) -> str:
 class Decontaminator:
     """Finds questions that are like one of a benchmark: the run's own, or one of `more`.
 
-    `sizes` has the benchmarks' numbers of questions.
+    `sizes` has the benchmarks' numbers of questions, `words` what to count the questions under.
     """
 
     def __init__(self, run: Run, more: Sequence[str] = ()):
@@ -158,6 +147,7 @@ class Decontaminator:
             name: Benchmarks([path]) for name, path in (named | {str(one): one for one in more}).items()
         }
         self.sizes = {name: sum(one.rows.values()) for name, one in self._benchmarks.items()}
+        self.words = {name: f"questions like one of {name} ({size:,}), left out" for name, size in self.sizes.items()}
 
     def find(self, question: str, reply: str, entry_point: str | None = None) -> Row | None:
         """benchmark, reason and what of it is `like` the question, or the program in the reply; None for nothing."""
@@ -172,43 +162,46 @@ class Decontaminator:
         return None
 
 
-def _read(source: Source, limit: int | None, questions_only: bool) -> tuple[list[Row], list[str]]:
-    """The rows, and of each the reply with the highest pass rate: the nearest that it has to a reference solution."""
+def _read(source: Source, limit: int | None, questions_only: bool) -> tuple[list[Row], list[Problem], list[str]]:
+    """Rows, their questions, and the reply with the highest pass rate: the nearest they have to a reference solution."""
     unread = ("inferences", "context_messages") if questions_only else ()  # most of a row; 87,000 of them fill memory
     rows, best = [], []
     for row in islice(source.rows(), limit):
         replies = [item for item in row.get("inferences") or () if item.get("completion")]
         best.append(max(replies, key=lambda item: item.get("pass_rate") or 0.0)["completion"] if replies else "")
         rows.append({name: value for name, value in row.items() if name not in unread})
-    if not rows:
-        raise DataError(f"{source.name} holds no rows; mend the file.")
-    return rows, best
+    problems = rows_to_problems(rows)
+    twice = [one for one, count in Counter(problem.id for problem in problems).items() if count > 1]
+    if twice or not rows:
+        what = f"has several rows with the id {twice[0]!r}" if twice else "holds no rows"
+        raise DataError(f"{source.name} {what}; mend the file.")
+    return rows, problems, best
 
 
 def _choose(
-    run: Run,
-    problems: list[Problem],
-    best: list[str],
-    inferences: list[list[Row]] | None,
-    decontaminator: Decontaminator,
-    counts: Counter,
-) -> tuple[list[int], list[Row]]:
-    """Places of the questions to take, and those that are like a benchmark's, with what they are like; counts them."""
+    run: Run, problems: list[Problem], best: list[str], inferences: list | None, decontaminator: Decontaminator
+) -> tuple[list[int], list[Row], Counter]:
+    """Places of the questions to take, those that are like a benchmark's with what they are like, and all counts."""
     least, n = run.profile.filtering.min_tests, run.profile.sampling.n
-    like = {name: f"questions like one of {name} ({size:,}), left out" for name, size in decontaminator.sizes.items()}
-    counts.update({"rows": len(problems)} | dict.fromkeys(like.values(), 0))
+    counts = Counter({"rows": len(problems)} | dict.fromkeys(decontaminator.words.values(), 0))
     kept, dropped = [], []
-    for place, problem in enumerate(problems):
-        if found := decontaminator.find(problem.question, best[place], problem.entry_point):
-            counts[like[found["benchmark"]]] += 1
+    for place, (problem, reply) in enumerate(zip(problems, best)):
+        if found := decontaminator.find(problem.question, reply, problem.entry_point):
+            counts[decontaminator.words[found["benchmark"]]] += 1
             dropped.append({"id": problem.id, "source": problem.source} | found)
         elif len(problem.tests) < least:
             counts[f"questions with fewer than {least} tests, left out"] += 1
-        elif inferences is not None and len(inferences[place]) < n:
+        elif inferences and len(inferences[place]) < n:
             counts[f"questions with fewer than {n} programs, left out"] += 1
         else:
             kept.append(place)
-    return kept, dropped
+    if not kept:
+        why = ", ".join(what for what, count in counts.items() if count and what.endswith("out"))
+        raise DataError(
+            f"No question of the source can be used ({why}); lower sampling.n or filtering.min_tests in the "
+            "profile, or pass --questions-only."
+        )
+    return kept, dropped, counts
 
 
 def _whole(run: Run, names: list[str]) -> bool:
@@ -243,37 +236,19 @@ def _inferences(rows: list[Row], model: str | None, n: int) -> list[list[Row]]:
 
 def _with_results(run: Run, source: str, rows: list[Row], problems: list[Problem], counts: Counter) -> list[Row]:
     """The rows with their programs as `samples_to_rows` writes them, judged here where the source has no results."""
-    counts["programs"] = sum(len(row["inferences"]) for row in rows)
-    if any(item.get("test_results") is None for row in rows for item in row["inferences"]):
-        from acelib.sampling import (
-            judge_programs,
-            rows_to_programs,
-            samples_to_rows,
-        )  # torch, which `plan` need not load
+    from acelib.sampling import judge_programs, rows_to_programs, samples_to_rows  # torch, which `plan` need not load
 
-        # The set on the hub has pass rates alone.
-        print(f"{source} does not say which tests are passed: judging {counts['programs']:,} programs.", flush=True)
-        counts["programs judged here"] = counts["programs"]
-        programs = rows_to_programs(rows)
+    programs, items = rows_to_programs(rows), [item for row in rows for item in row["inferences"]]
+    counts["programs"] = len(items)
+    if all(item.get("test_results") is not None for item in items):
+        words = {True: Verdict("passed"), False: Verdict("failed")}
+        reports = [Report(tuple(words[bool(passed)] for passed in item["test_results"])) for item in items]
+    else:  # the set on the hub has pass rates alone
+        print(f"{source} does not say which tests are passed: judging {len(items):,} programs.", flush=True)
+        counts["programs judged here"] = len(items)
         with Judge.from_settings(run.profile.judge) as judge:
-            return samples_to_rows(problems, programs, judge_programs(judge, problems, programs))
-    return [
-        row
-        | {"inferences": [_program(place, item, row["entry_point"]) for place, item in enumerate(row["inferences"])]}
-        for row in rows
-    ]
-
-
-def _program(place: int, item: Row, entry_point: str) -> Row:
-    results = [bool(result) for result in item["test_results"]]
-    return {
-        "completion_id": place,
-        "model_name": item["model_name"],
-        "completion": item["completion"],
-        "program": extract_program(item["completion"], entry_point),
-        "pass_rate": sum(results) / len(results),
-        "test_results": results,
-    }
+            reports = judge_programs(judge, problems, programs)
+    return samples_to_rows(problems, programs, reports)
 
 
 def _pairs(name: str, decontaminator: Decontaminator, dropped: set[str], counts: Counter) -> tuple[list[Row], str]:
