@@ -38,18 +38,15 @@ def reference_programs(path: str | Path) -> list[str | None]:
 
 def benchmark_rows(path: str | Path) -> list[Row]:
     """The rows of a benchmark, whatever their layout, from where `read_benchmark` finds it. Raises DataError."""
-    try:
-        if Path(path).is_file():
-            rows = read_rows(path)
-        elif Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.gz)(?<!\.parquet)", str(path)):
-            rows, _ = read_split(str(path), "test")
-        else:
-            raise DataError(
-                f"There is no benchmark at {path}; correct data.benchmark or data.decontaminate in "
-                "the profile: a file, or a hub name such as evalplus/humanevalplus."
-            )
-    except DataError as error:
-        raise DataError(str(error)) from error
+    if Path(path).is_file():
+        rows = read_rows(path)
+    elif Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.gz)(?<!\.parquet)", str(path)):
+        rows = read_split(str(path), "test")
+    else:
+        raise DataError(
+            f"There is no benchmark at {path}; correct data.benchmark or data.decontaminate in "
+            "the profile: a file, or a hub name such as evalplus/humanevalplus."
+        )
     if not rows:
         raise DataError(f"{path} holds no problems; correct data.benchmark or data.decontaminate in the profile.")
     return rows
@@ -94,41 +91,22 @@ def _problem(row: Row, place: str) -> tuple[Problem, str | None]:
 
 def _humaneval(row: Row) -> tuple[Problem, str | None]:
     prompt, name, solution = row["prompt"], row["entry_point"], row.get("canonical_solution")
-    source = "HumanEval+" if "assertion(" in row["test"] else "HumanEval"
-    problem = Problem(
-        str(row["task_id"]),
-        prompt.strip(),
-        name,
-        tuple(check_tests(row["test"], name)),
-        source,
-        prelude=_before(prompt, name),
-    )
+    # What the prompt gives besides the function: imports, and the helpers of HumanEval 32, 38 and 50.
+    given = "\n\n".join(ast.unparse(node) for node in ast.parse(prompt).body if getattr(node, "name", None) != name)
+    source, tests = "HumanEval+" if "assertion(" in row["test"] else "HumanEval", tuple(check_tests(row["test"], name))
+    problem = Problem(str(row["task_id"]), prompt.strip(), name, tests, source, prelude=given)
     return problem, None if solution is None else prompt + solution
-
-
-def _before(prompt: str, entry_point: str) -> str:
-    """What the prompt gives besides the function: imports, and the helpers of HumanEval 32, 38 and 50."""
-    nodes = ast.parse(prompt).body
-    return "\n\n".join(ast.unparse(node) for node in nodes if getattr(node, "name", None) != entry_point)
 
 
 def _mbpp(row: Row) -> tuple[Problem, str | None]:
     listed, code = [str(test) for test in row["test_list"]], row.get("code")
     name = row.get("entry_point") or _tested(listed, code or "") or entry_point_of(listed)
-    imports = "\n".join(row.get("test_imports", ()))
+    imports, text = "\n".join(row.get("test_imports", ())), row.get("text") or row["prompt"]
     tests = evalplus_tests(row["test"], name) if "test" in row else [_with_imports(test, imports) for test in listed]
-    text = row.get("text") or row["prompt"]
     question = f"{text.strip()}\n\nYour code should pass this test:\n{listed[0]}" if listed else text
-    problem = Problem(
-        f"MBPP/{row['task_id']}".replace("MBPP/Mbpp/", "MBPP/"),
-        question,
-        name,
-        tuple(tests),
-        "MBPP+" if "test" in row else "MBPP",
-        prelude=imports,
-        setup=row.get("test_setup_code", ""),
-    )
-    return problem, code
+    number, source = str(row["task_id"]).removeprefix("Mbpp/"), "MBPP+" if "test" in row else "MBPP"
+    setup = row.get("test_setup_code", "")
+    return Problem(f"MBPP/{number}", question, name, tuple(tests), source, prelude=imports, setup=setup), code
 
 
 def _tested(tests: list[str], code: str) -> str | None:
@@ -147,7 +125,7 @@ def _with_imports(test: str, imports: str) -> str:
 
 def check_tests(test: str, entry_point: str) -> list[str]:
     """The asserts of HumanEval's `check(candidate)`, one by one; the whole of it where it is more than asserts."""
-    check = next((n for n in ast.parse(test).body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+    check = _check(ast.parse(test))
     if check is None:
         raise TypeError("its test defines no check(candidate)")
     body = [node for node in check.body if not isinstance(node, (ast.Expr, ast.Pass))]
@@ -159,6 +137,10 @@ def check_tests(test: str, entry_point: str) -> list[str]:
     return [ast.unparse(node) for node in body if any(isinstance(part, ast.Call) for part in ast.walk(node))]
 
 
+def _check(tree: ast.Module) -> ast.FunctionDef | None:
+    return next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+
+
 def evalplus_tests(test: str, entry_point: str) -> list[str]:
     """EvalPlus's `for inp, exp in zip(inputs, results): assertion(f(*inp), exp, 0)` as one assert per input.
 
@@ -166,44 +148,24 @@ def evalplus_tests(test: str, entry_point: str) -> list[str]:
     bounded length; so does, as one test, whatever is written otherwise.
     """
     tree = ast.parse(test)
-    check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+    check = _check(tree)
     called = any(isinstance(n, ast.Expr) and "check(" in ast.unparse(n) for n in tree.body)
     call = f"\ncheck({entry_point})\n" if check and not called else "\n"
     body = (check or tree).body
     lists = {n.targets[0].id: n.value for n in body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)}
-    match lists.get("inputs"), lists.get("results"), [n for n in body if isinstance(n, ast.For)]:
-        case (
-            ast.List() as inputs,
-            ast.List() as results,
-            [
-                ast.For(
-                    body=[
-                        ast.Expr(
-                            ast.Call(
-                                ast.Name("assertion"),
-                                [
-                                    ast.Call(ast.Name(), [ast.Starred(ast.Name("inp"))], []),
-                                    ast.Name("exp"),
-                                    ast.Constant(tolerance),
-                                ],
-                            )
-                        )
-                    ]
-                )
-            ],
-        ) if len(inputs.elts) == len(results.elts):
-            pass
-        case _:
-            return [test + call]
+    given, results = (getattr(lists.get(name), "elts", None) for name in ("inputs", "results"))
+    loops = [ast.unparse(n.body) for n in body if isinstance(n, ast.For)]
+    loop = re.fullmatch(r"assertion\(\w+\(\*inp\), exp, ([-+.\w]+)\)", loops[0]) if len(loops) == 1 else None
+    if loop is None or given is None or results is None or len(given) != len(results):
+        return [test + call]
     exact, rough = [], []
-    for given, result in zip(inputs.elts, results.elts):
-        if tolerance == 0 and isinstance(given, ast.List) and _is_exact(given, result):
-            arguments = ", ".join(map(ast.unparse, given.elts))
-            exact.append(f"assert {entry_point}({arguments}) == {ast.unparse(result)}")
+    for inputs, result in zip(given, results):
+        if loop[1] == "0" and isinstance(inputs, ast.List) and _is_exact(inputs, result):
+            exact.append(f"assert {entry_point}({', '.join(map(ast.unparse, inputs.elts))}) == {ast.unparse(result)}")
         else:
-            rough.append((given, result))
+            rough.append((inputs, result))
     for part in _parts(rough):
-        inputs.elts, results.elts = map(list, zip(*part))
+        lists["inputs"].elts, lists["results"].elts = map(list, zip(*part))
         exact.append(ast.unparse(tree) + call)
     return exact
 

@@ -163,7 +163,7 @@ class Decontaminator:
 
 
 def _read(source: Source, limit: int | None, questions_only: bool) -> tuple[list[Row], list[Problem], list[str]]:
-    """Rows, their questions, and the reply with the highest pass rate: the nearest they have to a reference solution."""
+    """Rows, their questions, and of each the reply with the highest pass rate: the nearest to a reference solution."""
     unread = ("inferences", "context_messages") if questions_only else ()  # most of a row; 87,000 of them fill memory
     rows, best = [], []
     for row in islice(source.rows(), limit):
