@@ -68,7 +68,7 @@ def export(run_dir: Path, out: Path, say: Callable[[str], Any] = lambda line: No
             shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            counts = _write_tables(paths, temporary) | _audit_counts(paths["filter_audit"])
+            counts = _write_tables(paths, temporary)
             (temporary / "README.md").write_text(data_card(run, counts), encoding="utf-8")
             report = {"made_of": made_of, "counts": counts, "versions": run.manifest("samples")["versions"]}
             write_json(temporary / "report.json", report)
@@ -95,9 +95,8 @@ def _before(out: Path) -> dict[str, Any]:
         return {}
     try:
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        if {one.name for one in out.iterdir()} <= {"README.md", "report.json", *TABLES} and report["made_of"][
-            "artefacts"
-        ]:
+        ours = {one.name for one in out.iterdir()} <= {"README.md", "report.json", *TABLES}
+        if ours and "artefacts" in report["made_of"]:
             return report
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -117,38 +116,29 @@ def _write_tables(paths: dict[str, Path], folder: Path) -> dict[str, int]:
     """Writes `folder/<configuration>/train-*.parquet` from the artefacts at `paths`, memory-mapped; returns counts."""
     import pyarrow.compute as compute
     from datasets import Dataset, Features
+    from pyarrow.parquet import read_table
 
     cache, tables = folder / "cache", {}
     for name, columns in COLUMNS.items():
-        features = Features(_typed(columns))
-        table = Dataset.from_parquet(str(paths[TABLES[name]]), features=features, cache_dir=str(cache))
+        path, features = str(paths[TABLES[name]]), Features(_typed(columns))
+        table = Dataset.from_parquet(path, features=features, cache_dir=str(cache))
         shards = max(1, math.ceil(table.data.nbytes / SHARD_BYTES))
         (folder / name).mkdir()
         for number in range(shards):
             shard = table.shard(shards, number, contiguous=True)
             shard.to_parquet(folder / name / f"train-{number:05d}-of-{shards:05d}.parquet")
         tables[name] = table.data
-    questions, pairs = tables["questions"], tables["pairs"]
+    shutil.rmtree(cache)
+    questions, pairs, audit = tables["questions"], tables["pairs"], read_table(paths["filter_audit"])
     rates = compute.struct_field(compute.list_flatten(questions.column("inferences")), "pass_rate")
-    counts = {
+    known = audit.filter(audit["kept"])["valid"].drop_null().to_pylist()
+    return {
         "questions": questions.num_rows,
         "tests": compute.sum(compute.list_value_length(questions.column("test_cases"))).as_py(),
         "programs": len(rates),
         "programs that pass all tests": compute.sum(compute.equal(rates, 1.0)).as_py() or 0,
         "pairs": pairs.num_rows,
         "questions with pairs": len(compute.unique(pairs.column("id"))),
-    }
-    shutil.rmtree(cache)
-    return counts
-
-
-def _audit_counts(path: Path) -> dict[str, int]:
-    """Of the tests before the filter: how many, how many survived, and of how many of these the truth is known."""
-    from pyarrow.parquet import read_table
-
-    audit = read_table(path, columns=["kept", "valid"])
-    known = audit.filter(audit["kept"])["valid"].drop_null().to_pylist()
-    return {
         "tests before the filter": len(audit),
         "surviving tests of known truth": len(known),
         "surviving tests known to be right": sum(known),
@@ -157,34 +147,28 @@ def _audit_counts(path: Path) -> dict[str, int]:
 
 def data_card(run: Run, counts: dict[str, int]) -> str:
     """README.md of an export, from `export_card.md`; `counts` are those of `export`."""
-    profile = run.profile
-    questions, programs, pairs = (
-        (run.manifest(name) or {}).get("adopted") for name in ("filtered", "samples", "pairs")
-    )
-    seeds = {} if questions else _seeds_report(profile.resolve(profile.data.seeds))
-    sources = [(name, version) for name, version in seeds.get("made_of", {}).get("sources", ())]
+    profile, shown = run.profile, run.profile.to_dict()
+    names = {"questions": "filtered", "programs": "samples", "pairs": "pairs"}
+    adopted = {what: (run.manifest(name) or {}).get("adopted") for what, name in names.items()}
+    questions, seeds, sources = adopted["questions"], {}, []
+    try:  # what `python -m acelib seeds` wrote beside the seeds; they may have been made otherwise
+        path = Path(profile.resolve(profile.data.seeds)).with_name("report.json")
+        seeds = {} if questions else json.loads(path.read_text(encoding="utf-8"))
+        sources = [tuple(one) for one in seeds["made_of"]["sources"]] if seeds else []
+    except (OSError, ValueError, KeyError):
+        seeds = {}
     for name, version in (("source", "version"), ("pairs", "pairs_version")):
         sources += [(questions[name], questions[version])] if name in (questions or {}) else []
-    shown = profile.to_dict()
     values = {name: shown[name] for name in SECTIONS if not (questions and name == "synthesis")}
     return dataset_card(
         "export_card.md",
         sources,
         counts["questions"] + counts["pairs"],
-        **{"questions": questions, "programs": programs, "pairs": pairs},  # where they were adopted from
+        **adopted,
         profile=profile,
         counts=counts,
-        versions=", ".join(f"{name} {number}" for name, number in run.manifest("samples")["versions"].items()),
+        versions=run.manifest("samples")["versions"],
         values=yaml.safe_dump(values, sort_keys=False, width=110).strip(),
         benchmarks=questions_text(seeds.get("benchmark questions", {})),
         seeds_table=counts_table({name: Counter(mine) for name, mine in seeds.get("counts", {}).items()}),
     )
-
-
-def _seeds_report(seeds: str) -> dict[str, Any]:
-    """What `python -m acelib seeds` wrote beside the seeds; empty where they were made otherwise."""
-    try:
-        report = json.loads(Path(seeds).with_name("report.json").read_text(encoding="utf-8"))
-        return report if "benchmark questions" in report else {}
-    except (OSError, ValueError):
-        return {}

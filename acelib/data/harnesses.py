@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from acelib.core import ROOT, EngineError, Profile, write_json, write_rows
+from acelib.core import ROOT, EngineError, Profile, atomic, write_json
 from acelib.data.baselines import published_baselines, reproduces
 from acelib.data.benchmarks import benchmark_rows, read_benchmark
 from acelib.evaluation import EVALPLUS, Prompt, ask
@@ -166,13 +166,15 @@ def own_prompt(harness: Harness, dataset: str) -> Prompt:
 
 def write_samples(harness: Harness, folder: Path, programs: dict[str, Sequence[str | None]]) -> Path:
     """The programs of each question, in the harness's format; returns the file. One without a program fails there."""
-    path = folder / harness.samples
     if harness.name == "livecodebench":
         rows = [{"question_id": name, "code_list": [one or "" for one in mine]} for name, mine in programs.items()]
-        path.write_text(json.dumps(rows), encoding="utf-8")
+        text = json.dumps(rows)
     else:
-        write_rows(path, [{"task_id": name, "solution": one or ""} for name, mine in programs.items() for one in mine])
-    return path
+        rows = [{"task_id": name, "solution": one or ""} for name, mine in programs.items() for one in mine]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    with atomic(folder / harness.samples) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return folder / harness.samples
 
 
 def command(harness: Harness, dataset: str, samples: Path, python: Any = "python", workers: int = 1) -> list[str]:

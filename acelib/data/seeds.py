@@ -36,6 +36,7 @@ REASONS = (
     *("benchmark question", "benchmark signature", "benchmark solution"),
     *("exact duplicate", "near-duplicate", "kept"),
 )
+OTHERS = "{} holds seeds of other sources, benchmarks or another limit; name another folder, or delete this one."
 JOURNAL = ".journal.jsonl"  # what became of every row so far; a stop loses no more than the row it was at
 
 
@@ -119,11 +120,14 @@ def build_seeds(
     benchmarks, seen = Benchmarks(decontaminate), _Deduplicator()
     counts = {one.name: Counter() for one in opened}
     with open_log(out / JOURNAL) as log:
-        number, place = _resume(log, out, made_of, [counts[one.name] for one in opened], seen)
-        for source in opened[number:]:
-            for record in _sift(source, place, counts[source.name], limit, benchmarks, seen, progress):
+        first, place = _resume(log, out, made_of, [counts[one.name] for one in opened], seen)
+        for number, source in enumerate(opened[first:], start=first):
+            mine = counts[source.name]
+            for record in _records(source, place, mine, limit, lambda *row: examine(*row, benchmarks, seen)):
                 log.append({"number": number} | record)
-            number, place = number + 1, 0
+                if mine["rows"] % 1000 == 0:
+                    progress(f"{source.name}: {mine['rows']:,} rows read, {mine['kept']:,} kept")
+            place = 0
         together = sum(counts.values(), Counter())
         if not together["kept"]:
             del together["rows"]
@@ -136,18 +140,12 @@ def build_seeds(
     return counts
 
 
-def _check(out: Path, made_of: dict[str, Any], now: dict[str, Any]) -> None:
-    if made_of != now:
-        raise CourseError(
-            f"{out} holds seeds of other sources, benchmarks or another limit; name another folder, or delete this one."
-        )
-
-
 def _finished(out: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
     """The report of the seeds in `out`, if they are all there. Raises CourseError where `out` holds anything else."""
     if (out / "report.json").exists():
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        _check(out, report["made_of"], made_of)
+        if report["made_of"] != made_of:
+            raise CourseError(OTHERS.format(out))
         return report
     if not (out / JOURNAL).exists() and out.exists() and any(out.iterdir()):
         raise CourseError(f"{out} is not empty and holds no unfinished seeds; name another folder.")
@@ -157,9 +155,10 @@ def _finished(out: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
 def _resume(log: Log, out: Path, made_of: dict[str, Any], counts: list[Counter], seen: _Deduplicator) -> list[int]:
     """Counts and remembers what was read before a stop; returns numbers of the source and the row to go on at."""
     place, records = [0, 0], log.records()
-    if begun := next(records, None):
-        _check(out, begun["made_of"], made_of)
-    else:
+    begun = next(records, None)
+    if begun and begun["made_of"] != made_of:
+        raise CourseError(OTHERS.format(out))
+    if not begun:
         log.append({"made_of": made_of})
     for record in records:
         place = [record["number"], record["row"] + 1]
@@ -169,16 +168,8 @@ def _resume(log: Log, out: Path, made_of: dict[str, Any], counts: list[Counter],
     return place
 
 
-def _sift(
-    source: Source,
-    start: int,
-    counts: Counter,
-    limit: int | None,
-    benchmarks: Benchmarks,
-    seen: _Deduplicator,
-    progress: Callable[[str], None],
-) -> Iterator[Row]:
-    """What becomes of each row from number `start` on."""
+def _records(source: Source, start: int, counts: Counter, limit: int | None, examine: Callable) -> Iterator[Row]:
+    """What becomes of each row from number `start` on; `counts` are the source's, of rows by reason."""
     layout = None
     for place, row in enumerate(source.rows(skip=start), start=start):
         if limit is not None and counts["kept"] >= limit:
@@ -186,13 +177,10 @@ def _sift(
         layout = layout or layout_of(row, source.name)
         kind = str(row.get("source") or Path(source.name).stem) if layout == "own" else layout
         name = f"{kind}/{row['id'] if layout == 'own' and row.get('id') is not None else place}"
-        reason, found = examine(row, layout, name, benchmarks, seen)
+        reason, found = examine(row, layout, name)
         counts.update(("rows", reason))
-        yield {"row": place, "reason": reason, "id": name, "source": kind} | (
-            {"program" if reason == "kept" else "like": found} if found else {}
-        )
-        if counts["rows"] % 1000 == 0:
-            progress(f"{source.name}: {counts['rows']:,} rows read, {counts['kept']:,} kept")
+        what = {"program" if reason == "kept" else "like": found} if found else {}
+        yield {"row": place, "reason": reason, "id": name, "source": kind} | what
 
 
 def _write(out: Path, log: Log, report: dict[str, Any]) -> None:
@@ -226,7 +214,7 @@ def data_card(report: dict[str, Any]) -> str:
         "seeds_card.md",
         report["made_of"]["sources"],
         limit=report["made_of"]["limit"],
-        versions=", ".join(f"{name} {number}" for name, number in report["versions"].items()),
+        versions=report["versions"],
         benchmarks=questions_text(report["benchmark questions"]),
         table=counts_table(report["counts"]),
     )
