@@ -102,16 +102,6 @@ def expected_consensus(
     return [float(found[n]) / math.comb(total, n) for n in ns]
 
 
-def consensus_curve(
-    values: Sequence[Sequence[float]],
-    votes: Sequence[Sequence[Hashable]],
-    weights: Sequence[Sequence[int]],
-    ns: Sequence[int],
-) -> np.ndarray:
-    """`expected_consensus` of every question and every n: (questions, ns)."""
-    return np.array([expected_consensus(*one, ns) for one in zip(values, votes, weights, strict=True)])
-
-
 def mean_logprob(logits: torch.Tensor, tokens: torch.Tensor) -> float:
     """Mean over a reply's tokens of log p(token | what is before it), in nats; higher is likelier.
 

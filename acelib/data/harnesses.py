@@ -102,11 +102,6 @@ def installed(harness: Harness) -> Path | None:
     return next((one for one in pythons if one.exists() and _folder(harness, one)), None)
 
 
-def benchmark_name(harness: Harness, dataset: str, plus: bool = False) -> str:
-    """The benchmark's name in data/baselines.yaml."""
-    return harness.datasets[dataset] + "+" * plus
-
-
 def questions(harness: Harness, dataset: str, path: str | Path) -> list[Problem]:
     """The harness's questions in its own layout or the hub's, with its ids and without tests; `path` is a file, or a
     hub name.
@@ -276,7 +271,7 @@ def summary(harness: Harness, dataset: str, rows: Sequence[Row], model: str, as_
     harness's words), whether it is what was published."""
     lines = [f"{model}, judged by {harness.name}"]
     for kind in ("base", "plus") if rows[0]["plus"] else ("base",):
-        name = benchmark_name(harness, dataset, kind == "plus")
+        name = harness.datasets[dataset] + "+" * (kind == "plus")
         here = bootstrap_mean(pass_at_1(rows, kind))
         lines.append(f"  {name}: pass@1 {here.value:.3f} [{here.low:.3f}, {here.high:.3f}] on {len(rows)} questions")
         for one in published_baselines(model, {name: len(rows)}) if as_published else ():

@@ -65,8 +65,8 @@ class NearDuplicates:
     """MinHash over token 5-grams with locality-sensitive hashing, one program after the other.
 
     Programs whose estimated Jaccard similarity reaches `threshold` count as duplicates (0.7, as in The Stack,
-    arXiv 2211.15533). With 24 bands of 5 rows a pair at 0.7 is compared with probability 0.99. Written out here because
-    `datasketch` would bring SciPy for these few lines. Memory: about 6 KB per program that is kept.
+    arXiv 2211.15533). With 24 bands of 5 rows a pair at 0.7 is compared with probability 0.99. Written out
+    here because `datasketch` would bring SciPy for these few lines. Memory: about 6 KB per program that is kept.
     """
 
     def __init__(self, threshold: float = 0.7, bands: int = 24, rows: int = 5):
@@ -74,9 +74,7 @@ class NearDuplicates:
         self.threshold, self.bands = threshold, bands
         self._factor = draw.integers(2**63, size=bands * rows, dtype=np.uint64) * 2 + 1
         self._shift = draw.integers(2**63, size=bands * rows, dtype=np.uint64)
-        self._names: list[str] = []
-        self._minima: list[np.ndarray] = []
-        self._buckets: dict[int, list[int]] = {}
+        self._buckets: dict[int, list[tuple[str, np.ndarray]]] = {}
 
     def add(self, name: str, code: str) -> str | None:
         """The name of an earlier program that is nearly the same; when there is none, None, and this one is kept."""
@@ -84,15 +82,12 @@ class NearDuplicates:
         hashes = (grams[:, None] * self._factor + self._shift) >> np.uint64(32)  # multiply-shift, modulo 2^64
         minima = hashes.min(axis=0, initial=2**32 - 1).astype(np.uint32)
         buckets = [hash((band, part.tobytes())) for band, part in enumerate(np.split(minima, self.bands))]
-        known = sorted({place for bucket in buckets for place in self._buckets.get(bucket, ())})
-        if known:
-            alike = np.mean(np.stack([self._minima[place] for place in known]) == minima, axis=1)
+        if known := dict(one for bucket in buckets for one in self._buckets.get(bucket, ())):
+            alike = np.mean(np.stack(list(known.values())) == minima, axis=1)
             if alike.max() >= self.threshold:
-                return self._names[known[int(alike.argmax())]]
+                return list(known)[alike.argmax()]
         for bucket in buckets:
-            self._buckets.setdefault(bucket, []).append(len(self._names))
-        self._names.append(name)
-        self._minima.append(minima)
+            self._buckets.setdefault(bucket, []).append((name, minima))
         return None
 
 
