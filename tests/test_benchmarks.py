@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+from reference_programs import reference_programs
 
 from acelib.core import DataError
 from acelib.core.profiles import load_profile
 from acelib.core.tables import read_rows, write_rows
 from acelib.data import benchmarks
-from acelib.data.benchmarks import evalplus_tests, load_benchmark, read_benchmark, reference_programs
+from acelib.data.benchmarks import evalplus_tests, load_benchmark, read_benchmark
 from acelib.data.overlap import Benchmarks
 from acelib.data.sources import read_split
 from acelib.judge import Judge, Limits

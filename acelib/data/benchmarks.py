@@ -28,12 +28,16 @@ def read_benchmark(path: str | Path) -> list[Problem]:
     Raises DataError when it is missing or unreachable, has no problems, or a row is of no such layout or has no
     tests.
     """
-    return [problem for problem, _ in _read(path)]
+    rows = benchmark_rows(path)
+    problems = [_problem(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    if len({problem.id for problem in problems}) < len(problems):
+        raise DataError(f"{path} holds two problems with the same task_id; give every problem its own.")
+    return problems
 
 
-def reference_programs(path: str | Path) -> list[str | None]:
-    """The benchmark's own solutions in the order of its problems; None where the file has none."""
-    return [program for _, program in _read(path)]
+def load_benchmark(profile: Profile, limit: int | None = None) -> list[Problem]:
+    """The first `limit` (default `evaluation.questions`) held-out problems of the profile. Raises DataError."""
+    return read_benchmark(profile.resolve(profile.data.benchmark))[: limit or profile.evaluation.questions]
 
 
 def benchmark_rows(path: str | Path) -> list[Row]:
@@ -52,24 +56,17 @@ def benchmark_rows(path: str | Path) -> list[Row]:
     return rows
 
 
-def _read(path: str | Path) -> list[tuple[Problem, str | None]]:
-    rows = benchmark_rows(path)
-    found = [_problem(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
-    if len({problem.id for problem, _ in found}) < len(found):
-        raise DataError(f"{path} holds two problems with the same task_id; give every problem its own.")
-    return found
-
-
-def _problem(row: Row, place: str) -> tuple[Problem, str | None]:
+def _problem(row: Row, place: str) -> Problem:
     row = {key: value for key, value in row.items() if value is not None}
     try:
         if {"task_id", "question", "entry_point", "tests"} <= row.keys():
-            name, tests = row["entry_point"], tuple(row["tests"])
-            problem, reference = Problem(str(row["task_id"]), row["question"], name, tests, "benchmark"), None
+            problem = Problem(
+                str(row["task_id"]), row["question"], row["entry_point"], tuple(row["tests"]), "benchmark"
+            )
         elif {"task_id", "prompt", "entry_point", "test"} <= row.keys():
-            problem, reference = _humaneval(row)
+            problem = _humaneval(row)
         elif {"task_id", "test_list"} <= row.keys() and ("text" in row or "prompt" in row):
-            problem, reference = _mbpp(row)
+            problem = _mbpp(row)
         elif "base_input" in row:
             raise DataError(
                 f"{place} is of EvalPlus's own release, which has inputs without results; take "
@@ -86,27 +83,26 @@ def _problem(row: Row, place: str) -> tuple[Problem, str | None]:
         raise DataError(f"{place} has no tests, so it can measure nothing; drop the row.")
     if not problem.entry_point:
         raise DataError(f"{place} has no test that calls a function; drop the row.")
-    return problem, reference
+    return problem
 
 
-def _humaneval(row: Row) -> tuple[Problem, str | None]:
-    prompt, name, solution = row["prompt"], row["entry_point"], row.get("canonical_solution")
+def _humaneval(row: Row) -> Problem:
+    prompt, name, tests = row["prompt"], row["entry_point"], row["test"]
     # What the prompt gives besides the function: imports, and the helpers of HumanEval 32, 38 and 50.
     given = "\n\n".join(ast.unparse(node) for node in ast.parse(prompt).body if getattr(node, "name", None) != name)
-    source, tests = "HumanEval+" if "assertion(" in row["test"] else "HumanEval", tuple(check_tests(row["test"], name))
-    problem = Problem(str(row["task_id"]), prompt.strip(), name, tests, source, prelude=given)
-    return problem, None if solution is None else prompt + solution
+    source = "HumanEval+" if "assertion(" in tests else "HumanEval"
+    return Problem(str(row["task_id"]), prompt.strip(), name, tuple(check_tests(tests, name)), source, prelude=given)
 
 
-def _mbpp(row: Row) -> tuple[Problem, str | None]:
-    listed, code = [str(test) for test in row["test_list"]], row.get("code")
-    name = row.get("entry_point") or _tested(listed, code or "") or entry_point_of(listed)
+def _mbpp(row: Row) -> Problem:
+    listed = [str(test) for test in row["test_list"]]
+    name = row.get("entry_point") or _tested(listed, row.get("code", "")) or entry_point_of(listed)
     imports, text = "\n".join(row.get("test_imports", ())), row.get("text") or row["prompt"]
     tests = evalplus_tests(row["test"], name) if "test" in row else [_with_imports(test, imports) for test in listed]
     question = f"{text.strip()}\n\nYour code should pass this test:\n{listed[0]}" if listed else text
     number, source = str(row["task_id"]).removeprefix("Mbpp/"), "MBPP+" if "test" in row else "MBPP"
     setup = row.get("test_setup_code", "")
-    return Problem(f"MBPP/{number}", question, name, tuple(tests), source, prelude=imports, setup=setup), code
+    return Problem(f"MBPP/{number}", question, name, tuple(tests), source, prelude=imports, setup=setup)
 
 
 def _tested(tests: list[str], code: str) -> str | None:
@@ -190,12 +186,3 @@ def _parts(pairs: list[tuple[ast.expr, ast.expr]]) -> Iterator[list[tuple[ast.ex
         size += length
     if part:
         yield part
-
-
-def load_benchmark(profile: Profile, limit: int | None = None) -> list[Problem]:
-    """The first `limit` (default `evaluation.questions`) held-out problems of the profile (see `read_benchmark`).
-
-    Raises DataError.
-    """
-    problems = read_benchmark(profile.resolve(profile.data.benchmark))
-    return problems[: limit or profile.evaluation.questions]

@@ -86,8 +86,9 @@ class NearDuplicates:
             alike = np.mean(np.stack(list(known.values())) == minima, axis=1)
             if alike.max() >= self.threshold:
                 return list(known)[alike.argmax()]
+        kept = name, minima
         for bucket in buckets:
-            self._buckets.setdefault(bucket, []).append((name, minima))
+            self._buckets.setdefault(bucket, []).append(kept)
         return None
 
 
