@@ -204,9 +204,8 @@ def rate_then_score(rates: Sequence[float], scores: Sequence[float]) -> list[flo
             f"Cannot order samples by {len(rates)} pass rates and {len(scores)} scores; "
             "give one of each per sample, all of them numbers."
         )
-    pairs = list(zip(rates, scores))
-    place = {pair: float(number) for number, pair in enumerate(sorted(set(pairs)))}
-    return [place[pair] for pair in pairs]
+    _, places = np.unique(np.column_stack([rates, scores]), axis=0, return_inverse=True)
+    return places.ravel().astype(float).tolist()
 
 
 def shown_outputs(reports: Sequence[Report]) -> list[Hashable | None]:

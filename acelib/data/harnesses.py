@@ -133,20 +133,18 @@ def questions(harness: Harness, dataset: str, path: str | Path) -> list[Problem]
 
 def _livecodebench_text(row: Row) -> str:
     """LiveCodeBench's generic question (lcb_runner/prompts/code_generation.py)."""
+    start = row.get("starter_code")
     told = (
-        "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the "
+        "You will use the following starter code to write the solution to the problem and enclose your code within "
+        "delimiters."
+        if start
+        else "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the "
         "sample inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, "
         "it reads the inputs, runs the algorithm and writes output to STDOUT."
     )
-    if row.get("starter_code"):
-        told = (
-            "You will use the following starter code to write the solution to the problem and enclose your code "
-            "within delimiters."
-        )
-    code = row.get("starter_code") or "# YOUR CODE HERE"
     return (
-        f"### Question:\n{row['question_content']}\n\n### Format: {told}\n```python\n{code}\n```\n\n"
-        "### Answer: (use the provided format with backticks)\n\n"
+        f"### Question:\n{row['question_content']}\n\n### Format: {told}\n```python\n{start or '# YOUR CODE HERE'}\n"
+        "```\n\n### Answer: (use the provided format with backticks)\n\n"
     )
 
 
