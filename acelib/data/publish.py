@@ -17,7 +17,8 @@ def dataset_card(template: str, sources: Sequence[tuple[str, str]], size: int | 
 
     hub = [name for name, _ in sources if name.count("/") == 1 and not Path(name).exists()]
     data = DatasetCardData(source_datasets=hub, size_categories=None if size is None else [size_category(size)])
-    return f"{DatasetCard.from_template(data, Path(__file__).with_name(template), sources=sources, **values)}\n"
+    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
+    return f"{DatasetCard.from_template(data, template_str=text, sources=sources, **values)}\n"
 
 
 def size_category(rows: int) -> str:
