@@ -142,17 +142,16 @@ class Benchmarks:
         """What of a benchmark an entry holds, as (reason, the benchmark's question), or None.
 
         text: all words of the entry; code, tree: its program. Reasons, in this order: ten words in a row of a question,
-        a function with the name and the argument names of a solution, most of a solution.
+        a function with the name and the argument names of a solution, most of a solution. Of several, the first in the
+        alphabet is named, whatever the process.
         """
         said = words(text)
-        for length in self._lengths:
-            for gram in ngrams(said, length):
-                if gram in self._questions:
-                    return "benchmark question", f"{self._questions[gram]}: {gram}"
-        for one in signatures(tree):
-            if one in self._signatures:
-                return "benchmark signature", f"{self._signatures[one]}: {one[0]}({', '.join(one[1:])})"
-        shared = Counter(name for gram in code_ngrams(code) for name in self._solutions.get(gram, ()))
+        for length in sorted(self._lengths):
+            if same := self._questions.keys() & ngrams(said, length):
+                return "benchmark question", f"{self._questions[min(same)]}: {min(same)}"
+        if same := self._signatures.keys() & signatures(tree):
+            return "benchmark signature", f"{self._signatures[min(same)]}: {min(same)[0]}({', '.join(min(same)[1:])})"
+        shared = Counter(name for gram in sorted(code_ngrams(code)) for name in self._solutions.get(gram, ()))
         for name, count in shared.most_common(1):
             if count >= SOLUTION_SHARE * self._sizes[name]:
                 return "benchmark solution", f"{name}: {count} of {self._sizes[name]} 5-grams"
