@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,5 +169,5 @@ def data_card(run: Run, counts: dict[str, int]) -> str:
         versions=run.manifest("samples")["versions"],
         values=yaml.safe_dump(values, sort_keys=False, width=110).strip(),
         benchmarks=questions_text(seeds.get("benchmark questions", {})),
-        seeds_table=counts_table({name: Counter(mine) for name, mine in seeds.get("counts", {}).items()}),
+        seeds_table=counts_table(seeds.get("counts", {})),
     )

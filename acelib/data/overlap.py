@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acelib.core import CourseError
+from acelib.core import CourseError, digest
 from acelib.data.benchmarks import benchmark_rows
 from acelib.schema import Row
 
@@ -75,6 +75,11 @@ class NearDuplicates:
         self._factor = draw.integers(2**63, size=bands * rows, dtype=np.uint64) * 2 + 1
         self._shift = draw.integers(2**63, size=bands * rows, dtype=np.uint64)
         self._buckets: dict[int, list[tuple[str, np.ndarray]]] = {}
+        self._codes: dict[str, str] = {}
+
+    def same(self, name: str, code: str) -> bool:
+        """Whether `code` is, to the letter, the program that was kept under that name."""
+        return self._codes[name] == digest(code)
 
     def add(self, name: str, code: str) -> str | None:
         """The name of an earlier program that is nearly the same; when there is none, None, and this one is kept."""
@@ -86,7 +91,7 @@ class NearDuplicates:
             alike = np.mean(np.stack(list(known.values())) == minima, axis=1)
             if alike.max() >= self.threshold:
                 return list(known)[alike.argmax()]
-        kept = name, minima
+        self._codes[name], kept = digest(code), (name, minima)
         for bucket in buckets:
             self._buckets.setdefault(bucket, []).append(kept)
         return None

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from acelib.core import CourseError, DataError, Log, atomic, digest, open_log, path_digest, write_json
+from acelib.core import CourseError, DataError, Log, atomic, open_log, path_digest, write_json
 from acelib.data.overlap import Benchmarks, NearDuplicates, parse
 from acelib.data.publish import dataset_card, push
 from acelib.data.sources import Source, open_source
@@ -65,32 +65,18 @@ def find_program(row: Row, layout: str) -> tuple[str, ast.Module] | str:
     return "no function or class" if trees else "not Python"
 
 
-class _Deduplicator:
-    """Remembers programs, as `ast.unparse` writes them: without comments and layout."""
-
-    def __init__(self):
-        self._exact: dict[str, str] = {}
-        self._near = NearDuplicates()
-
-    def add(self, name: str, code: str) -> tuple[str, str] | None:
-        """(reason, the name of an earlier program like it); None when there is none, and this one is remembered."""
-        key = digest(code)
-        if twin := self._exact.get(key):
-            return "exact duplicate", twin
-        if twin := self._near.add(name, code):
-            return "near-duplicate", twin
-        self._exact[key] = name
-        return None
-
-
-def examine(row: Row, layout: str, name: str, benchmarks: Benchmarks, seen: _Deduplicator) -> tuple[str, str]:
+def examine(row: Row, layout: str, name: str, benchmarks: Benchmarks, seen: NearDuplicates) -> tuple[str, str]:
     """("kept", the program), or (reason, what it was like)."""
     found = find_program(row, layout)
     if isinstance(found, str):
         return found, ""
     program, tree = found
-    text, code = "\n".join(str(row[column]) for column in LAYOUTS[layout]), ast.unparse(tree)
-    return benchmarks.overlap(text, code, tree) or seen.add(name, code) or ("kept", program)
+    text, code = "\n".join(str(row[column]) for column in LAYOUTS[layout]), ast.unparse(tree)  # no comments, one layout
+    if overlap := benchmarks.overlap(text, code, tree):
+        return overlap
+    if twin := seen.add(name, code):
+        return "exact duplicate" if seen.same(twin, code) else "near-duplicate", twin
+    return "kept", program
 
 
 def build_seeds(
@@ -99,7 +85,7 @@ def build_seeds(
     decontaminate: Sequence[Path] = (),
     limit: int | None = None,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Counter]:
+) -> dict[str, dict[str, int]]:
     """Writes `seeds.jsonl` (see `load_seeds`), `dropped.jsonl`, `report.json` and a data card into the folder `out`.
 
     limit: seeds to keep of each source, its first ones. Returns how many rows of each source were kept or dropped, by
@@ -116,8 +102,8 @@ def build_seeds(
     }
     if report := _finished(out, made_of):
         progress(f"{out} is complete and nothing it depends on has changed, kept.")
-        return {name: Counter(mine) for name, mine in report["counts"].items()}
-    benchmarks, seen = Benchmarks(decontaminate), _Deduplicator()
+        return report["counts"]
+    benchmarks, seen = Benchmarks(decontaminate), NearDuplicates()
     counts = {one.name: Counter() for one in opened}
     with open_log(out / JOURNAL) as log:
         first, place = _resume(log, out, made_of, [counts[one.name] for one in opened], seen)
@@ -152,7 +138,7 @@ def _finished(out: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _resume(log: Log, out: Path, made_of: dict[str, Any], counts: list[Counter], seen: _Deduplicator) -> list[int]:
+def _resume(log: Log, out: Path, made_of: dict[str, Any], counts: list[Counter], seen: NearDuplicates) -> list[int]:
     """Counts and remembers what was read before a stop; returns numbers of the source and the row to go on at."""
     place, records = [0, 0], log.records()
     begun = next(records, None)
@@ -195,11 +181,11 @@ def _write(out: Path, log: Log, report: dict[str, Any]) -> None:
     write_json(out / "report.json", report)
 
 
-def counts_table(counts: dict[str, Counter]) -> str:
+def counts_table(counts: dict[str, dict[str, int]]) -> str:
     """Sources by reasons, as a Markdown table."""
-    rows = {**counts, "all": sum(counts.values(), Counter())} if len(counts) > 1 else counts
+    rows = {**counts, "all": sum(map(Counter, counts.values()), Counter())} if len(counts) > 1 else counts
     lines = [("source", *REASONS), ["---"] * (len(REASONS) + 1)]
-    lines += [(name, *(f"{mine[reason]:,}" for reason in REASONS)) for name, mine in rows.items()]
+    lines += [(name, *(f"{mine.get(reason, 0):,}" for reason in REASONS)) for name, mine in rows.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
