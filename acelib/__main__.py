@@ -240,14 +240,14 @@ def _seeds(asked: argparse.Namespace) -> int:
 
 def _adopt(asked: argparse.Namespace) -> int:
     from acelib.core import Run, load_profile
-    from acelib.data import adopt, counts_text
+    from acelib.data import counts_text, import_dataset
 
     given = {"--pairs": asked.pairs, "--model": asked.model, "--limit": asked.limit, "--profile": asked.profile}
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     words += ["--questions-only"] * asked.questions_only
     words += ["--decontaminate", *asked.decontaminate] if asked.decontaminate else []
     command = shlex.join(["python", "-m", "acelib", "adopt", asked.source, "--run-dir", str(asked.run_dir), *words])
-    counts = adopt(
+    counts = import_dataset(
         Run(asked.run_dir, load_profile(asked.profile)),
         asked.source,
         pairs=asked.pairs,

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from acelib.core import DataError
 from acelib.judge import Report
 from acelib.models import check_room, context_length, left_pad, render
-from acelib.stats import bootstrap_mean
 
 
 def expected_best(values: Sequence[float], scores: Sequence[float], n: int) -> float:
@@ -58,15 +57,11 @@ def selection_curves(rows: Sequence[dict], ns: Sequence[int], selectors: dict[st
     entry of `selectors` (name -> column). "greedy" and "average" do not depend on n.
     """
     correct = [row["correct"] for row in rows]
-    flat = np.ones((1, len(ns)))
-    curves = {
-        "greedy": np.array([[float(row["greedy"])] for row in rows]) * flat,
-        "average": np.array([[float(np.mean(row["correct"]))] for row in rows]) * flat,
+    fixed = {"greedy": [float(row["greedy"]) for row in rows], "average": [np.mean(row) for row in correct]}
+    scores = {name: [row[column] for row in rows] for name, column in selectors.items()} | {"oracle": correct}
+    return {name: np.tile(np.array(values)[:, None], len(ns)) for name, values in fixed.items()} | {
+        name: selection_curve(correct, mine, ns) for name, mine in scores.items()
     }
-    for name, column in selectors.items():
-        curves[name] = selection_curve(correct, [row[column] for row in rows], ns)
-    curves["oracle"] = selection_curve(correct, correct, ns)
-    return curves
 
 
 def expected_consensus(
@@ -84,9 +79,8 @@ def expected_consensus(
     total, groups = len(values), defaultdict(list)
     if {len(votes), len(weights)} != {total} or not all(1 <= n <= total for n in ns) or min(weights, default=0) < 0:
         raise DataError(
-            f"Cannot pick by consensus among {list(ns)} of {total} samples with {len(votes)} votes "
-            f"and {len(weights)} weights; give one of each per sample, no weight below 0, and "
-            "sample at least n programs."
+            f"Cannot pick by consensus among {list(ns)} of {total} samples with {len(votes)} votes and {len(weights)} "
+            "weights; give one of each per sample, no weight below 0, and sample at least n programs."
         )
     for value, vote, weight in zip(values, votes, weights):
         groups[vote, weight].append(value)
@@ -106,24 +100,6 @@ def expected_consensus(
                 sums[here] += count * (before_sums[there] + tied * mean * before_ways[there])
         found += (sums[:, 1:] / np.arange(1, total + 1)).sum(axis=1)
     return [float(found[n]) / math.comb(total, n) for n in ns]
-
-
-def consensus_curve(
-    values: Sequence[Sequence[float]],
-    votes: Sequence[Sequence[Hashable]],
-    weights: Sequence[Sequence[int]],
-    ns: Sequence[int],
-) -> np.ndarray:
-    """`expected_consensus` of every question and every n: (questions, ns)."""
-    return np.array([expected_consensus(*one, ns) for one in zip(values, votes, weights, strict=True)])
-
-
-def bands(curve: np.ndarray, draws: int = 2000, seed: int = 0) -> np.ndarray:
-    """Mean over questions with a 95% bootstrap interval over questions: rows mean, low, high; (3, ns).
-
-    Given the difference of two curves of the same questions, this is the paired comparison.
-    """
-    return np.array([bootstrap_mean(column, draws, seed) for column in curve.T]).T
 
 
 def mean_logprob(logits: torch.Tensor, tokens: torch.Tensor) -> float:
@@ -163,11 +139,10 @@ def policy_confidence(
     recorded, so the reply is tokenised anew, and the token that ended it does not count. Raises ModelError when a
     prompt and its reply exceed the model's context.
     """
-    keys = list(zip(prompts, replies, strict=True))
-    texts = {key: (render(tokenizer, [{"role": "user", "content": key[0]}]), key[1]) for key in keys}
-    ids = {
-        key: [tokenizer(text, add_special_tokens=False)["input_ids"] for text in pair] for key, pair in texts.items()
-    }
+    ids = {}  # (prompt, reply): their tokens
+    for prompt, reply in zip(prompts, replies, strict=True):
+        texts = render(tokenizer, [{"role": "user", "content": prompt}]), reply
+        ids[prompt, reply] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     check_room([prompt + reply for prompt, reply in ids.values()], 0, context_length(model))
     order, found = sorted(ids, key=lambda key: sum(map(len, ids[key]))), {}
     for start in range(0, len(order), batch_size):
@@ -183,7 +158,7 @@ def policy_confidence(
             n = len(ids[key][1])
             row = row[longest - n :]
             found[key] = mean_logprob(row, one[len(one) - n :]), self_certainty(row)
-    values = [found[key] for key in keys]
+    values = [found[key] for key in zip(prompts, replies)]
     return {"mean_logprob": [a for a, _ in values], "self_certainty": [b for _, b in values]}
 
 
@@ -192,8 +167,7 @@ def share_passed(passed: Sequence[Sequence[bool]], kept: Sequence[int] | None = 
 
     passed: (samples, tests). `kept` chooses the tests that survived filtering, by their places; None takes all.
     """
-    table = _table(passed)
-    table = table if kept is None else table[:, list(kept)]
+    table = _table(passed) if kept is None else _table(passed)[:, list(kept)]
     return table.mean(axis=1).tolist() if table.shape[1] else [0.0] * len(table)
 
 
@@ -225,14 +199,13 @@ def rate_then_score(rates: Sequence[float], scores: Sequence[float]) -> list[flo
     rates, scores: (samples,). Returns places in that order from 0 (worst); the same in both is the same place. Raises
     DataError when the two differ in length or hold values that are no numbers.
     """
-    pairs = [(float(rate), float(score)) for rate, score in zip(rates, scores)]
-    if len(rates) != len(scores) or any(math.isnan(value) for pair in pairs for value in pair):
+    if len(rates) != len(scores) or np.isnan([*rates, *scores]).any():
         raise DataError(
-            f"Cannot order samples by {len(rates)} pass rates and {len(scores)} scores; give one of "
-            "each per sample, all of them numbers."
+            f"Cannot order samples by {len(rates)} pass rates and {len(scores)} scores; "
+            "give one of each per sample, all of them numbers."
         )
-    place = {pair: float(number) for number, pair in enumerate(sorted(set(pairs)))}
-    return [place[pair] for pair in pairs]
+    _, places = np.unique(np.column_stack([rates, scores]), axis=0, return_inverse=True)
+    return places.ravel().astype(float).tolist()
 
 
 def shown_outputs(reports: Sequence[Report]) -> list[Hashable | None]:
@@ -242,8 +215,8 @@ def shown_outputs(reports: Sequence[Report]) -> list[Hashable | None]:
     characters), an exception or time-out for just that.
     """
     return [
-        tuple((v.status, v.reason if v.status == "failed" else "") for v in report.verdicts)
-        if any(v.status in ("passed", "failed") for v in report.verdicts)
+        tuple((one.status, one.reason if one.status == "failed" else "") for one in report.verdicts)
+        if any(one.status in ("passed", "failed") for one in report.verdicts)
         else None
         for report in reports
     ]
@@ -251,8 +224,5 @@ def shown_outputs(reports: Sequence[Report]) -> list[Hashable | None]:
 
 def _table(passed: Sequence[Sequence[bool]]) -> np.ndarray:
     if len({len(row) for row in passed}) > 1:
-        raise DataError(
-            "The samples of one question were run against different numbers of tests; give one "
-            "verdict per sample and test."
-        )
+        raise DataError("The samples ran against different numbers of tests; give one verdict per sample and test.")
     return np.array(passed, dtype=bool).reshape(len(passed), -1 if len(passed) and len(passed[0]) else 0)

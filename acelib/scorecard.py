@@ -139,7 +139,7 @@ def scorecard(evidence: dict[str, Interval | None], reproduced: bool | None = No
                 "claim": claim.claim,
                 "measure": claim.measure,
                 "paper": claim.paper,
-                "here": None if here is None else {"value": here.value, "low": here.low, "high": here.high},
+                "here": None if here is None else here._asdict(),
                 "verdict": verdict(claim, here, reproduced),
                 "must_hold": claim.must_hold,
             }

@@ -1,48 +1,68 @@
-"""Estimates with their intervals: the bootstrap over questions, paired or not, and the area under a ROC curve."""
+"""Estimates with their intervals: one bootstrap over questions, and the area under a ROC curve."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
 from acelib.core import DataError
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its 95% interval."""
+class Interval(NamedTuple):
+    """An estimate with its 95% interval; nan where there is nothing to estimate."""
 
     value: float
     low: float
     high: float
 
+    @classmethod
+    def of(cls, value: float, draws: Sequence[float]) -> "Interval":
+        """An estimate between percentiles of its bootstrap replicates; those that are not finite do not count."""
+        finite = np.asarray(draws)[np.isfinite(draws)]
+        low, high = np.percentile(finite, [2.5, 97.5]) if len(finite) else (math.nan, math.nan)
+        return cls(float(value), float(low), float(high))
+
     def __str__(self) -> str:
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
+def bootstrap(
+    statistic: Callable[..., np.ndarray], *columns: Sequence[float], draws: int = 2000, seed: int = 0
+) -> Interval:
+    """`statistic` of the columns' sums, with its percentile bootstrap interval over questions (Efron 1979).
+
+    columns: (questions,) each, in the same order. Whole questions are drawn with replacement, one draw for all columns:
+    the tests, programs or pairs of a question are not independent, questions are.
+    """
+    columns = [np.asarray(column, dtype=float) for column in columns]
+    n = len(columns[0])
+    picks = np.random.default_rng(seed).integers(max(n, 1), size=(draws, n))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        replicates = statistic(*(column[picks].sum(axis=1) for column in columns))
+        return Interval.of(statistic(*(column.sum() for column in columns)), replicates)
+
+
 def bootstrap_ratio(
     numerators: Sequence[float], denominators: Sequence[float], draws: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """(ratio, low, high) of the two sums, with a 95% percentile bootstrap over questions; nan when undefined.
-
-    One entry per question: the tests, programs or pairs of a question are not independent, questions are.
-    """
-    top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
-    if not bottom.sum():
-        return (math.nan,) * 3
-    picks = np.random.default_rng(seed).integers(len(top), size=(draws, len(top)))
-    with np.errstate(invalid="ignore"):
-        ratios = top[picks].sum(axis=1) / bottom[picks].sum(axis=1)
-    low, high = np.nanpercentile(ratios, [2.5, 97.5])
-    return float(top.sum() / bottom.sum()), float(low), float(high)
+) -> Interval:
+    """Ratio of the two sums over questions; nan when the denominators are all 0."""
+    return bootstrap(np.divide, numerators, denominators, draws=draws, seed=seed)
 
 
-def bootstrap_mean(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high) over questions, as `bootstrap_ratio`; nan values are left out."""
+def bootstrap_mean(values: Sequence[float], draws: int = 2000, seed: int = 0) -> Interval:
+    """Mean over questions; nan values are left out."""
     known = [value for value in values if not math.isnan(value)]
     return bootstrap_ratio(known, [1] * len(known), draws, seed)
+
+
+def bands(curve: np.ndarray, draws: int = 2000, seed: int = 0) -> np.ndarray:
+    """`bootstrap_mean` at every point of a curve (questions, points): rows value, low, high; (3, points).
+
+    Given the difference of two curves of the same questions, this is the paired comparison.
+    """
+    return np.array([bootstrap_mean(column, draws, seed) for column in curve.T]).T
 
 
 def paired_bootstrap(
@@ -50,27 +70,22 @@ def paired_bootstrap(
 ) -> Interval:
     """mean(after) - mean(before), or with `relative` mean(after) / mean(before) - 1, over the same questions.
 
-    One value per question in both; questions are resampled in pairs, so what makes a question easy or hard for both
-    cancels. Percentile interval of 95%. Raises DataError when the two do not belong together, or when a
+    What makes a question easy or hard for both cancels. Raises DataError when the two do not belong together, or when a
     relative change has nothing to start from.
     """
-    after, before = np.asarray(after, dtype=float), np.asarray(before, dtype=float)
-    if after.shape != before.shape or after.ndim != 1 or not len(after):
+    if np.ndim(after) != 1 or np.shape(after) != np.shape(before) or not len(after):
         raise DataError(
-            f"A paired comparison needs one value per question on both sides, got {after.shape} and "
-            f"{before.shape}; evaluate both on the same questions."
+            f"A paired comparison needs one value per question on both sides, got {np.shape(after)} and "
+            f"{np.shape(before)}; evaluate both on the same questions."
         )
-    if relative and not before.any():
+    if relative and not np.any(before):
         raise DataError(
             "The starting point solves no question, so a relative gain has no meaning; compare "
             "differences, or begin from a stronger model."
         )
-    picks = np.random.default_rng(seed).integers(len(after), size=(draws, len(after)))
-    ends, starts = (np.r_[x.mean(), x[picks].mean(axis=1)] for x in (after, before))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = ends / starts - 1 if relative else ends - starts
-    low, high = np.percentile(found[1:][np.isfinite(found[1:])], [2.5, 97.5])
-    return Interval(float(found[0]), float(low), float(high))
+    n = len(after)
+    gain = (lambda a, b: (a / n) / (b / n) - 1) if relative else (lambda a, b: a / n - b / n)
+    return bootstrap(gain, after, before, draws=draws, seed=seed)
 
 
 def auc(scores: Sequence[float], correct: Sequence[bool]) -> float:
@@ -78,5 +93,5 @@ def auc(scores: Sequence[float], correct: Sequence[bool]) -> float:
     good = [s for s, c in zip(scores, correct, strict=True) if c]
     bad = [s for s, c in zip(scores, correct, strict=True) if not c]
     if not good or not bad:
-        return float("nan")
+        return math.nan
     return sum((g > b) + 0.5 * (g == b) for g, b in product(good, bad)) / (len(good) * len(bad))

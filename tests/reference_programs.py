@@ -3,10 +3,19 @@
 import ast
 from pathlib import Path
 
-from acelib.data.benchmarks import read_benchmark, reference_programs
+from acelib.data.benchmarks import benchmark_rows, read_benchmark
 from acelib.judge import Submission
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def reference_programs(path: str | Path) -> list[str | None]:
+    """The benchmark's own solutions in the order of its problems; None where the file has none."""
+    found = []
+    for row in benchmark_rows(path):
+        solution = row.get("canonical_solution")
+        found.append(row.get("code") if solution is None else row["prompt"] + solution)
+    return found
 
 
 def humaneval() -> dict[str, Submission]:

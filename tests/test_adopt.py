@@ -11,7 +11,7 @@ from acelib.core import ArtifactError, CourseError, DataError
 from acelib.core.profiles import load_profile
 from acelib.core.run import Run
 from acelib.core.tables import read_rows, write_rows
-from acelib.data.adoption import adopt, adopt_as_profile_says, counts_text
+from acelib.data.importing import counts_text, import_as_profile_says, import_dataset
 from acelib.judge import Judge
 from acelib.pairs import build_pairs
 from acelib.sampling import judge_programs, rows_to_programs
@@ -32,7 +32,7 @@ def write(path, change=lambda row: row):
 
 
 def test_questions_programs_and_what_the_later_notebooks_read(run):
-    counts = adopt(run, QUESTIONS)
+    counts = import_dataset(run, QUESTIONS)
     assert counts["questions"] == 3 and counts["programs"] == 9 and counts["rows"] == 5
     filtered = rows_to_problems(run.read("filtered"))
     assert [problem.id for problem in filtered] == ["evol_1", "oss_2", "fns_3"]
@@ -59,7 +59,7 @@ def test_questions_programs_and_what_the_later_notebooks_read(run):
 
 
 def test_the_stored_results_are_those_of_the_judge(run):
-    adopt(run, QUESTIONS)
+    import_dataset(run, QUESTIONS)
     samples = run.read("samples")
     with Judge(workers=1) as judge:
         reports = judge_programs(judge, rows_to_problems(samples), rows_to_programs(samples))
@@ -69,15 +69,15 @@ def test_the_stored_results_are_those_of_the_judge(run):
 
 def test_programs_of_unknown_results_are_judged(run, tmp_path, capsys):
     """As on the hub, whose rows have `pass_rate` alone, and over more tests than there are."""
-    adopt(run, QUESTIONS)
+    import_dataset(run, QUESTIONS)
     other = Run(tmp_path / "other", run.profile)
-    counts = adopt(other, write(tmp_path / "set.jsonl", inferences(without("test_results"))))
+    counts = import_dataset(other, write(tmp_path / "set.jsonl", inferences(without("test_results"))))
     assert counts["programs judged here"] == counts["programs"] == 9 and "judging 9" in capsys.readouterr().out
     assert other.read("samples") == run.read("samples") == other.read("samples_unfiltered")
 
 
 def test_the_manifest_says_where_it_came_from_and_the_notebooks_keep_it(run, capsys):
-    adopt(run, QUESTIONS, command="python -m acelib adopt ...")
+    import_dataset(run, QUESTIONS, command="python -m acelib adopt ...")
     origin = run.manifest("samples")["adopted"]
     assert origin["source"] == QUESTIONS and len(origin["version"]) == 64 and "`imagined` equals" in origin["note"]
     assert origin["counts"]["questions with fewer than 5 tests, left out"] == 1
@@ -91,15 +91,15 @@ def test_the_manifest_says_where_it_came_from_and_the_notebooks_keep_it(run, cap
 
 
 def test_questions_only_and_a_second_adoption_leave_no_rest_of_the_first(run):
-    adopt(run, QUESTIONS, pairs=PAIRS)
-    assert adopt(run, QUESTIONS, questions_only=True, limit=2)["questions"] == 2
+    import_dataset(run, QUESTIONS, pairs=PAIRS)
+    assert import_dataset(run, QUESTIONS, questions_only=True, limit=2)["questions"] == 2
     assert len(run.read("filtered")) == 2
     for name in ("samples", "samples_unfiltered", "pairs"):
         with pytest.raises(ArtifactError, match=f"There is no '{name}'"):
             run.read(name)
     run.table("samples", lambda scratch: [{"x": 1}], inputs=("filtered",))
     with pytest.raises(ArtifactError, match="holds samples, which its notebooks have made; name another --run-dir"):
-        adopt(run, QUESTIONS)
+        import_dataset(run, QUESTIONS)
     assert len(run.read("filtered")) == 2
 
 
@@ -131,7 +131,7 @@ def test_what_is_like_a_benchmark_is_left_out_and_told(benchmarks, questions_onl
     own, given = str(benchmarks / "own.jsonl"), str(benchmarks / "given.jsonl")
     profile = load_profile("pocket", {"sampling.n": 3, "data.benchmark": own, "data.decontaminate": [given]})
     run = Run(benchmarks / "run", profile)
-    counts = adopt(
+    counts = import_dataset(
         run,
         str(benchmarks / "set.jsonl"),
         questions_only=questions_only,
@@ -162,13 +162,13 @@ def test_what_is_like_a_benchmark_is_left_out_and_told(benchmarks, questions_onl
 
 def test_nothing_is_adopted_without_its_benchmark(run, tmp_path):
     with pytest.raises(CourseError, match="no benchmark at .*none.jsonl; correct data.benchmark or data.decontaminate"):
-        adopt(run, QUESTIONS, decontaminate=[str(tmp_path / "none.jsonl")])
+        import_dataset(run, QUESTIONS, decontaminate=[str(tmp_path / "none.jsonl")])
     write_rows(tmp_path / "bare.jsonl", [{"task_id": 1, "test_list": []}])
     with pytest.raises(CourseError, match="bare.jsonl has no question in 1"):
-        adopt(run, QUESTIONS, decontaminate=[str(tmp_path / "bare.jsonl")])
+        import_dataset(run, QUESTIONS, decontaminate=[str(tmp_path / "bare.jsonl")])
     with pytest.raises(DataError, match=r"No question .* \(questions like one of .*all.jsonl .*, left out\)"):
         write_rows(tmp_path / "all.jsonl", [OWN])
-        adopt(
+        import_dataset(
             run,
             write(tmp_path / "set.jsonl", lambda row: row | {"question": ASKED}),
             decontaminate=[str(tmp_path / "all.jsonl")],
@@ -179,20 +179,20 @@ def test_nothing_is_adopted_without_its_benchmark(run, tmp_path):
 def test_a_program_too_deep_to_write_out_is_no_obstacle(run, tmp_path):
     deep = "def double(x):\n    return " + " + ".join(["x"] * 3000)
     source = write(tmp_path / "set.jsonl", inferences(lambda item: item | {"completion": f"```python\n{deep}\n```"}))
-    assert adopt(run, source, questions_only=True)["questions"] == 4
+    assert import_dataset(run, source, questions_only=True)["questions"] == 4
 
 
 def test_published_pairs(run):
-    assert adopt(run, QUESTIONS, pairs=PAIRS)["pairs"] == 2
+    assert import_dataset(run, QUESTIONS, pairs=PAIRS)["pairs"] == 2
     pairs = rows_to_pairs(run.read("pairs"))
     assert pairs[0].problem_id == "evol_1" and "return 2 * x" in pairs[0].chosen
     assert [row["rejected"] for row in run.read("pairs_unfiltered")] == [pair.rejected for pair in pairs]
 
 
 def test_parquet_gives_the_same_tables(run, tmp_path):
-    adopt(run, QUESTIONS)
+    import_dataset(run, QUESTIONS)
     other = Run(tmp_path / "other", run.profile)
-    adopt(other, write(tmp_path / "set.parquet"))
+    import_dataset(other, write(tmp_path / "set.parquet"))
     for name in ("imagined", "filtered", "samples", "filter_audit"):
         assert other.read(name) == run.read(name)
 
@@ -221,7 +221,7 @@ def inferences(change):
 )
 def test_every_missing_column_and_misfit_is_explained_and_nothing_is_written(run, tmp_path, change, message):
     with pytest.raises(CourseError, match=message):
-        adopt(run, write(tmp_path / "set.jsonl", change))
+        import_dataset(run, write(tmp_path / "set.jsonl", change))
     assert not (run.dir / "artifacts").exists()
 
 
@@ -231,8 +231,8 @@ def test_one_of_several_models_is_picked(run, tmp_path):
 
     source = write(tmp_path / "set.jsonl", twins)
     with pytest.raises(DataError, match=r"other \(13\)"):
-        adopt(run, source)
-    adopt(run, source, model="other")
+        import_dataset(run, source)
+    import_dataset(run, source, model="other")
     assert {item["model_name"] for row in run.read("samples") for item in row["inferences"]} == {"other"}
 
 
@@ -240,7 +240,7 @@ def asking(tmp_path, **changes):
     """A run whose profile adopts; returns what it says."""
     values = {"sampling.n": 3, "data.adopt": QUESTIONS} | {key.replace("__", "."): one for key, one in changes.items()}
     run, said = Run(tmp_path / "run", load_profile("pocket", values)), []
-    adopt_as_profile_says(run, "make course PROFILE=mine", said.append)
+    import_as_profile_says(run, "make course PROFILE=mine", said.append)
     return run, "\n".join(said)
 
 
@@ -287,7 +287,7 @@ def test_the_policys_own_programs_are_taken_and_those_of_others_are_not(tmp_path
 
 
 def test_what_was_adopted_by_hand_is_kept(run, tmp_path):
-    adopt(run, QUESTIONS, pairs=PAIRS, command="by hand")
+    import_dataset(run, QUESTIONS, pairs=PAIRS, command="by hand")
     assert "by hand; kept" in asking(tmp_path, data__adopt="elsewhere.jsonl")[1]
     assert run.manifest("pairs")["adopted"]["command"] == "by hand"
 

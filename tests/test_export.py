@@ -14,9 +14,9 @@ from acelib.core import ArtifactError, DataError
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
 from acelib.data import exporting
-from acelib.data.adoption import adopt, adopt_as_profile_says
-from acelib.data.export_card import size_category
 from acelib.data.exporting import export, push_export
+from acelib.data.importing import import_as_profile_says, import_dataset
+from acelib.data.publish import size_category
 from acelib.data.seeds import build_seeds
 from acelib.pairs import build_pairs
 from acelib.schema import pairs_to_rows, problems_to_rows, rows_to_problems
@@ -56,7 +56,7 @@ def finish(run, rows):
 def rows(tmp_path):
     """Three questions with three judged programs each; in one reply no program was found."""
     source = open_run(tmp_path / "source")
-    adopt(source, QUESTIONS)
+    import_dataset(source, QUESTIONS)
     rows = source.read("samples")
     nothing = {"completion": "I cannot.", "program": None, "pass_rate": 0.0, "test_results": [False] * 6}
     rows[1]["inferences"][2] |= nothing
@@ -91,7 +91,7 @@ def test_load_dataset_and_adopt_read_the_rows_of_the_run(run, tmp_path):
         read = load_dataset(str(out), name, split="train", cache_dir=str(tmp_path / "cache"))
         assert read.to_list() == run.read(table)
     other = open_run(tmp_path / "other")
-    adopt(other, str(out / "questions"), pairs=str(out / "pairs"))
+    import_dataset(other, str(out / "questions"), pairs=str(out / "pairs"))
     for name in ("filtered", "samples", "pairs"):
         assert other.read(name) == run.read(name)
 
@@ -100,15 +100,15 @@ def test_a_profile_starts_from_it(run, tmp_path):
     export(run.dir, tmp_path / "out")
     adopts = str(tmp_path / "out" / "questions")
     other = open_run(tmp_path / "other", data__adopt=adopts, models__policy="Qwen/Qwen2.5-Coder-7B-Instruct")
-    adopt_as_profile_says(other, "make course")
+    import_as_profile_says(other, "make course")
     assert other.read("samples") == run.read("samples")
 
 
 def test_what_was_adopted_can_be_exported_and_adopted_again(tmp_path):
     first, second = open_run(tmp_path / "first"), open_run(tmp_path / "second")
-    adopt(first, QUESTIONS, pairs=PAIRS)
+    import_dataset(first, QUESTIONS, pairs=PAIRS)
     counts = export(first.dir, tmp_path / "out")
-    adopt(second, str(tmp_path / "out" / "questions"), pairs=str(tmp_path / "out" / "pairs"))
+    import_dataset(second, str(tmp_path / "out" / "questions"), pairs=str(tmp_path / "out" / "pairs"))
     assert second.read("samples") == first.read("samples") and counts["surviving tests of known truth"] == 0
     assert [row["chosen"] for row in second.read("pairs")] == [row["chosen"] for row in first.read("pairs")]
     card = (tmp_path / "out" / "README.md").read_text()

@@ -15,7 +15,6 @@ from acelib.core.tables import read_rows
 from acelib.data.benchmarks import read_benchmark
 from acelib.data.harnesses import (
     HARNESSES,
-    benchmark_name,
     collect,
     command,
     execute,
@@ -279,5 +278,5 @@ def test_the_summary_holds_a_greedy_figure_against_what_is_published():
     assert "published 0.823 (d3LLM's leaderboard (another harness)), tolerance 0.0125: not reproduced (shown" in told
     few = summary(HARNESSES["evalplus"], "humaneval", rows[:9], "Qwen/Qwen2.5-Coder-7B", as_published=True)
     assert "published" not in few
-    assert benchmark_name(HARNESSES["bigcodebench"], "complete-hard") == "BigCodeBench-Complete-Hard"
-    assert benchmark_name(HARNESSES["livecodebench"], "release_v4") == "LiveCodeBench-v4"
+    assert HARNESSES["bigcodebench"].datasets["complete-hard"] == "BigCodeBench-Complete-Hard"
+    assert HARNESSES["livecodebench"].datasets["release_v4"] == "LiveCodeBench-v4"

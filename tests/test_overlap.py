@@ -75,6 +75,13 @@ def test_ten_words_of_a_question_are_found(text, question):
     assert reason == "benchmark question" and like.startswith(f"{question}: ")
 
 
+def test_of_several_runs_of_words_the_first_in_the_alphabet_is_named():
+    """Sets of strings differ in their order from process to process, and so would what is written of a seed."""
+    text = "return the largest difference between two neighbours in heights for fewer than two"
+    like = "difference between two neighbours in heights for fewer than two"
+    assert found(text) == ("benchmark question", f"HumanEval/9000: {like}")
+
+
 def test_nine_words_numbers_and_everyday_code_are_not_enough():
     assert found("the largest difference between two neighbours in heights, zero") is None
     assert found("[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]  a a b b c c d d e e f f") is None

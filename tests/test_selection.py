@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from acelib.best_of_n import (
-    bands,
-    consensus_curve,
     dual_agreement,
     expected_best,
     expected_consensus,
@@ -15,6 +13,7 @@ from acelib.best_of_n import (
 )
 from acelib.core import DataError
 from acelib.pairs import pass_at_k
+from acelib.stats import bands
 
 
 def by_enumeration(values, scores, n):
@@ -83,9 +82,8 @@ def test_consensus_counts_every_subset_with_the_scores_it_has_there(n):
             picks.append(expected_best([values[i] for i in subset], score([data[i] for i in subset]), n))
         return np.mean(picks)
 
-    dual = consensus_curve([values], [[tuple(row) for row in passed]], [[sum(row) for row in passed]], [n])
-    assert dual.shape == (1, 1)
-    assert dual.item() == pytest.approx(subsets_scored(dual_agreement, passed))
+    dual = expected_consensus(values, [tuple(row) for row in passed], [sum(row) for row in passed], [n])
+    assert dual == pytest.approx([subsets_scored(dual_agreement, passed)])
     voted = expected_consensus(values, outputs, [output is not None for output in outputs], [n])
     assert voted == pytest.approx([subsets_scored(majority_vote, outputs)])
 

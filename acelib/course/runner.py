@@ -39,7 +39,7 @@ from acelib.core import (
 )
 from acelib.course.notebooks import code, failure, parameters
 from acelib.course.progress import Forecast, Line, clock
-from acelib.data import adopt_as_profile_says, read_benchmark
+from acelib.data import import_as_profile_says, read_benchmark
 
 NOTEBOOKS = ROOT / "notebooks"
 # A process of its own: within ours papermill would take over the signals and the working directory.
@@ -178,7 +178,7 @@ class Course:
         with alone:
             given = self._parameters(chosen)
             if self.profile.data.adopt != "none":
-                adopt_as_profile_says(self.store, self.again(), lambda text: print(text, file=self.out, flush=True))
+                import_as_profile_says(self.store, self.again(), lambda text: print(text, file=self.out, flush=True))
             for path in left_out:
                 Line(self.out, path.stem).end(f"left out: its data come from {self.profile.data.adopt}")
             for position, path in enumerate(chosen, start=1):

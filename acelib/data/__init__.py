@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "adoption": ["adopt", "adopt_as_profile_says", "counts_text"],
+        "importing": ["counts_text", "import_as_profile_says", "import_dataset"],
         "baselines": ["profile_baselines", "published_baselines", "reproduces"],
         "benchmarks": ["load_benchmark", "read_benchmark"],
         "exporting": ["export", "push_export"],

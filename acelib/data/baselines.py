@@ -1,6 +1,6 @@
 """Published figures of untrained models (data/baselines.yaml), which have to be reproduced before a gain is claimed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import yaml
@@ -30,27 +30,18 @@ def published_baselines(
 
     Sampled figures count at their own temperature only. Raises DataError on one in a harness's words.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    found = []
+    content, found = yaml.safe_load(path.read_text(encoding="utf-8")), []
     for entry in content["published"]:
         if (entry["decoding"], entry["prompt"]) == ("sampled", "harness"):
             raise DataError(
                 f"{path.name} has a sampled figure in a harness's words ({entry['source']}), which "
                 "nothing here measures; give the greedy one."
             )
+        known = {one.name: entry[one.name] for one in fields(Baseline) if one.name in entry}
         for name, value in entry["figures"].get(model, {}).items():
             whole = name in benchmarks and benchmarks[name] == content["questions"].get(name, benchmarks[name])
             if whole and (entry["decoding"] == "greedy" or entry["temperature"] == temperature):
-                found.append(
-                    Baseline(
-                        value,
-                        entry["tolerance"],
-                        entry["decoding"],
-                        entry["prompt"],
-                        entry["source"],
-                        entry.get("rival", False),
-                    )
-                )
+                found.append(Baseline(published=value, **known))
     return found
 
 

@@ -28,51 +28,45 @@ def read_benchmark(path: str | Path) -> list[Problem]:
     Raises DataError when it is missing or unreachable, has no problems, or a row is of no such layout or has no
     tests.
     """
-    return [problem for problem, _ in _read(path)]
+    rows = benchmark_rows(path)
+    problems = [_problem(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
+    if len({problem.id for problem in problems}) < len(problems):
+        raise DataError(f"{path} holds two problems with the same task_id; give every problem its own.")
+    return problems
 
 
-def reference_programs(path: str | Path) -> list[str | None]:
-    """The benchmark's own solutions in the order of its problems; None where the file has none."""
-    return [program for _, program in _read(path)]
+def load_benchmark(profile: Profile, limit: int | None = None) -> list[Problem]:
+    """The first `limit` (default `evaluation.questions`) held-out problems of the profile. Raises DataError."""
+    return read_benchmark(profile.resolve(profile.data.benchmark))[: limit or profile.evaluation.questions]
 
 
 def benchmark_rows(path: str | Path) -> list[Row]:
     """The rows of a benchmark, whatever their layout, from where `read_benchmark` finds it. Raises DataError."""
-    try:
-        if Path(path).is_file():
-            rows = read_rows(path)
-        elif Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.gz)(?<!\.parquet)", str(path)):
-            rows, _ = read_split(str(path), "test")
-        else:
-            raise DataError(
-                f"There is no benchmark at {path}; correct data.benchmark or data.decontaminate in "
-                "the profile: a file, or a hub name such as evalplus/humanevalplus."
-            )
-    except DataError as error:
-        raise DataError(str(error)) from error
+    if Path(path).is_file():
+        rows = read_rows(path)
+    elif Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.gz)(?<!\.parquet)", str(path)):
+        rows = read_split(str(path), "test")
+    else:
+        raise DataError(
+            f"There is no benchmark at {path}; correct data.benchmark or data.decontaminate in "
+            "the profile: a file, or a hub name such as evalplus/humanevalplus."
+        )
     if not rows:
         raise DataError(f"{path} holds no problems; correct data.benchmark or data.decontaminate in the profile.")
     return rows
 
 
-def _read(path: str | Path) -> list[tuple[Problem, str | None]]:
-    rows = benchmark_rows(path)
-    found = [_problem(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
-    if len({problem.id for problem, _ in found}) < len(found):
-        raise DataError(f"{path} holds two problems with the same task_id; give every problem its own.")
-    return found
-
-
-def _problem(row: Row, place: str) -> tuple[Problem, str | None]:
+def _problem(row: Row, place: str) -> Problem:
     row = {key: value for key, value in row.items() if value is not None}
     try:
         if {"task_id", "question", "entry_point", "tests"} <= row.keys():
-            name, tests = row["entry_point"], tuple(row["tests"])
-            problem, reference = Problem(str(row["task_id"]), row["question"], name, tests, "benchmark"), None
+            problem = Problem(
+                str(row["task_id"]), row["question"], row["entry_point"], tuple(row["tests"]), "benchmark"
+            )
         elif {"task_id", "prompt", "entry_point", "test"} <= row.keys():
-            problem, reference = _humaneval(row)
+            problem = _humaneval(row)
         elif {"task_id", "test_list"} <= row.keys() and ("text" in row or "prompt" in row):
-            problem, reference = _mbpp(row)
+            problem = _mbpp(row)
         elif "base_input" in row:
             raise DataError(
                 f"{place} is of EvalPlus's own release, which has inputs without results; take "
@@ -89,46 +83,26 @@ def _problem(row: Row, place: str) -> tuple[Problem, str | None]:
         raise DataError(f"{place} has no tests, so it can measure nothing; drop the row.")
     if not problem.entry_point:
         raise DataError(f"{place} has no test that calls a function; drop the row.")
-    return problem, reference
+    return problem
 
 
-def _humaneval(row: Row) -> tuple[Problem, str | None]:
-    prompt, name, solution = row["prompt"], row["entry_point"], row.get("canonical_solution")
-    source = "HumanEval+" if "assertion(" in row["test"] else "HumanEval"
-    problem = Problem(
-        str(row["task_id"]),
-        prompt.strip(),
-        name,
-        tuple(check_tests(row["test"], name)),
-        source,
-        prelude=_before(prompt, name),
-    )
-    return problem, None if solution is None else prompt + solution
+def _humaneval(row: Row) -> Problem:
+    prompt, name, tests = row["prompt"], row["entry_point"], row["test"]
+    # What the prompt gives besides the function: imports, and the helpers of HumanEval 32, 38 and 50.
+    given = "\n\n".join(ast.unparse(node) for node in ast.parse(prompt).body if getattr(node, "name", None) != name)
+    source = "HumanEval+" if "assertion(" in tests else "HumanEval"
+    return Problem(str(row["task_id"]), prompt.strip(), name, tuple(check_tests(tests, name)), source, prelude=given)
 
 
-def _before(prompt: str, entry_point: str) -> str:
-    """What the prompt gives besides the function: imports, and the helpers of HumanEval 32, 38 and 50."""
-    nodes = ast.parse(prompt).body
-    return "\n\n".join(ast.unparse(node) for node in nodes if getattr(node, "name", None) != entry_point)
-
-
-def _mbpp(row: Row) -> tuple[Problem, str | None]:
-    listed, code = [str(test) for test in row["test_list"]], row.get("code")
-    name = row.get("entry_point") or _tested(listed, code or "") or entry_point_of(listed)
-    imports = "\n".join(row.get("test_imports", ()))
+def _mbpp(row: Row) -> Problem:
+    listed = [str(test) for test in row["test_list"]]
+    name = row.get("entry_point") or _tested(listed, row.get("code", "")) or entry_point_of(listed)
+    imports, text = "\n".join(row.get("test_imports", ())), row.get("text") or row["prompt"]
     tests = evalplus_tests(row["test"], name) if "test" in row else [_with_imports(test, imports) for test in listed]
-    text = row.get("text") or row["prompt"]
     question = f"{text.strip()}\n\nYour code should pass this test:\n{listed[0]}" if listed else text
-    problem = Problem(
-        f"MBPP/{row['task_id']}".replace("MBPP/Mbpp/", "MBPP/"),
-        question,
-        name,
-        tuple(tests),
-        "MBPP+" if "test" in row else "MBPP",
-        prelude=imports,
-        setup=row.get("test_setup_code", ""),
-    )
-    return problem, code
+    number, source = str(row["task_id"]).removeprefix("Mbpp/"), "MBPP+" if "test" in row else "MBPP"
+    setup = row.get("test_setup_code", "")
+    return Problem(f"MBPP/{number}", question, name, tuple(tests), source, prelude=imports, setup=setup)
 
 
 def _tested(tests: list[str], code: str) -> str | None:
@@ -147,7 +121,7 @@ def _with_imports(test: str, imports: str) -> str:
 
 def check_tests(test: str, entry_point: str) -> list[str]:
     """The asserts of HumanEval's `check(candidate)`, one by one; the whole of it where it is more than asserts."""
-    check = next((n for n in ast.parse(test).body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+    check = _check(ast.parse(test))
     if check is None:
         raise TypeError("its test defines no check(candidate)")
     body = [node for node in check.body if not isinstance(node, (ast.Expr, ast.Pass))]
@@ -159,6 +133,10 @@ def check_tests(test: str, entry_point: str) -> list[str]:
     return [ast.unparse(node) for node in body if any(isinstance(part, ast.Call) for part in ast.walk(node))]
 
 
+def _check(tree: ast.Module) -> ast.FunctionDef | None:
+    return next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+
+
 def evalplus_tests(test: str, entry_point: str) -> list[str]:
     """EvalPlus's `for inp, exp in zip(inputs, results): assertion(f(*inp), exp, 0)` as one assert per input.
 
@@ -166,44 +144,24 @@ def evalplus_tests(test: str, entry_point: str) -> list[str]:
     bounded length; so does, as one test, whatever is written otherwise.
     """
     tree = ast.parse(test)
-    check = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check"), None)
+    check = _check(tree)
     called = any(isinstance(n, ast.Expr) and "check(" in ast.unparse(n) for n in tree.body)
     call = f"\ncheck({entry_point})\n" if check and not called else "\n"
     body = (check or tree).body
     lists = {n.targets[0].id: n.value for n in body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)}
-    match lists.get("inputs"), lists.get("results"), [n for n in body if isinstance(n, ast.For)]:
-        case (
-            ast.List() as inputs,
-            ast.List() as results,
-            [
-                ast.For(
-                    body=[
-                        ast.Expr(
-                            ast.Call(
-                                ast.Name("assertion"),
-                                [
-                                    ast.Call(ast.Name(), [ast.Starred(ast.Name("inp"))], []),
-                                    ast.Name("exp"),
-                                    ast.Constant(tolerance),
-                                ],
-                            )
-                        )
-                    ]
-                )
-            ],
-        ) if len(inputs.elts) == len(results.elts):
-            pass
-        case _:
-            return [test + call]
+    given, results = (getattr(lists.get(name), "elts", None) for name in ("inputs", "results"))
+    loops = [ast.unparse(n.body) for n in body if isinstance(n, ast.For)]
+    loop = re.fullmatch(r"assertion\(\w+\(\*inp\), exp, ([-+.\w]+)\)", loops[0]) if len(loops) == 1 else None
+    if loop is None or given is None or results is None or len(given) != len(results):
+        return [test + call]
     exact, rough = [], []
-    for given, result in zip(inputs.elts, results.elts):
-        if tolerance == 0 and isinstance(given, ast.List) and _is_exact(given, result):
-            arguments = ", ".join(map(ast.unparse, given.elts))
-            exact.append(f"assert {entry_point}({arguments}) == {ast.unparse(result)}")
+    for inputs, result in zip(given, results):
+        if loop[1] == "0" and isinstance(inputs, ast.List) and _is_exact(inputs, result):
+            exact.append(f"assert {entry_point}({', '.join(map(ast.unparse, inputs.elts))}) == {ast.unparse(result)}")
         else:
-            rough.append((given, result))
+            rough.append((inputs, result))
     for part in _parts(rough):
-        inputs.elts, results.elts = map(list, zip(*part))
+        lists["inputs"].elts, lists["results"].elts = map(list, zip(*part))
         exact.append(ast.unparse(tree) + call)
     return exact
 
@@ -228,12 +186,3 @@ def _parts(pairs: list[tuple[ast.expr, ast.expr]]) -> Iterator[list[tuple[ast.ex
         size += length
     if part:
         yield part
-
-
-def load_benchmark(profile: Profile, limit: int | None = None) -> list[Problem]:
-    """The first `limit` (default `evaluation.questions`) held-out problems of the profile (see `read_benchmark`).
-
-    Raises DataError.
-    """
-    problems = read_benchmark(profile.resolve(profile.data.benchmark))
-    return problems[: limit or profile.evaluation.questions]

@@ -1,6 +1,6 @@
 """What a run made, as a data set for others: Parquet shards in the columns of AceCode-87K and AceCodePair-300K.
 
-`datasets.load_dataset(folder, "questions")` and `(folder, "pairs")` read it, and so does `acelib.data.adoption`.
+`datasets.load_dataset(folder, "questions")` and `(folder, "pairs")` read it, and so does `acelib.data.importing`.
 """
 
 import json
@@ -11,14 +11,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from acelib.core import ArtifactError, DataError, Run, digest, flush, full_disk_explained, load_profile, write_json
-from acelib.data.export_card import data_card
-from acelib.data.publish import push
+from acelib.data.publish import dataset_card, push
+from acelib.data.seeds import counts_table, questions_text
 
 TABLES = {"questions": "samples", "pairs": "pairs"}  # configuration: the artefact it is made of
 NEEDED = ("imagined", "filtered", "filter_audit", "samples", "pairs")  # as the notebooks make them, one after the other
 SHARD_BYTES = 500_000_000  # of Arrow, before compression; what the hub's own tools take
 FILES = ("README.md", "report.json", *(f"{name}/train-*.parquet" for name in TABLES))
+SECTIONS = ("prompts", "synthesis", "filtering", "sampling", "pairs", "judge")  # of the profile, shown in the card
+PROGRAM = {
+    **{"completion_id": "int64", "model_name": "string", "completion": "string", "program": "string"},
+    **{"pass_rate": "float64", "test_results": ["bool"]},
+}
+COLUMNS = {  # of each configuration, with types; [type] is a list
+    "questions": {
+        **{"id": "string", "source": "string", "question": "string", "entry_point": "string"},
+        **{"test_cases": ["string"], "inferences": [PROGRAM]},
+        "context_messages": [[{"content": "string", "role": "string"}]],
+    },
+    "pairs": {
+        **{"id": "string", "instruction": "string", "input": "string", "chosen": "string", "rejected": "string"},
+        **{"chosen_rate": "float64", "rejected_rate": "float64"},
+    },
+}
 
 
 def export(run_dir: Path, out: Path, say: Callable[[str], Any] = lambda line: None) -> dict[str, int]:
@@ -28,20 +46,18 @@ def export(run_dir: Path, out: Path, say: Callable[[str], Any] = lambda line: No
     that was edited since, is kept. Returns counts. Raises DataError when there is no run or `out` holds something
     else, ArtifactError for a table that is missing or of another state of the run, and FullDiskError.
     """
-    run, out = _open(Path(run_dir)), Path(out).resolve()
+    out, profile = Path(out).resolve(), Path(run_dir) / "profile.yaml"
+    if not profile.exists():
+        raise DataError(f"{run_dir} is not a run directory; run `make course` first or correct the path.")
+    run = Run(run_dir, load_profile(str(profile)))
     paths = {name: run.unchanged(name) for name in NEEDED}
-    manifests = {name: run.manifest(name) for name in NEEDED}
-    of = manifests["pairs"].get("inputs", {}).get("samples")
-    if of and of != manifests["samples"]["content"]:
+    contents = {name: run.manifest(name)["content"] for name in NEEDED}
+    if run.manifest("pairs").get("inputs", {}).get("samples", contents["samples"]) != contents["samples"]:
         raise ArtifactError(
             f"The pairs in {run.dir} were made of other programs than it holds now; run notebook 03 "
             "again: repeat the run's `make course ...` with FROM=03."
         )
-    made_of = {
-        "artefacts": {name: one["content"] for name, one in manifests.items()},
-        "profile": digest(run.profile.to_dict()),
-    }
-    before = _before(out)
+    made_of, before = {"artefacts": contents, "profile": digest(run.profile.to_dict())}, _before(out)
     if before.get("made_of") == made_of and all(any(out.glob(pattern)) for pattern in FILES):
         say(f"{out} is complete and nothing it is made of has changed, kept as it is.")
         return before["counts"]
@@ -51,9 +67,9 @@ def export(run_dir: Path, out: Path, say: Callable[[str], Any] = lambda line: No
             shutil.rmtree(stale, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            counts = _write_tables(paths, temporary) | _audit_counts(paths["filter_audit"])
+            counts = _write_tables(paths, temporary)
             (temporary / "README.md").write_text(data_card(run, counts), encoding="utf-8")
-            report = {"made_of": made_of, "counts": counts, "versions": manifests["samples"]["versions"]}
+            report = {"made_of": made_of, "counts": counts, "versions": run.manifest("samples")["versions"]}
             write_json(temporary / "report.json", report)
             flush(temporary)
         except BaseException:
@@ -72,13 +88,6 @@ def push_export(out: Path, repository: str, private: bool = False) -> str:
     return push(out, repository, FILES, private)
 
 
-def _open(run_dir: Path) -> Run:
-    profile = run_dir / "profile.yaml"
-    if not profile.exists():
-        raise DataError(f"{run_dir} is not a run directory; run `make course` first or correct the path.")
-    return Run(run_dir, load_profile(str(profile)))
-
-
 def _before(out: Path) -> dict[str, Any]:
     """The record of the export that lies there; empty when nothing does. Raises DataError for anything else."""
     if not out.exists() or out.is_dir() and not any(out.iterdir()):
@@ -93,86 +102,72 @@ def _before(out: Path) -> dict[str, Any]:
     raise DataError(f"{out} holds something that is no export; name another folder.")
 
 
-def _features() -> dict[str, Any]:
-    """Columns and types, by configuration."""
-    from datasets import Features, List, Value
+def _typed(columns: Any) -> Any:
+    """A part of COLUMNS as features of `datasets`."""
+    from datasets import List, Value
 
-    text, rate = Value("string"), Value("float64")
-    program = {
-        "completion_id": Value("int64"),
-        "model_name": text,
-        "completion": text,
-        "program": text,
-        "pass_rate": rate,
-        "test_results": List(Value("bool")),
-    }
-    return {
-        "questions": Features(
-            {
-                "id": text,
-                "source": text,
-                "question": text,
-                "entry_point": text,
-                "test_cases": List(text),
-                "inferences": List(program),
-                "context_messages": List(List({"content": text, "role": text})),
-            }
-        ),
-        "pairs": Features(
-            {
-                "id": text,
-                "instruction": text,
-                "input": text,
-                "chosen": text,
-                "rejected": text,
-                "chosen_rate": rate,
-                "rejected_rate": rate,
-            }
-        ),
-    }
+    if isinstance(columns, dict):
+        return {name: _typed(one) for name, one in columns.items()}
+    return List(_typed(columns[0])) if isinstance(columns, list) else Value(columns)
 
 
 def _write_tables(paths: dict[str, Path], folder: Path) -> dict[str, int]:
-    """Writes `folder/<configuration>/train-*.parquet` through memory-mapped files; returns counts.
-
-    `paths` are those of the artefacts.
-    """
+    """Writes `folder/<configuration>/train-*.parquet` from the artefacts at `paths`, memory-mapped; returns counts."""
     import pyarrow.compute as compute
-    from datasets import Dataset
+    from datasets import Dataset, Features
+    from pyarrow.parquet import read_table
 
     cache, tables = folder / "cache", {}
-    for name, features in _features().items():
-        table = Dataset.from_parquet(str(paths[TABLES[name]]), features=features, cache_dir=str(cache))
+    for name, columns in COLUMNS.items():
+        path, features = str(paths[TABLES[name]]), Features(_typed(columns))
+        table = Dataset.from_parquet(path, features=features, cache_dir=str(cache))
         shards = max(1, math.ceil(table.data.nbytes / SHARD_BYTES))
         (folder / name).mkdir()
         for number in range(shards):
             shard = table.shard(shards, number, contiguous=True)
             shard.to_parquet(folder / name / f"train-{number:05d}-of-{shards:05d}.parquet")
         tables[name] = table.data
-    programs = compute.list_flatten(tables["questions"].column("inferences"))
-    rates = compute.struct_field(programs, "pass_rate")
-    counts = {
-        "questions": tables["questions"].num_rows,
-        "tests": compute.sum(compute.list_value_length(tables["questions"].column("test_cases"))).as_py(),
-        "programs": len(programs),
-        "programs that pass all tests": compute.sum(compute.equal(rates, 1.0)).as_py() or 0,
-        "pairs": tables["pairs"].num_rows,
-        "questions with pairs": len(compute.unique(tables["pairs"].column("id"))),
-    }
     shutil.rmtree(cache)
-    return counts
-
-
-def _audit_counts(path: Path) -> dict[str, int]:
-    """Of the tests before the filter: how many, how many survived, and of how many of these the truth is known."""
-    import pyarrow.compute as compute
-    from pyarrow.parquet import read_table
-
-    audit = read_table(path, columns=["kept", "valid"])
-    known = audit.filter(audit["kept"])["valid"].drop_null()
-    right = compute.sum(known).as_py() or 0 if len(known) else 0
+    questions, pairs, audit = tables["questions"], tables["pairs"], read_table(paths["filter_audit"])
+    rates = compute.struct_field(compute.list_flatten(questions.column("inferences")), "pass_rate")
+    known = audit.filter(audit["kept"])["valid"].drop_null().to_pylist()
     return {
+        "questions": questions.num_rows,
+        "tests": compute.sum(compute.list_value_length(questions.column("test_cases"))).as_py(),
+        "programs": len(rates),
+        "programs that pass all tests": compute.sum(compute.equal(rates, 1.0)).as_py() or 0,
+        "pairs": pairs.num_rows,
+        "questions with pairs": len(compute.unique(pairs.column("id"))),
         "tests before the filter": len(audit),
         "surviving tests of known truth": len(known),
-        "surviving tests known to be right": right,
+        "surviving tests known to be right": sum(known),
     }
+
+
+def data_card(run: Run, counts: dict[str, int]) -> str:
+    """README.md of an export, from `export_card.md`; `counts` are those of `export`."""
+    profile, shown = run.profile, run.profile.to_dict()
+    names = {"questions": "filtered", "programs": "samples", "pairs": "pairs"}
+    adopted = {what: (run.manifest(name) or {}).get("adopted") for what, name in names.items()}
+    questions, seeds, sources = adopted["questions"], {}, []
+    try:  # what `python -m acelib seeds` wrote beside the seeds; they may have been made otherwise
+        path = Path(profile.resolve(profile.data.seeds)).with_name("report.json")
+        seeds = {} if questions else json.loads(path.read_text(encoding="utf-8"))
+        sources = [tuple(one) for one in seeds["made_of"]["sources"]] if seeds else []
+    except (OSError, ValueError, KeyError):
+        seeds = {}
+    for name, version in (("source", "version"), ("pairs", "pairs_version")):
+        sources += [(questions[name], questions[version])] if name in (questions or {}) else []
+    values = {name: shown[name] for name in SECTIONS if not (questions and name == "synthesis")}
+    return dataset_card(
+        "export_card.md",
+        sources,
+        counts["questions"] + counts["pairs"],
+        **adopted,
+        profile=profile,
+        counts=counts,
+        versions=run.manifest("samples")["versions"],
+        values=yaml.safe_dump(values, sort_keys=False, width=110).strip(),
+        benchmarks=questions_text(seeds.get("benchmark questions", {})),
+        seeds_table=counts_table(seeds.get("counts", {})),
+    )

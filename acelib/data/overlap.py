@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acelib.core import CourseError
+from acelib.core import CourseError, digest
 from acelib.data.benchmarks import benchmark_rows
 from acelib.schema import Row
 
@@ -18,6 +18,7 @@ QUESTIONS = ("question", "prompt", "text", "complete_prompt", "instruct_prompt",
 WORDS = 10  # words in a row that two questions do not share by chance
 FEWEST_WORDS = 6  # a shorter question is no evidence
 BOILERPLATE = 10  # an n-gram in more questions of a benchmark is its phrasing, not its content (GPT-3's rule)
+REASONS = ("benchmark question", "benchmark signature", "benchmark solution")
 SOLUTION_SHARE, SOLUTION_SIZE = 0.8, 20  # of a solution's token 5-grams; shorter solutions prove nothing
 
 
@@ -64,8 +65,8 @@ class NearDuplicates:
     """MinHash over token 5-grams with locality-sensitive hashing, one program after the other.
 
     Programs whose estimated Jaccard similarity reaches `threshold` count as duplicates (0.7, as in The Stack,
-    arXiv 2211.15533). With 24 bands of 5 rows a pair at 0.7 is compared with probability 0.99. Written out here because
-    `datasketch` would bring SciPy for these few lines. Memory: about 6 KB per program that is kept.
+    arXiv 2211.15533). With 24 bands of 5 rows a pair at 0.7 is compared with probability 0.99. Written out
+    here because `datasketch` would bring SciPy for these few lines. Memory: about 6 KB per program that is kept.
     """
 
     def __init__(self, threshold: float = 0.7, bands: int = 24, rows: int = 5):
@@ -73,9 +74,12 @@ class NearDuplicates:
         self.threshold, self.bands = threshold, bands
         self._factor = draw.integers(2**63, size=bands * rows, dtype=np.uint64) * 2 + 1
         self._shift = draw.integers(2**63, size=bands * rows, dtype=np.uint64)
-        self._names: list[str] = []
-        self._minima: list[np.ndarray] = []
-        self._buckets: dict[int, list[int]] = {}
+        self._buckets: dict[int, list[tuple[str, np.ndarray]]] = {}
+        self._codes: dict[str, str] = {}
+
+    def same(self, name: str, code: str) -> bool:
+        """Whether `code` is, to the letter, the program that was kept under that name."""
+        return self._codes[name] == digest(code)
 
     def add(self, name: str, code: str) -> str | None:
         """The name of an earlier program that is nearly the same; when there is none, None, and this one is kept."""
@@ -83,15 +87,13 @@ class NearDuplicates:
         hashes = (grams[:, None] * self._factor + self._shift) >> np.uint64(32)  # multiply-shift, modulo 2^64
         minima = hashes.min(axis=0, initial=2**32 - 1).astype(np.uint32)
         buckets = [hash((band, part.tobytes())) for band, part in enumerate(np.split(minima, self.bands))]
-        known = sorted({place for bucket in buckets for place in self._buckets.get(bucket, ())})
-        if known:
-            alike = np.mean(np.stack([self._minima[place] for place in known]) == minima, axis=1)
+        if known := dict(one for bucket in buckets for one in self._buckets.get(bucket, ())):
+            alike = np.mean(np.stack(list(known.values())) == minima, axis=1)
             if alike.max() >= self.threshold:
-                return self._names[known[int(alike.argmax())]]
+                return list(known)[alike.argmax()]
+        self._codes[name], kept = digest(code), (name, minima)
         for bucket in buckets:
-            self._buckets.setdefault(bucket, []).append(len(self._names))
-        self._names.append(name)
-        self._minima.append(minima)
+            self._buckets.setdefault(bucket, []).append(kept)
         return None
 
 
@@ -145,17 +147,16 @@ class Benchmarks:
         """What of a benchmark an entry holds, as (reason, the benchmark's question), or None.
 
         text: all words of the entry; code, tree: its program. Reasons, in this order: ten words in a row of a question,
-        a function with the name and the argument names of a solution, most of a solution.
+        a function with the name and the argument names of a solution, most of a solution. Of several, the first in the
+        alphabet is named, whatever the process.
         """
         said = words(text)
-        for length in self._lengths:
-            for gram in ngrams(said, length):
-                if gram in self._questions:
-                    return "benchmark question", f"{self._questions[gram]}: {gram}"
-        for one in signatures(tree):
-            if one in self._signatures:
-                return "benchmark signature", f"{self._signatures[one]}: {one[0]}({', '.join(one[1:])})"
-        shared = Counter(name for gram in code_ngrams(code) for name in self._solutions.get(gram, ()))
+        for length in sorted(self._lengths):
+            if same := self._questions.keys() & ngrams(said, length):
+                return "benchmark question", f"{self._questions[min(same)]}: {min(same)}"
+        if same := self._signatures.keys() & signatures(tree):
+            return "benchmark signature", f"{self._signatures[min(same)]}: {min(same)[0]}({', '.join(min(same)[1:])})"
+        shared = Counter(name for gram in sorted(code_ngrams(code)) for name in self._solutions.get(gram, ()))
         for name, count in shared.most_common(1):
             if count >= SOLUTION_SHARE * self._sizes[name]:
                 return "benchmark solution", f"{name}: {count} of {self._sizes[name]} 5-grams"

@@ -1,34 +1,31 @@
-"""Data sets for others: the front of a dataset card and, when asked for, the way to the hub."""
+"""Data sets for others: dataset cards from the templates beside this file and, when asked for, the way to the hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from acelib.core import DataError, hub_problem
+from acelib.core import DataError, first_line, hub_problem
 
 
-def dataset_card(text: str, sources: Sequence[str], **more: Any) -> str:
-    """README.md of a data set: the YAML that the hub and `datasets.load_dataset` read, and the Markdown `text`.
+def dataset_card(template: str, sources: Sequence[tuple[str, str]], size: int | None = None, **values: Any) -> str:
+    """README.md of a data set from a Jinja template, whose head is the metadata that the hub and `load_dataset` read.
 
-    `sources` are names of what it was made from; those of the hub are linked. No licence is chosen: that is for the
-    person to do who publishes. `more` are further fields of the hub's metadata, such as `configs`, or other values.
+    `sources` are names and versions of what it was made from; those of the hub are linked. No licence is chosen: that
+    is for the person to do who publishes. `size` is the number of rows, `values` are what the template shows.
     """
-    hub = [name for name in sources if name.count("/") == 1 and not Path(name).exists()]
-    front = {
-        "license": "other",
-        "license_name": "see-the-source-sets",
-        "language": ["code", "en"],
-        "tags": ["code"],
-        "source_datasets": hub,
-    } | more
-    return f"---\n{yaml.safe_dump(front, sort_keys=False).strip()}\n---\n{text.strip()}\n"
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    hub = [name for name, _ in sources if name.count("/") == 1 and not Path(name).exists()]
+    data = DatasetCardData(source_datasets=hub, size_categories=None if size is None else [size_category(size)])
+    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
+    return f"{DatasetCard.from_template(data, template_str=text, sources=sources, **values)}\n"
 
 
-def sources_list(sources: Sequence[tuple[str, str]]) -> str:
-    """Names and versions as a Markdown list that sends the reader to their licences."""
-    return "\n".join(f"- `{name}` at `{version[:12]}`; licence: see the source set" for name, version in sources)
+def size_category(rows: int) -> str:
+    """The hub's name for that many rows."""
+    bounds = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+    place = min(len(str(rows)) - 4, len(bounds) - 2)
+    return "n<1K" if place < 0 else f"{bounds[place]}<n<{bounds[place + 1]}"
 
 
 def push(folder: Path, repository: str, files: Sequence[str], private: bool) -> str:
@@ -40,18 +37,11 @@ def push(folder: Path, repository: str, files: Sequence[str], private: bool) -> 
     from huggingface_hub import HfApi
 
     try:
-        api = HfApi()
-        address = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repository,
-            repo_type="dataset",
-            folder_path=folder,
-            allow_patterns=list(files),
-            delete_patterns=list(files),
-        )
+        api, kind = HfApi(), {"repo_id": repository, "repo_type": "dataset"}
+        address = api.create_repo(**kind, private=private, exist_ok=True)
+        api.upload_folder(**kind, folder_path=folder, allow_patterns=list(files), delete_patterns=list(files))
+        return str(address)
     except Exception as error:  # whatever the network says
-        said = " ".join(str(error).split())[:200].rstrip(".")
         why = hub_problem(error, repository, "data set", writing=True)
-        why = why or f"{said}; check the name and the network, and repeat the command."
+        why = why or f"{first_line(error).rstrip('.')}; check the name and the network, and repeat the command."
         raise DataError(f"{folder} is complete but could not be pushed to {repository}: {why}") from error
-    return str(address)

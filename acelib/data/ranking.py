@@ -29,6 +29,12 @@ class Recorded:
     correct: tuple[float, ...] | None
     scores: dict[str, tuple[float, ...]]
 
+    @property
+    def optional(self) -> set[str]:
+        """Names of the optional columns that are there."""
+        present = {"filtered_tests": self.kept, "correct": self.correct}
+        return {name for name, value in present.items() if value is not None} | {f"scores.{one}" for one in self.scores}
+
 
 def read_recorded(path: str | Path) -> list[Recorded]:
     """Questions with their samples from a .jsonl (or .parquet) file, one question per row.
@@ -42,12 +48,9 @@ def read_recorded(path: str | Path) -> list[Recorded]:
     if not found:
         raise DataError(f"{path} has no questions; record one per line.")
     for number, one in enumerate(found, start=1):
-        odd = sorted(_optional(one) ^ _optional(found[0]))
-        if odd:
-            raise DataError(
-                f"{path}, question {number} differs from question 1 in {', '.join(odd)}; record it for "
-                "all questions or for none."
-            )
+        if odd := sorted(one.optional ^ found[0].optional):
+            differs = f"question {number} differs from question 1 in {', '.join(odd)}"
+            raise DataError(f"{path}, {differs}; record it for all questions or for none.")
     return found
 
 
@@ -59,12 +62,8 @@ def rank(questions: Sequence[Recorded], judge: Judge) -> list[Row]:
     tests "filtered pass rate"; for every recorded score its own name and "<pass rate>, then <name>", by the filtered
     tests where there are any.
     """
-    reports = iter(
-        judge.run(
-            [Submission(program, one.tests, prelude=LLM_PRELUDE) for one in questions for program in one.programs]
-        )
-    )
-    rows = []
+    programs = [(program, one.tests) for one in questions for program in one.programs]
+    reports, rows = iter(judge.run([Submission(*one, prelude=LLM_PRELUDE) for one in programs])), []
     for one in questions:
         mine = [next(reports) for _ in one.programs]
         passed = [[verdict.passed for verdict in report.verdicts] for report in mine]
@@ -73,19 +72,15 @@ def rank(questions: Sequence[Recorded], judge: Judge) -> list[Row]:
             "dual agreement": dual_agreement(passed),
             "majority vote": majority_vote(shown_outputs(mine)),
         }
+        tests = "pass rate"
         if one.kept is not None:
-            scores["filtered pass rate"] = share_passed(passed, one.kept)
-        tests = "pass rate" if one.kept is None else "filtered pass rate"
+            tests = "filtered pass rate"
+            scores[tests] = share_passed(passed, one.kept)
         for name, values in one.scores.items():
             scores |= {name: list(values), f"{tests}, then {name}": rate_then_score(scores[tests], values)}
-        rows.append(
-            {
-                "question": one.question,
-                "scores": scores,
-                "pick": {name: values.index(max(values)) for name, values in scores.items()},
-                "correct": None if one.correct is None else list(one.correct),
-            }
-        )
+        pick = {name: values.index(max(values)) for name, values in scores.items()}
+        correct = None if one.correct is None else list(one.correct)
+        rows.append({"question": one.question, "scores": scores, "pick": pick, "correct": correct})
     return rows
 
 
@@ -102,11 +97,6 @@ def picked_correct(rows: Sequence[Row]) -> dict[str, float]:
         columns[name] = [expected_best(row["correct"], row["scores"][name], len(row["correct"])) for row in rows]
     columns["oracle"] = [max(row["correct"]) for row in rows]
     return {name: fmean(values) for name, values in columns.items()}
-
-
-def _optional(one: Recorded) -> set[str]:
-    present = {"filtered_tests": one.kept, "correct": one.correct}
-    return {name for name, value in present.items() if value is not None} | {f"scores.{name}" for name in one.scores}
 
 
 def _recorded(row: Any, where: str) -> Recorded:

@@ -6,16 +6,16 @@ A source is told by its columns: Magicoder-Evol-Instruct (`instruction`, `respon
 
 import ast
 import json
-import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from acelib.core import CourseError, DataError, digest, full_disk_explained, path_digest, read_rows, write_json
+from acelib.core import CourseError, DataError, Log, atomic, open_log, path_digest, write_json
 from acelib.data.overlap import Benchmarks, NearDuplicates, parse
-from acelib.data.publish import dataset_card, push, sources_list
+from acelib.data.publish import dataset_card, push
 from acelib.data.sources import Source, open_source
 from acelib.extraction import python_blocks
 from acelib.schema import Row
@@ -32,17 +32,12 @@ LAYOUTS = {  # name on the hub: columns, of which the last holds the program
     "own": ("program",),
 }
 REASONS = (
-    "rows",
-    "not Python",
-    "no function or class",
-    "benchmark question",
-    "benchmark signature",
-    "benchmark solution",
-    "exact duplicate",
-    "near-duplicate",
-    "kept",
+    *("rows", "not Python", "no function or class"),
+    *("benchmark question", "benchmark signature", "benchmark solution"),
+    *("exact duplicate", "near-duplicate", "kept"),
 )
-CHECKPOINT = 1000  # rows after which the state is saved; a stop loses at most as many
+OTHERS = "{} holds seeds of other sources, benchmarks or another limit; name another folder, or delete this one."
+JOURNAL = ".journal.jsonl"  # what became of every row so far; a stop loses no more than the row it was at
 
 
 def layout_of(row: Row, source: str) -> str:
@@ -70,33 +65,18 @@ def find_program(row: Row, layout: str) -> tuple[str, ast.Module] | str:
     return "no function or class" if trees else "not Python"
 
 
-class _Sieve:
-    """Decides about one entry after the other; knows what was kept."""
-
-    def __init__(self, benchmarks: Benchmarks):
-        self.benchmarks, self.near, self.exact = benchmarks, NearDuplicates(), {}
-
-    def remember(self, seed: Row) -> None:
-        code = ast.unparse(parse(seed["program"]))
-        self.exact[digest(code)] = seed["id"]
-        self.near.add(seed["id"], code)
-
-    def check(self, row: Row, layout: str, name: str) -> tuple[str, str]:
-        """("kept", the program), or (reason, what it was like)."""
-        found = find_program(row, layout)
-        if isinstance(found, str):
-            return found, ""
-        program, tree = found
-        code = ast.unparse(tree)  # without comments and layout
-        text = "\n".join(str(row[column]) for column in LAYOUTS[layout])
-        if (overlap := self.benchmarks.overlap(text, code, tree)) is not None:
-            return overlap
-        if (twin := self.exact.get(digest(code))) is not None:
-            return "exact duplicate", twin
-        if (twin := self.near.add(name, code)) is not None:
-            return "near-duplicate", twin
-        self.exact[digest(code)] = name
-        return "kept", program
+def examine(row: Row, layout: str, name: str, benchmarks: Benchmarks, seen: NearDuplicates) -> tuple[str, str]:
+    """("kept", the program), or (reason, what it was like)."""
+    found = find_program(row, layout)
+    if isinstance(found, str):
+        return found, ""
+    program, tree = found
+    text, code = "\n".join(str(row[column]) for column in LAYOUTS[layout]), ast.unparse(tree)  # no comments, one layout
+    if overlap := benchmarks.overlap(text, code, tree):
+        return overlap
+    if twin := seen.add(name, code):
+        return "exact duplicate" if seen.same(twin, code) else "near-duplicate", twin
+    return "kept", program
 
 
 def build_seeds(
@@ -105,168 +85,125 @@ def build_seeds(
     decontaminate: Sequence[Path] = (),
     limit: int | None = None,
     progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Counter]:
+) -> dict[str, dict[str, int]]:
     """Writes `seeds.jsonl` (see `load_seeds`), `dropped.jsonl`, `report.json` and a data card into the folder `out`.
 
     limit: seeds to keep of each source, its first ones. Returns how many rows of each source were kept or dropped, by
     reason. Called again after a stop with the same arguments it goes on; when all is done, it does nothing. Raises
     CourseError for a source or benchmark that cannot be read, and when `out` holds seeds that were made otherwise.
     """
-    opened = [open_source(name) for name in sources]
-    for path in decontaminate:
-        if not Path(path).is_file():
-            raise CourseError(f"There is no benchmark file at {path}; check --decontaminate.")
+    out, opened = Path(out), [open_source(name) for name in sources]
+    if missing := [str(path) for path in decontaminate if not Path(path).is_file()]:
+        raise CourseError(f"There is no benchmark file at {missing[0]}; check --decontaminate.")
     made_of = {
         "sources": [[one.name, one.version] for one in opened],
         "limit": limit,
         "decontaminated": {str(path): path_digest(path) for path in decontaminate},
     }
-    state = _State(Path(out), made_of)
-    if state.done:
+    if report := _finished(out, made_of):
         progress(f"{out} is complete and nothing it depends on has changed, kept.")
-        return state.counts
-    benchmarks = Benchmarks(decontaminate)
-    sieve = _Sieve(benchmarks)
-    with full_disk_explained(state.partial):
-        for seed in state.resume():
-            sieve.remember(seed)
-        for number, source in enumerate(opened):
-            if number >= state.source:
-                _sift(source, number, sieve, state, limit, progress)
-    together = sum(state.counts.values(), Counter())
-    if not together["kept"]:
-        del together["rows"]
-        why = ", ".join(f"{reason}: {count:,}" for reason, count in together.most_common()) or "no rows"
-        raise CourseError(f"{', '.join(sources)} gives no seed ({why}); give other sources, and another folder.")
-    state.finish(
-        {
-            "made_of": made_of,
-            "counts": state.counts,
-            "benchmark questions": benchmarks.rows,
-            "versions": {"python": platform.python_version(), "datasets": version("datasets")},
-        }
-    )
-    return state.counts
+        return report["counts"]
+    benchmarks, seen = Benchmarks(decontaminate), NearDuplicates()
+    counts = {one.name: Counter() for one in opened}
+    with open_log(out / JOURNAL) as log:
+        first, place = _resume(log, out, made_of, [counts[one.name] for one in opened], seen)
+        for number, source in enumerate(opened[first:], start=first):
+            mine = counts[source.name]
+            for record in _records(source, place, mine, limit, lambda *row: examine(*row, benchmarks, seen)):
+                log.append({"number": number} | record)
+                if mine["rows"] % 1000 == 0:
+                    progress(f"{source.name}: {mine['rows']:,} rows read, {mine['kept']:,} kept")
+            place = 0
+        together = sum(counts.values(), Counter())
+        if not together["kept"]:
+            del together["rows"]
+            why = ", ".join(f"{reason}: {count:,}" for reason, count in together.most_common()) or "no rows"
+            raise CourseError(f"{', '.join(sources)} gives no seed ({why}); give other sources, and another folder.")
+        versions = {"python": platform.python_version(), "datasets": version("datasets")}
+        report = {"made_of": made_of, "counts": counts, "benchmark questions": benchmarks.rows, "versions": versions}
+        _write(out, log, report)
+    (out / JOURNAL).unlink()
+    return counts
 
 
-def _sift(source: Source, number: int, sieve: _Sieve, state: "_State", limit: int | None, progress: Callable) -> None:
-    counts = state.counts.setdefault(source.name, Counter())
+def _finished(out: Path, made_of: dict[str, Any]) -> dict[str, Any] | None:
+    """The report of the seeds in `out`, if they are all there. Raises CourseError where `out` holds anything else."""
+    if (out / "report.json").exists():
+        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        if report["made_of"] != made_of:
+            raise CourseError(OTHERS.format(out))
+        return report
+    if not (out / JOURNAL).exists() and out.exists() and any(out.iterdir()):
+        raise CourseError(f"{out} is not empty and holds no unfinished seeds; name another folder.")
+    return None
+
+
+def _resume(log: Log, out: Path, made_of: dict[str, Any], counts: list[Counter], seen: NearDuplicates) -> list[int]:
+    """Counts and remembers what was read before a stop; returns numbers of the source and the row to go on at."""
+    place, records = [0, 0], log.records()
+    begun = next(records, None)
+    if begun and begun["made_of"] != made_of:
+        raise CourseError(OTHERS.format(out))
+    if not begun:
+        log.append({"made_of": made_of})
+    for record in records:
+        place = [record["number"], record["row"] + 1]
+        counts[record["number"]].update(("rows", record["reason"]))
+        if "program" in record:
+            seen.add(record["id"], ast.unparse(parse(record["program"])))
+    return place
+
+
+def _records(source: Source, start: int, counts: Counter, limit: int | None, examine: Callable) -> Iterator[Row]:
+    """What becomes of each row from number `start` on; `counts` are the source's, of rows by reason."""
     layout = None
-    for place, row in enumerate(source.rows(skip=state.row), start=state.row):
+    for place, row in enumerate(source.rows(skip=start), start=start):
         if limit is not None and counts["kept"] >= limit:
             break
         layout = layout or layout_of(row, source.name)
         kind = str(row.get("source") or Path(source.name).stem) if layout == "own" else layout
         name = f"{kind}/{row['id'] if layout == 'own' and row.get('id') is not None else place}"
-        reason, found = sieve.check(row, layout, name)
+        reason, found = examine(row, layout, name)
         counts.update(("rows", reason))
-        if reason == "kept":
-            state.keep({"id": name, "source": kind, "program": found})
-        elif found:
-            state.drop({"id": name, "source": kind, "reason": reason, "like": found})
-        if counts["rows"] % CHECKPOINT == 0:
-            state.save(number, place + 1)
-            progress(f"{source.name}: {counts['rows']:,} rows read, {counts['kept']:,} kept")
-    state.save(number + 1, 0)
+        what = {"program" if reason == "kept" else "like": found} if found else {}
+        yield {"row": place, "reason": reason, "id": name, "source": kind} | what
 
 
-class _State:
-    """Where a build stands: two files that grow, and a record of how much of them counts."""
-
-    def __init__(self, out: Path, made_of: dict):
-        self.out, self.partial, self.dropped = out, out / ".seeds.jsonl", out / "dropped.jsonl"
-        self.counts: dict[str, Counter] = {}
-        self.source = self.row = 0
-        self._made_of, self._sizes, self._files = made_of, [0, 0], []
-        known = self._read(out / ".state.json") or self._read(out / "report.json")
-        self.done = (out / "seeds.jsonl").exists() and (out / "report.json").exists()
-        if known and known["made_of"] != json.loads(json.dumps(made_of)):
-            raise CourseError(
-                f"{out} holds seeds of other sources, benchmarks or another limit; name another folder, "
-                "or delete this one."
-            )
-        if known:
-            self.counts = {name: Counter(counts) for name, counts in known["counts"].items()}
-            self.source, self.row = known.get("source", 0), known.get("row", 0)
-            self._sizes = known.get("sizes", self._sizes)
-        elif out.exists() and any(out.iterdir()):
-            raise CourseError(f"{out} is not empty and holds no unfinished seeds; name another folder.")
-
-    @staticmethod
-    def _read(path: Path) -> dict | None:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-    def resume(self) -> Iterator[Row]:
-        """The seeds that are kept already; what was written after the last checkpoint is cut off."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        for path, size in zip((self.partial, self.dropped), self._sizes):
-            self._files.append(path.open("ab"))
-            self._files[-1].truncate(size)
-        return iter(read_rows(self.partial))
-
-    def keep(self, row: Row) -> None:
-        self._files[0].write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-
-    def drop(self, row: Row) -> None:
-        self._files[1].write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-
-    def save(self, source: int, row: int) -> None:
-        self.source, self.row = source, row
-        for file in self._files:
-            file.flush()
-            os.fsync(file.fileno())
-        write_json(
-            self.out / ".state.json",
-            {
-                "made_of": self._made_of,
-                "counts": self.counts,
-                "source": source,
-                "row": row,
-                "sizes": [file.tell() for file in self._files],
-            },
-        )
-
-    def finish(self, report: dict) -> None:
-        for file in self._files:
-            file.close()
-        (self.out / "README.md").write_text(data_card(report), encoding="utf-8")
-        write_json(self.out / "report.json", report)
-        os.replace(self.partial, self.out / "seeds.jsonl")
-        (self.out / ".state.json").unlink()
+def _write(out: Path, log: Log, report: dict[str, Any]) -> None:
+    """The files of a finished folder, the report last."""
+    for name, columns in (("seeds", ("id", "source", "program")), ("dropped", ("id", "source", "reason", "like"))):
+        with atomic(out / f"{name}.jsonl") as path, path.open("w", encoding="utf-8") as file:
+            for record in log.records():
+                if columns[-1] in record:
+                    row = {column: record[column] for column in columns}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    (out / "README.md").write_text(data_card(report), encoding="utf-8")
+    write_json(out / "report.json", report)
 
 
-def counts_table(counts: dict[str, Counter]) -> str:
+def counts_table(counts: dict[str, dict[str, int]]) -> str:
     """Sources by reasons, as a Markdown table."""
-    lines = ["| source | " + " | ".join(REASONS) + " |", "|---" * (len(REASONS) + 1) + "|"]
-    every = {**counts, "all": sum(counts.values(), Counter())} if len(counts) > 1 else counts
-    for name, mine in every.items():
-        lines.append(f"| {name} | " + " | ".join(f"{mine[reason]:,}" for reason in REASONS) + " |")
-    return "\n".join(lines)
+    rows = {**counts, "all": sum(map(Counter, counts.values()), Counter())} if len(counts) > 1 else counts
+    lines = [("source", *REASONS), ["---"] * (len(REASONS) + 1)]
+    lines += [(name, *(f"{mine.get(reason, 0):,}" for reason in REASONS)) for name, mine in rows.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def data_card(report: dict) -> str:
-    """README.md of the data set, with the YAML the hub reads."""
-    made_of = report["made_of"]
-    checked = ", ".join(f"{Path(path).name} ({n:,} questions)" for path, n in report["benchmark questions"].items())
-    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    limit = f" At most {made_of['limit']:,} seeds were kept of each source, its first ones." if made_of["limit"] else ""
-    text = f"""# Seed programs
+def questions_text(benchmarks: dict[str, int]) -> str:
+    """Names of benchmark files and their numbers of questions, as a list in a sentence."""
+    return ", ".join(f"{Path(path).name} ({count:,} questions)" for path, count in benchmarks.items())
 
-Python programs that prompt a teacher to write questions and tests, as in AceCoder (arXiv 2502.01718, section 2.2). One
-JSON object per line: `id`, `source`, `program`. Made by `python -m acelib seeds` ({versions}).
 
-{sources_list(made_of["sources"])}
-
-Kept are entries with a function or class that parse.{limit} Duplicates are exact once comments and layout are gone,
-or near: estimated Jaccard similarity of token 5-grams of 0.7 or more (MinHash). Benchmarks it is kept apart from:
-{checked or "none"}. An entry goes when it shares ten words in a row with a question, or a function's name and
-arguments or 80% of the token 5-grams with a solution. `dropped.jsonl` lists what went for these reasons, and what it
-was like.
-
-{counts_table(report["counts"])}
-"""
-    configs = [{"config_name": "default", "data_files": "seeds.jsonl"}]
-    return dataset_card(text, [name for name, _ in made_of["sources"]], configs=configs)
+def data_card(report: dict[str, Any]) -> str:
+    """README.md of the data set, from `seeds_card.md`; `report` is what report.json holds."""
+    return dataset_card(
+        "seeds_card.md",
+        report["made_of"]["sources"],
+        limit=report["made_of"]["limit"],
+        versions=report["versions"],
+        benchmarks=questions_text(report["benchmark questions"]),
+        table=counts_table(report["counts"]),
+    )
 
 
 def push_seeds(out: Path, repository: str) -> str:

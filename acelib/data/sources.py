@@ -33,12 +33,9 @@ class Source:
                 yield row
                 number += 1
         except Exception as error:  # Arrow's, the hub's and the network's errors have no common ancestor
-            raise DataError(
-                hub_problem(error, self.name, "data set")
-                or f"{self.name} cannot be read after row "
-                f"{number:,} ({first_line(error)}); mend the file, or check the network, and repeat the "
-                "command."
-            ) from error
+            said = f"{self.name} cannot be read after row {number:,} ({first_line(error)})"
+            remedy = "mend the file, or check the network, and repeat the command"
+            raise DataError(hub_problem(error, self.name, "data set") or f"{said}; {remedy}.") from error
 
 
 def open_source(name: str) -> Source:
@@ -49,10 +46,9 @@ def open_source(name: str) -> Source:
     path = Path(name)
     if path.exists():
         found = sorted(one for one in path.rglob("*") if one.suffix in KINDS) if path.is_dir() else [path]
-        if not found or {one.suffix for one in found} - KINDS.keys() or len({one.suffix for one in found}) > 1:
+        if len({one.suffix for one in found} & KINDS.keys()) != 1:
             raise DataError(
-                f"{name} holds no table, or several kinds; give one .jsonl or .parquet file, or a folder "
-                "of files of one kind."
+                f"{name} holds no table, or several kinds; give a .jsonl or .parquet file, or files of one kind."
             )
         return Source(name, path_digest(path), tuple(map(str, found)))
     if path.suffix in KINDS or path.is_absolute() or name.count("/") != 1:
@@ -62,36 +58,24 @@ def open_source(name: str) -> Source:
     try:
         return Source(name, HfApi().dataset_info(name).sha)
     except Exception as error:
-        raise DataError(
-            hub_problem(error, name, "data set")
-            or f"The hub cannot be asked for {name} ({first_line(error)}); give a local .jsonl or .parquet file."
-        ) from error
+        said = f"The hub cannot be asked for {name} ({first_line(error)}); give a local .jsonl or .parquet file."
+        raise DataError(hub_problem(error, name, "data set") or said) from error
 
 
-def read_split(name: str, split: str) -> tuple[list[Row], str]:
-    """All rows of one split of a hub data set, or of a folder laid out like one, and the version they have.
+def read_split(name: str, split: str) -> list[Row]:
+    """All rows of one split of a hub data set, or of a folder laid out like one.
 
     A data set without that split gives its only one. The hub's cache keeps it, so that what was read once can be read
     without a network. Raises DataError.
     """
-    from datasets import load_dataset_builder
+    from datasets import load_dataset
 
     try:
-        builder = load_dataset_builder(name)
-        builder.download_and_prepare()
-        splits = list(builder.info.splits)
-        if split not in splits and len(splits) > 1:
-            raise DataError(
-                f"{name} has no split {split}, only {', '.join(splits)}; give a .jsonl or .parquet file "
-                "of the rows you mean."
-            )
-        return builder.as_dataset(split if split in splits else splits[0]).to_list(), builder.hash
-    except DataError:
-        raise
+        tables = load_dataset(name)
     except Exception as error:  # as above
         if not Path(name).exists():
             open_source(name)  # says what is wrong where the hub does
-        raise DataError(
-            f"{name} cannot be read ({first_line(error)}); check the network, or give a .jsonl or "
-            ".parquet file of its rows."
-        ) from error
+        raise DataError(f"{name} cannot be read ({first_line(error)}); check the network, or give a file.") from error
+    if split not in tables and len(tables) > 1:
+        raise DataError(f"{name} has no split {split}, only {', '.join(tables)}; give a file of the rows you mean.")
+    return tables.get(split, next(iter(tables.values()))).to_list()
