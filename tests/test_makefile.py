@@ -15,8 +15,15 @@ from acelib.course.runner import Course
 @pytest.fixture
 def checkout(tmp_path):
     """A folder with the Makefile, the profiles and an `nvidia-smi` that finds no driver, as on a machine without."""
-    for name in ("Makefile", "requirements.txt", "requirements-gpu.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
+    for name in (
+        "Makefile",
+        "requirements.txt",
+        "requirements-gpu.txt",
+        "pyproject.toml",
+        "acelib/core/inheritance.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.parent.mkdir()
@@ -41,6 +48,7 @@ def make(checkout, *words):
         (["PROFILE=mine.yaml"], True),
         (["PROFILE=single-gpu", "SET=sampling.n=4 models.device=cpu"], False),
         (["PROFILE=pocket", "SET=models.device=cuda"], True),
+        (["PROFILE=pocket", "SET=models.device=cpu models.device=cuda"], True),  # the last one counts
         (["PROFILE=cpu.yaml"], False),
         (["PROFILE=missing"], False),  # the course itself says which profiles there are
     ],

@@ -40,7 +40,14 @@ PROGRAMS = {
 }
 REMEDIES = {"vllm": "pip install -r requirements-gpu.txt", "fastapi": "pip install -r requirements-test.txt"}
 START_SECONDS = 1800.0  # 32B parameters from a slow disk, compiled
-PATIENT = Remote(1, 3600.0, 8, 0.0, 0.0, 0.0)
+PATIENT = Remote(
+    concurrency=1,
+    timeout_seconds=3600.0,
+    max_retries=8,
+    max_dollars=0.0,
+    dollars_per_million_input=0.0,
+    dollars_per_million_output=0.0,
+)
 IN_FLIGHT = 256  # requests: what vLLM decodes side by side by default on most cards
 
 
