@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from acelib.core import ArtifactError
+from acelib.core import ArtifactError, is_current, making, read_manifest
 from acelib.core import run as artifacts
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
@@ -63,8 +63,8 @@ def test_code_of_acelib_modules_counts_and_that_of_tools_does_not(monkeypatch):
     seen, parse = set(), fingerprint._parse
     monkeypatch.setattr(fingerprint, "_parse", lambda file, stamp: seen.add(file.stem) or parse(file, stamp))
     fingerprint.modules_digest(["acelib.sampling", "acelib.plots"])
-    assert {"sampling", "models", "schema", "judge", "pool"} <= seen
-    assert not {"plots", "artifacts", "reinforce", "laboratory"} & seen
+    assert {"sampling", "generation", "schema", "judge", "pool"} <= seen
+    assert not {"plots", "run", "reinforce_trainer", "laboratory"} & seen
 
 
 def test_values_from_outside_the_builder_count(run, monkeypatch):
@@ -166,9 +166,12 @@ def test_folders(run):
     assert run.path("model").is_dir()
 
 
-def test_metrics_add_up_and_figures_are_saved_with_captions(run):
+def test_metrics_add_up_and_figures_are_saved_with_captions(tmp_path):
     import matplotlib.pyplot as plt
 
+    from acelib.course import NotebookRun
+
+    run = NotebookRun(tmp_path, load_profile("pocket"))
     run.metrics({"a": 1}, notebook="01_x")
     run.metrics({"b": {"value": float("nan"), "low": 0.5, "high": 1.5}}, notebook="01_x")
     recorded = {"a": 1, "b": {"value": None, "low": 0.5, "high": 1.5}}
@@ -236,3 +239,21 @@ print("kept")
     if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
         pytest.skip("this system lets nobody mount a tmpfs of their own")
     assert "The disk is full" in done.stdout and done.stdout.endswith("kept\n"), done.stderr
+
+
+def test_a_manifest_tells_what_a_thing_was_made_from_and_whether_it_was_touched(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(KeyError), making(path, {"k": 1}) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert not list(tmp_path.iterdir()) and not is_current(path, {"k": 1})
+    with making(path, {"k": 1}, {"rows": 2}) as temporary:
+        temporary.write_text("whole")
+    assert is_current(path, {"k": 1}) and not is_current(path, {"k": 2}) and read_manifest(path)["rows"] == 2
+    with pytest.raises(KeyError), making(path, {"k": 2}) as temporary:
+        raise KeyError
+    assert path.read_text() == "whole" and is_current(path, {"k": 1})
+    path.write_text("edited")
+    assert not is_current(path, {"k": 1})
+    (tmp_path / "a.manifest.json").write_text("{")
+    assert read_manifest(path) is None and not is_current(path, {"k": 1})

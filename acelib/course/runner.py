@@ -234,12 +234,8 @@ class Course:
         for file in sorted((ROOT / "acelib").rglob("*.py")):
             if file.stem not in ("course", "report", "__main__"):
                 sources[str(file.relative_to(ROOT))] = file.read_text(encoding="utf-8")
-        manifests = {name: self.store.manifest(name) or {} for name in used}
-        present = {
-            name: (self.dir / "artifacts" / (name + one.get("suffix", "?"))).exists() for name, one in manifests.items()
-        }
-        contents = {name: one.get("content") for name, one in manifests.items()}
-        return digest([code(path), sources, profile_values(self.profile), versions(), contents, present])
+        contents = {name: self.store.content(name) for name in used}
+        return digest([code(path), sources, profile_values(self.profile), versions(), contents])
 
     def up_to_date(self, path: Path) -> bool:
         record = self.records.get(path.stem)
