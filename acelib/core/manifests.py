@@ -1,7 +1,7 @@
 """What a thing on disk was made from: one manifest beside it, by which every stage asks whether it is as before.
 
-`a.parquet`, or the folder `a`, has `a.manifest.json`: `key`, the digest of what it was made from, `content`, that of what
-was written, and whatever else its maker notes.
+`a.parquet`, or the folder `a`, has `a.manifest.json`: `key`, the digest of what it was made from, `content`, that of
+what was written, and whatever else its maker notes.
 """
 
 import json
