@@ -1,6 +1,7 @@
 """Published rows become a run that notebooks 03 to 07 can start from."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -302,7 +303,7 @@ def test_command_line(tmp_path, capsys):
     assert f"0 questions like one of {FIXTURES / 'humaneval.jsonl'} (2), left out" in said
     assert "3 questions" in said and f"RUN_DIR={run_dir} FROM=03" in said
     manifest = json.loads((run_dir / "artifacts" / "filtered.manifest.json").read_text())
-    assert manifest["adopted"]["command"].endswith(f"--decontaminate {FIXTURES / 'humaneval.jsonl'}")
-    assert manifest["adopted"]["command"].startswith(f"python -m acelib adopt {QUESTIONS} --run-dir {run_dir} --pairs")
+    typed = shlex.join([*asked, "--decontaminate", str(FIXTURES / "humaneval.jsonl")])
+    assert manifest["adopted"]["command"] == f"python -m acelib {typed}"
     assert main(["adopt", "none.jsonl", "--run-dir", str(run_dir)]) == 1
     assert "There is no file none.jsonl" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from acelib.__main__ import _overrides
+from acelib.__main__ import set_values
 from acelib.core.profiles import ROOT, load_profile
 from acelib.course.runner import Course
 
@@ -91,7 +91,7 @@ def test_the_command_to_go_on_with_means_what_was_said_before(checkout):
     said = make(checkout, "-n", target, *words)
     given = shlex.split(said.stdout.splitlines()[-1])
     texts = [given[i + 1] for i, word in enumerate(given) if word == "--set"]
-    assert load_profile("pocket", _overrides(texts)) == load_profile("pocket", overrides)
+    assert load_profile("pocket", set_values(texts)) == load_profile("pocket", overrides)
     assert given[given.index("--run-dir") + 1] == str(checkout / "a folder")
     assert given[given.index("--from") + 1] == "04"
 

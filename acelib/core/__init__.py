@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "processes": ["GpuMemory", "end_tree", "end_with_parent", "peak_memory_mb"],
         "profiles": ["Profile", "ROOT", "load_profile", "profile_names"],
         "run": ["Run", "versions"],
-        "sections": ["Engine", "Reinforce", "Remote"],
+        "sections": ["assume", "Engine", "Reinforce", "Remote"],
         "tables": ["Row", "read_rows", "write_rows"],
     },
 )

@@ -7,7 +7,7 @@ the assumptions stand in the profile's `plan` section and are printed with the r
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from acelib.core import ModelError, Profile
+from acelib.core import ModelError, Profile, assume
 from acelib.engine import processes_per_machine
 from acelib.models import is_address
 from acelib.preflight.shapes import FULL, HALF, Shape, shape_of, training_gib
@@ -40,9 +40,9 @@ def rescale(profile: Profile, questions: int) -> Profile:
     asked = round(questions / profile.plan.questions_kept)
     return replace(
         profile,
-        data=replace(profile.data, adopt_rows=questions),
-        synthesis=replace(profile.synthesis, questions=asked),
-        reinforce=replace(profile.reinforce, steps=steps),
+        data=assume(profile.data, adopt_rows=questions),
+        synthesis=assume(profile.synthesis, questions=asked),
+        reinforce=assume(profile.reinforce, steps=steps),
     )
 
 
