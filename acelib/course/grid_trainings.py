@@ -19,7 +19,7 @@ from acelib.pairs import build_pairs, hard_quarter, mixed_share
 from acelib.reward_model import is_held_out, load_reward_model, score
 from acelib.rewards import gated, model_reward, pass_rate_reward, rule_reward, with_format
 from acelib.sampling import pass_rates
-from acelib.schema import Row, rows_to_problems
+from acelib.schema import Problem, Row
 from acelib.stats import auc
 from acelib.training import LOG_FILE, train, train_reward_model
 
@@ -99,7 +99,7 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> list[Row]:
     outcomes = [rates[i] if spec.reward == "pass_rate" else [rate == 1.0 for rate in rates[i]] for i in chosen]
     with Judge.from_settings(profile.judge, workers=1) as judge:
         if spec.steps:
-            problems = rows_to_problems([rows[i] for i in chosen])
+            problems = [Problem.from_row(rows[i]) for i in chosen]
             settings = replace(settings, eval_every=spec.steps)
             trained = scratch / "policy"
             if not trained.is_dir():

@@ -13,7 +13,7 @@ from acelib.data.publish import dataset_card, sources_list
 from acelib.data.sources import Source, open_source
 from acelib.extraction import extract_program
 from acelib.judge import Judge
-from acelib.schema import Problem, Row, pairs_to_rows, problems_to_rows, rows_to_pairs, rows_to_problems
+from acelib.schema import Pair, Problem, Row
 
 NOTE = (
     "The source holds only tests that passed its authors' filter: `imagined` equals `filtered`, and comparisons of "
@@ -54,7 +54,7 @@ def adopt(
     for row in islice(opened.rows(), limit):
         rows.append({name: value for name, value in row.items() if name not in unread})
         best.append(_best_reply(row))
-    problems = rows_to_problems(rows)
+    problems = [Problem.from_row(row) for row in rows]
     twice = [one for one, count in Counter(problem.id for problem in problems).items() if count > 1]
     if not rows or twice:
         what = f"has several rows with the id {twice[0]!r}" if twice else "holds no rows"
@@ -80,7 +80,7 @@ def adopt(
             "profile, or pass --questions-only."
         )
     chosen = [problems[place] for place in kept]
-    asked = problems_to_rows(chosen)
+    asked = [problem.to_row() for problem in chosen]
     tables = {"imagined": asked, "filtered": asked, "filter_audit": _audit(chosen)}
     counts["questions"] = len(chosen)
     if inferences is not None:
@@ -304,10 +304,10 @@ def _audit(problems: list[Problem]) -> list[dict[str, Any]]:
 
 def _pairs(source: Source, apart: _Apart, dropped: set[str]) -> tuple[list[Row], int]:
     """The pairs whose questions are like no benchmark's, and the number of the others."""
-    every = rows_to_pairs(source.rows())
+    every = [Pair.from_row(row) for row in source.rows()]
     firsts = {pair.instruction: pair for pair in reversed(every)}
     like = {text for text, pair in firsts.items() if pair.problem_id in dropped or apart.find(text, pair.chosen)}
-    found = pairs_to_rows(pair for pair in every if pair.instruction not in like)
+    found = [pair.to_row() for pair in every if pair.instruction not in like]
     if not found:
         raise DataError(f"{source.name} holds no pairs{' but such like a benchmark' * bool(every)}; mend the file.")
     return found, len(every) - len(found)
