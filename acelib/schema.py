@@ -121,7 +121,8 @@ def entry_point_of(tests: Iterable[str], question: str = "") -> str | None:
 def _require(row: Row, columns: Sequence[str]) -> None:
     missing = [column for column in columns if row.get(column) is None]
     if missing:
+        name = "A row" if "id" in missing else f"Row {row['id']!r}"
         raise DataError(
-            f"Row {row.get('id')!r} has no {', '.join(missing)}; expected the columns of AceCode-87K or "
-            f"AceCodePair-300K, found {', '.join(row) or 'none'}."
+            f"{name} has no {', '.join(missing)}; expected the columns of "
+            f"AceCode-87K or AceCodePair-300K, found {', '.join(row) or 'none'}."
         )

@@ -209,8 +209,8 @@ def inferences(change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (without("id"), "Row 0 has no id; expected the columns of AceCode-87K"),
-        (without("question", "test_cases"), "Row 0 has no question, test_cases; .* found id, source, inferences"),
+        (without("id"), "A row has no id; expected the columns of AceCode-87K"),
+        (without("question", "test_cases"), "Row .* has no question, test_cases; .* found id, source, inferences"),
         (without("inferences"), "Row 0 has no inferences; add it, or pass --questions-only"),
         (inferences(without("completion")), "Row 0, inference 0 has no completion; add it"),
         (inferences(without("model_name", "completion")), "inference 0 has no model_name, completion; add it"),

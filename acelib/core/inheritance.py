@@ -19,7 +19,7 @@ def profile_files(name_or_path: str | Path) -> list[Path]:
         parent = re.search(r"^extends: *[\"']?([^\s#\"']+)", files[-1].read_text(encoding="utf-8"), re.MULTILINE)
         if parent is None:
             break
-        beside = files[-1].with_name(f"{parent[1]}.yaml")
+        beside = files[-1].parent / f"{parent[1]}.yaml"
         files += [beside] if beside.is_file() else profile_files(parent[1])[:1]
     return files
 

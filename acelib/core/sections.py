@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def assume(settings: T, **changes) -> T:
-    """`dataclasses.replace` without the checks: for computing what no profile may ask for."""
+    """`dataclasses.replace` without the checks, for what no profile may ask for."""
     changed = copy.copy(settings)
     vars(changed).update(changes)
     return changed

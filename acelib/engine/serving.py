@@ -12,14 +12,14 @@ import time
 import urllib.error
 import urllib.request
 import weakref
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils.other import get_free_port
 
-from acelib.core import EngineError, Profile, Remote, end_tree, end_with_parent
+from acelib.core import EngineError, Profile, Remote, assume, end_tree, end_with_parent
 from acelib.models import Server, connect, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer
 
 # Program -> the package that holds it, and what its interpreter is told. vLLM would otherwise take temperature, top-k
@@ -138,7 +138,7 @@ def serve(
     except BaseException:
         process.close()
         raise
-    free = replace(
+    free = assume(
         limits or PATIENT,
         concurrency=IN_FLIGHT * replicas,
         dollars_per_million_input=0.0,
