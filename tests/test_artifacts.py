@@ -257,3 +257,18 @@ def test_a_manifest_tells_what_a_thing_was_made_from_and_whether_it_was_touched(
     assert not is_current(path, {"k": 1})
     (tmp_path / "a.manifest.json").write_text("{")
     assert read_manifest(path) is None and not is_current(path, {"k": 1})
+
+
+def test_progress_reaches_the_reader_every_fifteen_seconds_and_the_runner_twice_a_second(run, monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: now[0])
+    for seconds in (0, 14, 2, 1):
+        now[0] += seconds
+        run.progress(now[0] / 100, 3, "sampling")
+    assert capsys.readouterr().out == "  sampling: 1.0 of 3\n  sampling: 1.2 of 3\n"
+    told = run.dir / "progress"
+    monkeypatch.setenv("ACELIB_PROGRESS", str(told))
+    for done, seconds in ((1, 0.6), (2, 0.1), (3, 0.1)):
+        now[0] += seconds
+        run.progress(done, 3, "sampling")
+        assert json.loads(told.read_text())["done"] == (3 if done == 3 else 1)

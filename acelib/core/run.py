@@ -229,7 +229,7 @@ class Run:
             scratch.mkdir(parents=True, exist_ok=True)
         return scratch
 
-    def progress(self, done: float, total: float, label: str) -> None:
+    def progress(self, done: float, total: int, label: str) -> None:
         """Tell the runner, or the reader when there is no runner, how far a long step is. Cheap to call often.
 
         The runner is told twice a second at most, a reader every 15 seconds; `done` may count parts of a unit.
@@ -244,7 +244,7 @@ class Run:
             except OSError:
                 pass  # a progress line is never worth a failed run
         elif done < total:
-            print(f"  {label}: {done:g} of {total:g}", flush=True)
+            print(f"  {label}: {round(done, 1)} of {total}", flush=True)
 
 
 def _show(value: Any) -> Any:
