@@ -9,13 +9,12 @@ import warnings
 from typing import Any
 
 from acelib.core import Run, full_disk_explained, load_profile, write_json
-from acelib.preflight import Meter
 
 
 class NotebookRun(Run):
     """A run as notebooks use it: with figures, numbers and costs for the report."""
 
-    meter: Meter | None = None
+    meter: Any = None  # acelib.preflight.Meter, set by `open_run`
 
     def metrics(self, values: dict[str, Any], notebook: str) -> None:
         """Record numbers, or `{"value", "low", "high"}`, for the report; repeated calls add to each other."""
@@ -56,6 +55,8 @@ def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Noteboo
     logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime" not in record.getMessage())
     import numpy
     import torch
+
+    from acelib.preflight import Meter  # loads transformers, and with it tqdm
 
     run = NotebookRun(run_dir, load_profile(profile))
     seed = run.profile.seed
