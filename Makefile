@@ -15,16 +15,10 @@ ifneq ($(MISSPELT),)
 $(error Unknown variable $(MISSPELT); known ones: $(KNOWN))
 endif
 
-# Does the profile want a GPU? Its `device:` line, or else that of the profile it extends; SET="models.device=..." first.
-file_of = $(firstword $(wildcard $(if $(filter %.yaml %.yml,$(1)),$(1),$(2)$(1).yaml profiles/$(1).yaml)))
-parent_of = $(shell sed -nE 's/^extends: *([^ \#]+).*/\1/p' $(1))
-chain = $(1) $(foreach one,$(call file_of,$(call parent_of,$(1)),$(dir $(1))),$(if $(filter-out $(1),$(one)),$(call chain,$(one))))
-PROFILE_FILES := $(foreach one,$(call file_of,$(PROFILE)),$(call chain,$(one)))
-DEVICE := $(firstword $(patsubst models.device=%,%,$(filter models.device=%,$(SET))) \
-	$(if $(PROFILE_FILES),$(shell sed -nE 's/^[^\#]*[{, ]device: *([a-z]+).*/\1/p' $(PROFILE_FILES))))
-GPU := $(filter cuda,$(DEVICE))
-
 quoted = '$(subst ','\'',$(1))'
+# Does the profile want a GPU? Asked before anything is installed.
+GPU := $(filter cuda,$(shell $(PYTHON) acelib/core/inheritance.py $(call quoted,$(PROFILE)) $(foreach one,$(SET),$(call quoted,$(one)))))
+
 COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(FROM),--from $(call quoted,$(FROM))) $(if $(ONLY),--only $(call quoted,$(ONLY))) \
 	$(if $(SEED),--set seed=$(call quoted,$(SEED))) $(foreach one,$(SET),--set $(call quoted,$(one))) \

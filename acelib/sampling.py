@@ -9,7 +9,7 @@ from acelib.core import DataError, Progress, open_log
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
 from acelib.models import Server, check_conversations, generate, out_of_memory_explained, remote_replies, solve_messages
-from acelib.schema import Problem, Program, Row, problems_to_rows
+from acelib.schema import Problem, Program, Row
 
 
 def sample_replies(
@@ -153,7 +153,7 @@ def samples_to_rows(problems: Sequence[Problem], programs: Sequence[Program], re
                 "test_results": [bool(verdict.passed) for verdict in report.verdicts],
             }
         )
-    return [row | {"inferences": inferences[row["id"]]} for row in problems_to_rows(problems)]
+    return [row | {"inferences": inferences[row["id"]]} for row in map(Problem.to_row, problems)]
 
 
 def restrict_tests(rows: Iterable[Row], problems: Sequence[Problem]) -> list[Row]:
@@ -164,7 +164,7 @@ def restrict_tests(rows: Iterable[Row], problems: Sequence[Problem]) -> list[Row
     """
     by_id = {row["id"]: row for row in rows}
     restricted = []
-    for problem, row in zip(problems, problems_to_rows(problems), strict=True):
+    for problem in problems:
         if problem.id not in by_id or not set(problem.tests) <= set(by_id[problem.id]["test_cases"]):
             raise DataError(f"Question {problem.id!r} was not judged on all of these tests; judge its programs again.")
         places = [by_id[problem.id]["test_cases"].index(test) for test in problem.tests]
@@ -173,7 +173,7 @@ def restrict_tests(rows: Iterable[Row], problems: Sequence[Problem]) -> list[Row
             results = [item["test_results"][place] for place in places]
             rate = sum(results) / len(results) if results else 0.0
             inferences.append(item | {"test_results": results, "pass_rate": rate})
-        restricted.append(row | {"inferences": inferences})
+        restricted.append(problem.to_row() | {"inferences": inferences})
     return restricted
 
 

@@ -3,12 +3,14 @@
 Column names are those of `TIGER-Lab/AceCode-87K` and `TIGER-Lab/AceCodePair-300K`, so a run can start from those
 sets and its output can be pushed next to them. Our own additions are `entry_point` (the hub set leaves it implicit in
 the asserts), `program` inside an inference (the code found in `completion`) and the pass rates of a pair.
+
+`run.table(name, build, of=Problem)`, `read_rows(path, Pair)` and `write_rows` turn objects into rows and back.
 """
 
 import ast
 import builtins
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from acelib.core import DataError, Row
@@ -29,6 +31,31 @@ class Problem:
     source: str = ""
     prelude: str = ""
     setup: str = ""
+
+    def to_row(self) -> Row:
+        """An AceCode-87K row with empty `inferences` and `context_messages`."""
+        return {
+            "id": self.id,
+            "source": self.source,
+            "question": self.question,
+            "entry_point": self.entry_point,
+            "test_cases": list(self.tests),
+            "inferences": [],
+            "context_messages": [],
+        }
+
+    @classmethod
+    def from_row(cls, row: Row) -> "Problem":
+        """From an AceCode-87K row. Raises DataError when a column is missing or when neither the row nor its tests name
+        the function."""
+        _require(row, ("id", "question", "test_cases"))
+        entry_point = row.get("entry_point") or entry_point_of(row["test_cases"], row["question"])
+        if not entry_point:
+            raise DataError(
+                f"Row {row['id']!r} has no entry_point and no test that calls a function; "
+                "drop the row or add the column `entry_point`."
+            )
+        return cls(str(row["id"]), row["question"], entry_point, tuple(row["test_cases"]), row.get("source") or "")
 
 
 @dataclass(frozen=True)
@@ -52,6 +79,26 @@ class Pair:
     chosen_rate: float
     rejected_rate: float
 
+    def to_row(self) -> Row:
+        """An AceCodePair-300K row plus the two pass rates."""
+        return {
+            "id": self.problem_id,
+            "instruction": self.instruction,
+            "input": "",
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+            "chosen_rate": self.chosen_rate,
+            "rejected_rate": self.rejected_rate,
+        }
+
+    @classmethod
+    def from_row(cls, row: Row) -> "Pair":
+        """From an AceCodePair-300K row; rates that it does not carry become nan. Raises DataError."""
+        _require(row, ("id", "instruction", "chosen", "rejected"))
+        instruction = "\n".join(part for part in (row["instruction"], row.get("input") or "") if part)
+        rates = (float(row.get(name, "nan")) for name in ("chosen_rate", "rejected_rate"))
+        return cls(str(row["id"]), instruction, row["chosen"], row["rejected"], *rates)
+
 
 def called_functions(test: str) -> set[str]:
     """Plain names that `test` calls, without Python's builtins. A test that does not parse calls nothing."""
@@ -71,72 +118,11 @@ def entry_point_of(tests: Iterable[str], question: str = "") -> str | None:
     return max(votes, key=lambda name: (votes[name], name in question, name))
 
 
-def problems_to_rows(problems: Iterable[Problem]) -> list[Row]:
-    """AceCode-87K rows with empty `inferences` and `context_messages`."""
-    return [
-        {
-            "id": problem.id,
-            "source": problem.source,
-            "question": problem.question,
-            "entry_point": problem.entry_point,
-            "test_cases": list(problem.tests),
-            "inferences": [],
-            "context_messages": [],
-        }
-        for problem in problems
-    ]
-
-
-def rows_to_problems(rows: Iterable[Row]) -> list[Problem]:
-    """Problems from AceCode-87K rows.
-
-    Raises DataError when a column is missing or when neither the row nor its tests name the function.
-    """
-    problems = []
-    for number, row in enumerate(rows):
-        _require(row, ("id", "question", "test_cases"), number)
-        tests = tuple(row["test_cases"])
-        entry_point = row.get("entry_point") or entry_point_of(tests, row["question"])
-        if not entry_point:
-            raise DataError(
-                f"Row {number} ({row['id']!r}) has no entry_point and no test that calls a function; "
-                "drop the row or add the column `entry_point`."
-            )
-        problems.append(Problem(str(row["id"]), row["question"], entry_point, tests, row.get("source") or ""))
-    return problems
-
-
-def pairs_to_rows(pairs: Iterable[Pair]) -> list[Row]:
-    """AceCodePair-300K rows plus the two pass rates."""
-    return [
-        {
-            "id": pair.problem_id,
-            "instruction": pair.instruction,
-            "input": "",
-            "chosen": pair.chosen,
-            "rejected": pair.rejected,
-            "chosen_rate": pair.chosen_rate,
-            "rejected_rate": pair.rejected_rate,
-        }
-        for pair in pairs
-    ]
-
-
-def rows_to_pairs(rows: Iterable[Row]) -> list[Pair]:
-    """Pairs from AceCodePair-300K rows; rates that the file does not carry become nan. Raises DataError."""
-    pairs = []
-    for number, row in enumerate(rows):
-        _require(row, ("id", "instruction", "chosen", "rejected"), number)
-        instruction = "\n".join(part for part in (row["instruction"], row.get("input") or "") if part)
-        rates = (float(row.get(name, "nan")) for name in ("chosen_rate", "rejected_rate"))
-        pairs.append(Pair(str(row["id"]), instruction, row["chosen"], row["rejected"], *rates))
-    return pairs
-
-
-def _require(row: Row, columns: Iterable[str], number: int) -> None:
+def _require(row: Row, columns: Sequence[str]) -> None:
     missing = [column for column in columns if row.get(column) is None]
     if missing:
+        name = "A row" if "id" in missing else f"Row {row['id']!r}"
         raise DataError(
-            f"Row {number} has no {', '.join(missing)}; expected the columns of AceCode-87K or AceCodePair-300K, "
-            f"found {', '.join(row) or 'none'}."
+            f"{name} has no {', '.join(missing)}; expected the columns of "
+            f"AceCode-87K or AceCodePair-300K, found {', '.join(row) or 'none'}."
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from acelib.core import Engine, load_profile
+from acelib.core import Engine, assume, load_profile
 from acelib.judge import Judge
 from acelib.preflight import Shape
 from acelib.rewards import rule_reward
@@ -86,7 +86,7 @@ def engine(asked: argparse.Namespace) -> Engine:
 
 def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse.Namespace, scratch: Path):
     """The trainer that `train_reward_model` would start."""
-    settings = replace(
+    settings = assume(
         PAPER.reward_model,
         batch_size=asked.questions,
         micro_batch=max(1, asked.micro_batch // 2),
@@ -137,7 +137,7 @@ def reinforce_rollout(folder: Path, shape: Shape, asked: argparse.Namespace, scr
         Problem(str(i), words(rng, room, shape.vocabulary), "solve", ("assert solve(1) == 1",))
         for i in range(asked.questions * (asked.steps + 1))
     ]
-    settings = replace(
+    settings = assume(
         PAPER.reinforce,
         rollout_questions=asked.questions,
         samples_per_question=n,

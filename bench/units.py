@@ -33,7 +33,7 @@ from acelib.course import machine  # noqa: E402
 from acelib.judge import Judge, Submission  # noqa: E402
 from acelib.models import generate, load_policy, load_tokenizer, solve_messages  # noqa: E402
 from acelib.pairs import build_pairs  # noqa: E402
-from acelib.schema import pairs_to_rows, rows_to_problems  # noqa: E402
+from acelib.schema import Problem  # noqa: E402
 
 PAPER = load_profile("paper")
 CHARACTERS = 4  # per token, assumed
@@ -109,7 +109,7 @@ def real_rows(count: int = QUESTIONS) -> list[dict]:
 GROWTH = """
 import os, psutil, sys
 from acelib.judge import Judge, Submission
-from acelib.schema import read_rows
+from acelib.core import read_rows
 def held():
     return psutil.Process().memory_info().rss / 2**20
 before = held()
@@ -145,7 +145,7 @@ def tables() -> dict[str, float]:
         built = build_pairs(
             rows, str, min_gap=0.0, min_chosen=0.0, min_rejected=0.0, strict=True, max_pairs_per_question=1
         )
-        write_rows(pairs, pairs_to_rows(built))
+        write_rows(pairs, built)
         replies = {row["id"]: [one["completion"] for one in row["inferences"]] for row in rows}
         write_rows(log, [{"id": key, "replies": texts} for key, texts in replies.items()])
         half = Path(folder) / "half.parquet"
@@ -180,7 +180,7 @@ def pocket(run_dir: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     name, profile = run.profile.resolve(run.profile.models.policy), run.profile
     model, tokenizer = load_policy(name, device="cpu"), load_tokenizer(name)
-    problems = rows_to_problems(read_rows(run_dir / "artifacts" / "filtered.parquet"))[:48]
+    problems = read_rows(run_dir / "artifacts" / "filtered.parquet", Problem)[:48]
     speeds = []
     for number in range(PASSES):
         start = time.perf_counter()

@@ -12,9 +12,9 @@ os.environ["RAY_gcs_server_request_timeout_seconds"] = "200"  # noqa: SIM112
 import pytest
 from ray_nodes import PATIENCE, start_node
 
+from acelib.core.files import write_json
 from acelib.core.processes import peak_memory_mb
 from acelib.core.profiles import ROOT
-from acelib.core.run import write_json
 from acelib.course.report import TEST_RECORD
 from acelib.course.runner import contain
 

@@ -1,6 +1,7 @@
 """Published rows become a run that notebooks 03 to 07 can start from."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from acelib.data.importing import counts_text, import_as_profile_says, import_da
 from acelib.judge import Judge
 from acelib.pairs import build_pairs
 from acelib.sampling import judge_programs, rows_to_programs
-from acelib.schema import rows_to_pairs, rows_to_problems
+from acelib.schema import Pair, Problem
 
 FIXTURES = Path(__file__).parent / "fixtures"
 QUESTIONS, PAIRS = str(FIXTURES / "acecode.jsonl"), str(FIXTURES / "acecodepair.jsonl")
@@ -34,10 +35,10 @@ def write(path, change=lambda row: row):
 def test_questions_programs_and_what_the_later_notebooks_read(run):
     counts = import_dataset(run, QUESTIONS)
     assert counts["questions"] == 3 and counts["programs"] == 9 and counts["rows"] == 5
-    filtered = rows_to_problems(run.read("filtered"))
+    filtered = run.read("filtered", Problem)
     assert [problem.id for problem in filtered] == ["evol_1", "oss_2", "fns_3"]
     assert [problem.entry_point for problem in filtered] == ["double", "backwards", "at_most"]
-    assert filtered == rows_to_problems(run.read("imagined"))
+    assert filtered == run.read("imagined", Problem)
     samples = run.read("samples")
     assert samples == run.read("samples_unfiltered")
     # Over the row's own tests; the source divides by all tests that were ever imagined (paper against code).
@@ -62,7 +63,7 @@ def test_the_stored_results_are_those_of_the_judge(run):
     import_dataset(run, QUESTIONS)
     samples = run.read("samples")
     with Judge(workers=1) as judge:
-        reports = judge_programs(judge, rows_to_problems(samples), rows_to_programs(samples))
+        reports = judge_programs(judge, [Problem.from_row(row) for row in samples], rows_to_programs(samples))
     stored = [item["pass_rate"] for row in samples for item in row["inferences"]]
     assert [report.pass_rate for report in reports] == stored
 
@@ -184,7 +185,7 @@ def test_a_program_too_deep_to_write_out_is_no_obstacle(run, tmp_path):
 
 def test_published_pairs(run):
     assert import_dataset(run, QUESTIONS, pairs=PAIRS)["pairs"] == 2
-    pairs = rows_to_pairs(run.read("pairs"))
+    pairs = run.read("pairs", Pair)
     assert pairs[0].problem_id == "evol_1" and "return 2 * x" in pairs[0].chosen
     assert [row["rejected"] for row in run.read("pairs_unfiltered")] == [pair.rejected for pair in pairs]
 
@@ -208,8 +209,8 @@ def inferences(change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (without("id"), "Row 0 has no id; expected the columns of AceCode-87K"),
-        (without("question", "test_cases"), "Row 0 has no question, test_cases; .* found id, source, inferences"),
+        (without("id"), "A row has no id; expected the columns of AceCode-87K"),
+        (without("question", "test_cases"), "Row .* has no question, test_cases; .* found id, source, inferences"),
         (without("inferences"), "Row 0 has no inferences; add it, or pass --questions-only"),
         (inferences(without("completion")), "Row 0, inference 0 has no completion; add it"),
         (inferences(without("model_name", "completion")), "inference 0 has no model_name, completion; add it"),
@@ -302,7 +303,7 @@ def test_command_line(tmp_path, capsys):
     assert f"0 questions like one of {FIXTURES / 'humaneval.jsonl'} (2), left out" in said
     assert "3 questions" in said and f"RUN_DIR={run_dir} FROM=03" in said
     manifest = json.loads((run_dir / "artifacts" / "filtered.manifest.json").read_text())
-    assert manifest["adopted"]["command"].endswith(f"--decontaminate {FIXTURES / 'humaneval.jsonl'}")
-    assert manifest["adopted"]["command"].startswith(f"python -m acelib adopt {QUESTIONS} --run-dir {run_dir} --pairs")
+    typed = shlex.join([*asked, "--decontaminate", str(FIXTURES / "humaneval.jsonl")])
+    assert manifest["adopted"]["command"] == f"python -m acelib {typed}"
     assert main(["adopt", "none.jsonl", "--run-dir", str(run_dir)]) == 1
     assert "There is no file none.jsonl" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from acelib.core import ArtifactError
+from acelib.core import ArtifactError, is_current, making, read_manifest
 from acelib.core import run as artifacts
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
@@ -166,9 +166,12 @@ def test_folders(run):
     assert run.path("model").is_dir()
 
 
-def test_metrics_add_up_and_figures_are_saved_with_captions(run):
+def test_metrics_add_up_and_figures_are_saved_with_captions(tmp_path):
     import matplotlib.pyplot as plt
 
+    from acelib.course import NotebookRun
+
+    run = NotebookRun(tmp_path, load_profile("pocket"))
     run.metrics({"a": 1}, notebook="01_x")
     run.metrics({"b": {"value": float("nan"), "low": 0.5, "high": 1.5}}, notebook="01_x")
     recorded = {"a": 1, "b": {"value": None, "low": 0.5, "high": 1.5}}
@@ -236,3 +239,36 @@ print("kept")
     if done.returncode and ("unshare" in done.stderr or "mount" in done.stderr):
         pytest.skip("this system lets nobody mount a tmpfs of their own")
     assert "The disk is full" in done.stdout and done.stdout.endswith("kept\n"), done.stderr
+
+
+def test_a_manifest_tells_what_a_thing_was_made_from_and_whether_it_was_touched(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(KeyError), making(path, {"k": 1}) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert not list(tmp_path.iterdir()) and not is_current(path, {"k": 1})
+    with making(path, {"k": 1}, {"rows": 2}) as temporary:
+        temporary.write_text("whole")
+    assert is_current(path, {"k": 1}) and not is_current(path, {"k": 2}) and read_manifest(path)["rows"] == 2
+    with pytest.raises(KeyError), making(path, {"k": 2}) as temporary:
+        raise KeyError
+    assert path.read_text() == "whole" and is_current(path, {"k": 1})
+    path.write_text("edited")
+    assert not is_current(path, {"k": 1})
+    (tmp_path / "a.manifest.json").write_text("{")
+    assert read_manifest(path) is None and not is_current(path, {"k": 1})
+
+
+def test_progress_reaches_the_reader_every_fifteen_seconds_and_the_runner_twice_a_second(run, monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: now[0])
+    for seconds in (0, 14, 2, 1):
+        now[0] += seconds
+        run.progress(now[0] / 100, 3, "sampling")
+    assert capsys.readouterr().out == "  sampling: 1.0 of 3\n  sampling: 1.2 of 3\n"
+    told = run.dir / "progress"
+    monkeypatch.setenv("ACELIB_PROGRESS", str(told))
+    for done, seconds in ((1, 0.6), (2, 0.1), (3, 0.1)):
+        now[0] += seconds
+        run.progress(done, 3, "sampling")
+        assert json.loads(told.read_text())["done"] == (3 if done == 3 else 1)

@@ -19,7 +19,7 @@ from acelib.data.importing import import_as_profile_says, import_dataset
 from acelib.data.publish import size_category
 from acelib.data.seeds import build_seeds
 from acelib.pairs import build_pairs
-from acelib.schema import pairs_to_rows, problems_to_rows, rows_to_problems
+from acelib.schema import Problem
 
 FIXTURES = Path(__file__).parent / "fixtures"
 QUESTIONS, PAIRS = str(FIXTURES / "acecode.jsonl"), str(FIXTURES / "acecodepair.jsonl")
@@ -36,19 +36,19 @@ def open_run(path, **values):
 
 def finish(run, rows):
     """What notebooks 02 and 03 leave, from programs that were judged before; one test more did not survive."""
-    problems = rows_to_problems(rows)
+    problems = [Problem.from_row(row) for row in rows]
     audit = [
         {"id": problem.id, "test": test, "passed": True, "kept": True, "valid": place > 0}
         for problem in problems
         for place, test in enumerate(problem.tests)
     ]
     audit.append(audit[0] | {"passed": False, "kept": False, "valid": None})
-    run.table("imagined", lambda scratch: problems_to_rows(problems), params={"rows": rows})
-    run.table("filtered", lambda scratch: problems_to_rows(problems), inputs=("imagined",))
+    run.table("imagined", lambda scratch: problems, params={"rows": rows})
+    run.table("filtered", lambda scratch: problems, inputs=("imagined",))
     run.table("filter_audit", lambda scratch: audit, inputs=("filtered",))
     run.table("samples", lambda scratch: rows, inputs=("filtered",))
     pairs = build_pairs(rows, lambda question: question, min_gap=0.4, min_chosen=0.8, min_rejected=0.0, strict=True)
-    run.table("pairs", lambda scratch: pairs_to_rows(pairs), inputs=("samples",))
+    run.table("pairs", lambda scratch: pairs, inputs=("samples",))
     return run
 
 

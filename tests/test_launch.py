@@ -22,7 +22,6 @@ from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
 from acelib.core.tables import write_rows
 from acelib.engine.launcher import LOG, _command, _on_machine, configuration, launch
-from acelib.schema import pairs_to_rows, problems_to_rows
 from acelib.training import jobs as training
 from acelib.training.checkpoints import last_checkpoint
 from acelib.training.reward_trainer import LOG_FILE
@@ -67,8 +66,8 @@ def a_run(folder, base, launched, **changes):
     run = Run(folder, load_profile("pocket", TINY | names | changes))
     if run.manifest("pairs") is None:
         questions = [dataclasses.replace(one, tests=("assert solve(1) == 1",)) for one in PROBLEMS]
-        run.table("pairs", lambda scratch: pairs_to_rows(some_pairs(28)))
-        run.table("hard_questions", lambda scratch: problems_to_rows(questions))
+        run.table("pairs", lambda scratch: some_pairs(28))
+        run.table("hard_questions", lambda scratch: questions)
         run.folder("reward_model", lambda path, _: save_tiny_reward_model(path) and None)
     return run
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from acelib.__main__ import _overrides
+from acelib.__main__ import set_values
 from acelib.core.profiles import ROOT, load_profile
 from acelib.course.runner import Course
 
@@ -15,8 +15,15 @@ from acelib.course.runner import Course
 @pytest.fixture
 def checkout(tmp_path):
     """A folder with the Makefile, the profiles and an `nvidia-smi` that finds no driver, as on a machine without."""
-    for name in ("Makefile", "requirements.txt", "requirements-gpu.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, tmp_path)
+    for name in (
+        "Makefile",
+        "requirements.txt",
+        "requirements-gpu.txt",
+        "pyproject.toml",
+        "acelib/core/inheritance.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.parent.mkdir()
@@ -41,6 +48,7 @@ def make(checkout, *words):
         (["PROFILE=mine.yaml"], True),
         (["PROFILE=single-gpu", "SET=sampling.n=4 models.device=cpu"], False),
         (["PROFILE=pocket", "SET=models.device=cuda"], True),
+        (["PROFILE=pocket", "SET=models.device=cpu models.device=cuda"], True),  # the last one counts
         (["PROFILE=cpu.yaml"], False),
         (["PROFILE=missing"], False),  # the course itself says which profiles there are
     ],
@@ -83,7 +91,7 @@ def test_the_command_to_go_on_with_means_what_was_said_before(checkout):
     said = make(checkout, "-n", target, *words)
     given = shlex.split(said.stdout.splitlines()[-1])
     texts = [given[i + 1] for i, word in enumerate(given) if word == "--set"]
-    assert load_profile("pocket", _overrides(texts)) == load_profile("pocket", overrides)
+    assert load_profile("pocket", set_values(texts)) == load_profile("pocket", overrides)
     assert given[given.index("--run-dir") + 1] == str(checkout / "a folder")
     assert given[given.index("--from") + 1] == "04"
 

@@ -19,7 +19,7 @@ from acelib.course.notebooks import code, read_notebook, tags
 from acelib.course.report import broken_promises, scorecard, write_report
 from acelib.course.runner import NOTEBOOKS, Course
 from acelib.pocket.problems import compositions, phrase_question, true_tests
-from acelib.schema import Problem, problems_to_rows
+from acelib.schema import Problem
 
 SAME_AS = "same-as:"
 
@@ -121,7 +121,7 @@ def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
         )
         for i, one in enumerate(islice(compositions(0, "train"), 17))
     ]
-    write_rows(tmp_path / "set.jsonl", problems_to_rows(problems))
+    write_rows(tmp_path / "set.jsonl", problems)
     held_out = read_rows(ROOT / "data" / "benchmark.jsonl")[:4]
     write_rows(tmp_path / "bench.jsonl", [*held_out, held_out[0] | {"task_id": "x", "question": problems[-1].question}])
     overrides = {

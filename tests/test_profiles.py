@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from acelib.core import ProfileError
+from acelib.core.inheritance import device
 from acelib.core.profiles import ROOT, load_profile, profile_names
 
 
@@ -23,26 +24,29 @@ def test_every_profile_loads_and_survives_a_round_trip(name, tmp_path):
     [
         ("reinforce.step", 2, "no key 'reinforce.step'. Did you mean 'reinforce.steps'"),
         ("reinforc.steps", 2, "no key 'reinforc'. Did you mean 'reinforce'"),
-        ("reinforce.steps", 0, "reinforce.steps must be from 1 up to 100000, not 0"),
-        ("reinforce.steps", 2.5, "reinforce.steps must be of type int, not 2.5"),
-        ("reinforce.steps", True, "reinforce.steps must be of type int, not True"),
-        ("sampling.temperature", 0, "sampling.temperature must be above 0 up to 2, not 0.0"),
-        ("sampling.temperature", float("nan"), "sampling.temperature must be above 0"),
-        ("models.dtype", "int8", "models.dtype must be one of float32, bfloat16"),
+        ("reinforce.steps", 0, "reinforce.steps must be greater than or equal to 1, not 0; profiles/pocket.yaml shows"),
+        ("reinforce.steps", 10**6, "reinforce.steps must be less than or equal to 100000, not 1000000"),
+        ("reinforce.steps", 2.5, "reinforce.steps must be a whole number in digits, not 2.5"),
+        ("reinforce.steps", True, "reinforce.steps must be a whole number in digits, not True"),
+        ("sampling.temperature", 0, "sampling.temperature must be greater than 0, not 0"),
+        ("sampling.temperature", True, "sampling.temperature must be a valid number, not True"),
+        ("sampling.temperature", "warm", "sampling.temperature must be a number .*'warm'"),
+        ("sampling.temperature", float("nan"), "sampling.temperature must be greater than 0, not nan"),
+        ("models.dtype", "int8", "models.dtype must be 'float32' or 'bfloat16', not 'int8'"),
         ("prompts.solve", "Solve it.", "prompts.solve must contain {question} exactly once"),
-        ("best_of_n.ns", [], "best_of_n.ns must be a list with at least one entry"),
+        ("best_of_n.ns", [], "best_of_n.ns must have at least 1 item"),
         ("data.decontaminate", "mbpp.jsonl", "data.decontaminate must be a list, not 'mbpp.jsonl'"),
         ("best_of_n.ns", [4, 2], "best_of_n.ns must rise without repeats"),
-        ("best_of_n.ns", [0, 2], r"best_of_n.ns\[0\] must be from 1"),
+        ("best_of_n.ns", [0, 2], r"best_of_n.ns\[0\] must be greater than or equal to 1"),
         ("filtering.min_tests", 13, "every question would be dropped"),
         ("reinforce.updates_per_rollout", 3, "must divide a rollout's 128 samples"),
         ("data", 3, "data must be a mapping"),
         ("models.proxies", [{"label": "a"}], r"lacks models.proxies\[0\].model"),
-        ("reinforce.steps", "1e3", "type int, not '1e3' .str.; write a whole number in digits"),
-        ("reinforce.steps", None, "reinforce.steps has no value; give it one of type int"),
-        ("models.policy", "", "models.policy has no value; give it one of type str"),
-        ("prompts.solve", {"question": None}, "must be of type str, .*; put it in quotes"),
-        ("reinforce.steps.x", 2, "no key 'reinforce.steps.x'. Did you mean 'reinforce.steps'"),
+        ("reinforce.steps", "1e3", "reinforce.steps must be a whole number in digits, not '1e3'"),
+        ("reinforce.steps", None, "must be a whole number in digits, not None; profiles/pocket.yaml shows"),
+        ("models.policy", "", "models.policy must have at least 1 character, not ''; profiles/pocket.yaml shows"),
+        ("prompts.solve", {"question": None}, r"prompts.solve must be text .in quotes., not"),
+        ("reinforce.steps.x", 2, "reinforce.steps must be a whole number in digits, not {'x': 2}"),
         ("name", "../x", "name must be that of a folder"),
         ("name", "..", "name must be that of a folder"),
     ],
@@ -122,3 +126,11 @@ def test_the_gpu_profiles_are_what_they_are_for():
         rl, learners = profile.reinforce, profile.plan.gpus
         assert profile.reward_model.batch_size % learners == 0 and rl.rollout_questions % learners == 0
         assert rl.rollout_questions * rl.samples_per_question % (rl.updates_per_rollout * learners) == 0
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_make_is_told_the_device_that_the_profile_has(name, tmp_path):
+    assert device(name, []) == load_profile(name).models.device
+    (tmp_path / "mine.yaml").write_text(f"extends: '{name}'  # quoted\nname: mine\n")
+    assert device(str(tmp_path / "mine.yaml"), ["a.b=1"]) == load_profile(tmp_path / "mine.yaml").models.device
+    assert device(name, ["models.device=cpu"]) == "cpu" and device("nowhere", []) == ""

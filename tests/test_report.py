@@ -9,8 +9,9 @@ import yaml
 
 from acelib.__main__ import main
 from acelib.core import ArtifactError
+from acelib.core.files import write_json
 from acelib.core.profiles import load_profile
-from acelib.core.run import Run, write_json
+from acelib.course.opening import NotebookRun
 from acelib.course.report import broken_promises, figure_text, write_report
 
 
@@ -34,7 +35,7 @@ OPEN = row("Nobody knows", "not testable here", False)
 def make_run(tmp_path):
     def make(*rows):
         profile = load_profile("pocket")
-        run = Run(tmp_path, profile)
+        run = NotebookRun(tmp_path, profile)
         (tmp_path / "profile.yaml").write_text(yaml.safe_dump(profile.to_dict()))
         run.table("scorecard", lambda scratch: list(rows), params={"rows": rows})
         run.figure(plt.figure(), "one", "Is <it> drawn?", notebook="00_start_here")
@@ -74,7 +75,9 @@ def test_adopted_data_excuse_the_claims_about_the_filter_and_no_other(make_run, 
     keyed = [HOLDS | {"key": "oracle"}, *untested]
     run_dir = make_run(*keyed)
     assert len(broken_promises(run_dir)) == 2
-    Run(run_dir, load_profile("pocket")).adopt({"filter_audit": [{"id": "a"}]}, {"source": "s", "command": "adopt"})
+    NotebookRun(run_dir, load_profile("pocket")).adopt(
+        {"filter_audit": [{"id": "a"}]}, {"source": "s", "command": "adopt"}
+    )
     assert broken_promises(run_dir) == ["About rm_average: not testable here"]
     make_run(*keyed[:2])
     capsys.readouterr()

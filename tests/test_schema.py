@@ -4,16 +4,7 @@ import pytest
 
 from acelib.core import DataError
 from acelib.core.tables import read_rows, write_rows
-from acelib.schema import (
-    Pair,
-    Problem,
-    called_functions,
-    entry_point_of,
-    pairs_to_rows,
-    problems_to_rows,
-    rows_to_pairs,
-    rows_to_problems,
-)
+from acelib.schema import Pair, Problem, called_functions, entry_point_of
 
 PROBLEM = Problem("p1", "Write `double(x)`.", "double", ("assert double(2) == 4", "assert double(0) == 0"), "oss")
 
@@ -21,13 +12,13 @@ PROBLEM = Problem("p1", "Write `double(x)`.", "double", ("assert double(2) == 4"
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_problems_survive_a_file(tmp_path, suffix):
     path = tmp_path / f"problems{suffix}"
-    write_rows(path, problems_to_rows([PROBLEM]))
-    assert rows_to_problems(read_rows(path)) == [PROBLEM]
+    write_rows(path, [PROBLEM])
+    assert read_rows(path, Problem) == [PROBLEM]
 
 
 def test_hub_row_without_entry_point_gets_it_from_the_asserts():
     row = {"id": 7, "source": "evol", "question": "...", "test_cases": ["assert sorted(f([2, 1])) == [1, 2]"]}
-    assert rows_to_problems([row])[0] == Problem("7", "...", "f", tuple(row["test_cases"]), "evol")
+    assert Problem.from_row(row) == Problem("7", "...", "f", tuple(row["test_cases"]), "evol")
 
 
 def test_most_called_function_wins_and_the_question_breaks_ties():
@@ -42,18 +33,18 @@ def test_builtins_and_attributes_are_no_called_functions():
 
 def test_a_row_that_names_no_function_is_refused():
     with pytest.raises(DataError, match="entry_point"):
-        rows_to_problems([{"id": "a", "question": "?", "test_cases": []}])
+        Problem.from_row({"id": "a", "question": "?", "test_cases": []})
 
 
 def test_a_missing_column_is_named():
     with pytest.raises(DataError, match="test_cases"):
-        rows_to_problems([{"id": "a", "question": "?"}])
+        Problem.from_row({"id": "a", "question": "?"})
 
 
 def test_pairs_survive_and_hub_pairs_have_no_rates():
     pair = Pair("p1", "Write it.", "good", "bad", 1.0, 0.5)
-    assert rows_to_pairs(pairs_to_rows([pair])) == [pair]
-    hub = rows_to_pairs([{"id": "x", "instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}])[0]
+    assert Pair.from_row(pair.to_row()) == pair
+    hub = Pair.from_row({"id": "x", "instruction": "a", "input": "b", "chosen": "c", "rejected": "d"})
     assert hub.instruction == "a\nb" and math.isnan(hub.chosen_rate)
 
 
@@ -87,7 +78,7 @@ def test_a_file_written_by_datasets_with_the_hub_schema_is_read(tmp_path):
     Dataset.from_list([row]).to_parquet(tmp_path / "hub.parquet")
     rows = read_rows(tmp_path / "hub.parquet")
     assert rows == [row]
-    assert rows_to_problems(rows) == [Problem("oss_1", "Write f.", "f", ("assert f(1) == 1",), "oss")]
+    assert [Problem.from_row(row) for row in rows] == [Problem("oss_1", "Write f.", "f", ("assert f(1) == 1",), "oss")]
 
 
 def test_json_lines_end_at_newlines_only(tmp_path):

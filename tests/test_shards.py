@@ -3,11 +3,10 @@
 import importlib.util
 from pathlib import Path
 
-import pyarrow.parquet
 import pytest
 from ray_nodes import lose, start_node
 
-from acelib.core import DataError, EngineError
+from acelib.core import DataError, EngineError, is_unchanged
 from acelib.core.profiles import ROOT, load_profile
 from acelib.engine import shards
 from acelib.engine.shards import sample_and_judge
@@ -56,7 +55,9 @@ def test_shards_give_the_rows_of_a_single_run_and_are_read_when_done(without_sha
     seen = []
     rows = made(tmp_path, progress=lambda *args: seen.append(args))
     assert rows == without_shards
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"shard-{i:05d}.parquet" for i in range(3)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"shard-{i:05d}.{end}" for i in range(3) for end in ("manifest.json", "parquet")
+    ]
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert seen[-1][:2] == (12, 12) and "programs/s" in seen[-1][2]
 
@@ -109,7 +110,7 @@ def test_a_shard_of_other_settings_or_problems_is_made_again(tmp_path):
 
     (tmp_path / "shard-00001.parquet").write_bytes(b"PAR1")
     assert made(tmp_path, PROBLEMS[:8]) == first
-    assert pyarrow.parquet.read_schema(tmp_path / "shard-00001.parquet").metadata[b"acelib.key"]
+    assert is_unchanged(tmp_path / "shard-00001.parquet")
 
 
 def test_what_cannot_be_sampled(tmp_path, monkeypatch):

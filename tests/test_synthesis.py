@@ -7,7 +7,6 @@ from acelib import sampling
 from acelib.core import CourseError, DataError
 from acelib.core.tables import write_rows
 from acelib.models.generation import Completion
-from acelib.schema import problems_to_rows
 from acelib.synthesis import (
     TeacherReplyError,
     clean_test,
@@ -105,7 +104,7 @@ def test_what_a_looping_teacher_writes_costs_that_test_alone(tmp_path, question,
     reply = json.dumps({"question": question, "tests": [odd, TESTS[0]]})
     problems, _ = problems_from_replies([{"id": "a", "source": "s", "reply": reply}])
     assert TESTS[0] in problems[0].tests and problems[0].question == question.replace("\ud83d", "?")
-    write_rows(tmp_path / "rows.parquet", problems_to_rows(problems))
+    write_rows(tmp_path / "rows.parquet", problems)
 
 
 def test_a_number_of_thousands_of_digits_ends_what_can_be_read():

@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "NotebookError",
             "ProfileError",
         ],
-        "files": ["atomic", "flush", "full_disk_explained"],
+        "files": ["atomic", "flush", "full_disk_explained", "write_json"],
         "hub": ["HUB_ERRORS", "first_line", "hub_problem"],
         "logs": ["Log", "Progress", "end_of_records", "open_log"],
         "processes": [
@@ -30,9 +30,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "stoppable",
             "tree_memory",
         ],
+        "manifests": ["is_current", "is_unchanged", "making", "manifest_path", "read_manifest"],
         "profiles": ["Profile", "ROOT", "load_profile", "profile_names"],
-        "run": ["Run", "versions", "write_json"],
-        "sections": ["Engine", "Reinforce", "Remote"],
+        "run": ["Run", "versions"],
+        "sections": ["assume", "Engine", "Reinforce", "Remote"],
         "tables": ["Row", "read_rows", "write_rows"],
     },
 )

@@ -129,7 +129,9 @@ def profile_values(profile: Profile, names: set[str] | None = None) -> dict[str,
     return _plain(chosen)
 
 
-class _Walk:
+class _Dependencies:
+    """What a function uses: code, acelib modules, names of attributes, plain values, and the profile."""
+
     def __init__(self):
         self.code: list[Any] = []
         self.modules: set[str] = set()
@@ -185,9 +187,9 @@ class _Walk:
 
 def fingerprint(function: Callable, params: Any = None) -> str:
     """Digest of everything the result of calling `function` depends on, apart from declared input artefacts."""
-    walk = _Walk()
-    walk.function(function)
-    parts = [walk.code, modules_digest(sorted(walk.modules)), walk.values, _plain(params)]
-    if walk.profile is not None:
-        parts.append(profile_values(walk.profile, walk.names))
+    found = _Dependencies()
+    found.function(function)
+    parts = [found.code, modules_digest(sorted(found.modules)), found.values, _plain(params)]
+    if found.profile is not None:
+        parts.append(profile_values(found.profile, found.names))
     return digest(parts)

@@ -7,6 +7,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
 
 from acelib.core.errors import FullDiskError
 
@@ -55,12 +58,31 @@ def flush(path: Path) -> None:
             os.close(handle)
 
 
+def remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A name to write the file `path` under: a reader sees the old file or the new one. Raises FullDiskError."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    """A name to make the file or folder `path` under: a reader sees the old one or the new one, whole, and a failure
+    leaves the old one. Raises FullDiskError."""
+    temporary = path.with_name(f".tmp-{path.name}")
     with full_disk_explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        flush(temporary)
+        remove(temporary)
+        try:
+            yield temporary
+            flush(temporary)
+        except BaseException:
+            remove(temporary)
+            raise
+        if path.is_dir():
+            remove(path)
         os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomic. JSON knows no NaN and no infinity: what could not be measured becomes null. Raises FullDiskError."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(to_json(value, indent=1, inf_nan_mode="null", fallback=float) + b"\n")

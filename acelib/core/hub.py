@@ -31,20 +31,19 @@ def hub_problem(error: BaseException, name: str, kind: str = "model", writing: b
         return f"The {kind} {name} is gated; accept its terms at {page} and {LOGIN}."
     if any(isinstance(one, RepositoryNotFoundError) for one in chain):
         return f"There is no {kind} {name} on the hub, or it is private; correct the name, or, if it is yours, {LOGIN}."
-    if status == 401 and writing and not get_token():
-        return f"The hub takes nothing for {name} without a token (401); {LOGIN}."
-    if status == 401:
-        return f"The hub refuses the token it was sent for {name} (401); make a new one, then {LOGIN}."
-    if status == 403 and writing:
-        return f"The hub forbids writing to {name} (403); correct the owner, or allow your token to write and {LOGIN}."
-    if status == 403:
-        return f"The hub forbids reading {name} (403); give your token read access to it, then {LOGIN}."
-    if status == 429:
-        return f"The hub limits how often it is asked for {name} (429); {LOGIN}, and repeat in some minutes."
-    if status >= 500:
-        return f"The hub fails with {status} for {name}; repeat the command in some minutes."
+    said = {
+        401: f"The hub refuses the token it was sent for {name} (401); make a new one, then {LOGIN}.",
+        403: f"The hub forbids reading {name} (403); give your token read access to it, then {LOGIN}.",
+        429: f"The hub limits how often it is asked for {name} (429); {LOGIN}, and repeat in some minutes.",
+    }
+    if writing:
+        owner = "correct the owner, or allow your token to write and"
+        said[403] = f"The hub forbids writing to {name} (403); {owner} {LOGIN}."
+        if not get_token():
+            said[401] = f"The hub takes nothing for {name} without a token (401); {LOGIN}."
     if status:
-        return None
+        broken = f"The hub fails with {status} for {name}; repeat the command in some minutes."
+        return broken if status >= 500 else said.get(status)
     lacking = [one for one in chain if isinstance(one, (LocalEntryNotFoundError, httpx.TransportError))]
     offline = is_offline_mode() and (lacking or any(isinstance(one, ConnectionError) for one in chain))
     if offline and writing:

@@ -1,29 +1,30 @@
 """What stages hand to each other: tables and folders under `runs/<profile>/`, each with a manifest beside it.
 
-An artefact is written to a temporary name in the same folder, flushed to disk and renamed, so a crash or a full disk
-never leaves half of one. It is built again only when something it depends on has changed (`acelib.core.digests`).
+An artefact is whole or not there, and is built again only when something it depends on has changed
+(`acelib.core.digests`).
 """
 
 import functools
 import json
-import math
 import os
 import platform
 import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from acelib.core.digests import digest, fingerprint, path_digest
+from acelib.core.digests import digest, fingerprint
 from acelib.core.errors import ArtifactError
-from acelib.core.files import atomic, flush, full_disk_explained
+from acelib.core.files import full_disk_explained, remove
+from acelib.core.manifests import is_current, is_unchanged, making, manifest_path, read_manifest
 from acelib.core.processes import peak_memory_mb
 from acelib.core.profiles import ROOT, Profile
 from acelib.core.sections import Remote
-from acelib.core.tables import read_rows, write_rows
+from acelib.core.tables import Row, read_rows, write_rows
 
 FORMAT = 1  # raise it when an older artefact can no longer be read
 PACKAGES = ("torch", "transformers", "trl", "datasets", "numpy")
@@ -38,25 +39,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "missing"
     return found
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Atomic: a reader sees the old file or the new one. Raises FullDiskError."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(_strict(value), indent=1, default=float) + "\n", encoding="utf-8")
-
-
-def _strict(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: what could not be measured becomes null."""
-    if isinstance(value, dict):
-        return {key: _strict(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_strict(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @functools.cache
@@ -84,8 +66,8 @@ class Run:
     def __init__(self, run_dir: str | Path, profile: Profile):
         self.dir = Path(run_dir).resolve()
         self.profile = profile
-        self.meter: Any = None  # acelib.preflight.Meter, set by acelib.course.open_run
-        self.kept: list[str] = []
+        self.kept: list[str] = []  # artefacts that were up to date
+        self._store = self.dir / "artifacts"
         self._allowed: set[str] | None = None
         self._last_progress = 0.0
 
@@ -97,18 +79,20 @@ class Run:
     def table(
         self,
         name: str,
-        build: Callable[[Path], list[dict]],
+        build: Callable[[Path], Sequence[Any]],
         inputs: Sequence[str] = (),
         params: dict[str, Any] | None = None,
-    ) -> list[dict]:
+        of: type | None = None,
+    ) -> list[Any]:
         """Rows of the table `name`, built by `build(scratch)` unless an up-to-date one exists.
 
-        All rows have the same columns. `scratch` is a folder that survives a crash and is removed on success.
+        Rows are dicts with the same columns, or objects of the class `of`, whose `to_row` and `from_row` know the
+        columns (`acelib.core.tables`). `scratch` is a folder that survives a crash and is removed on success.
         Raises ArtifactError when an input is missing, and FullDiskError.
         """
-        return read_rows(
-            self._make(name, ".parquet", lambda path, scratch: write_rows(path, build(scratch)), build, inputs, params)
-        )
+        path = self._store / f"{name}.parquet"
+        self._make(name, path, lambda path, scratch: write_rows(path, build(scratch)), build, inputs, params)
+        return read_rows(path, of)
 
     def folder(
         self,
@@ -123,7 +107,8 @@ class Run:
             path.mkdir()
             build(path, scratch)
 
-        return self._make(name, "", fill, build, inputs, params)
+        self._make(name, self._store / name, fill, build, inputs, params)
+        return self._store / name
 
     def path(self, name: str) -> Path:
         """Where the artefact `name` lies. Raises ArtifactError when it is missing or made by other versions, or when
@@ -132,7 +117,7 @@ class Run:
             raise ArtifactError(f"A builder reads {name!r} without declaring it; add it to `inputs`.")
         self._note(name)
         manifest = self.manifest(name)
-        path = self.dir / "artifacts" / (name + manifest.get("suffix", "")) if manifest else None
+        path = self._store / (name + manifest.get("suffix", "")) if manifest else None
         if path is None or not path.exists():
             raise ArtifactError(f"There is no {name!r} in {self.dir}; {_remake(name)}.")
         made, here = manifest.get("versions", {}), versions()
@@ -144,38 +129,50 @@ class Run:
             raise ArtifactError(f"{name!r} in {self.dir} {made_by}; {_remake(name, manifest)}.")
         return path
 
-    def read(self, name: str) -> list[dict]:
-        """Rows of a table made by an earlier notebook. Raises ArtifactError, also when the file was changed since."""
-        return read_rows(self.unchanged(name))
+    def read(self, name: str, of: type | None = None) -> list[Any]:
+        """Rows of a table made by an earlier notebook, as dicts or as objects of the class `of`.
+
+        Raises ArtifactError, also when the file was changed since.
+        """
+        return read_rows(self.unchanged(name), of)
 
     def unchanged(self, name: str) -> Path:
         """Where the table `name` lies. Raises ArtifactError as `path` does, and when it was changed since."""
-        path, manifest = self.path(name), self.manifest(name)
+        path = self.path(name)
         if path.is_dir():
             raise ArtifactError(f"{name!r} is a folder; use run.path({name!r}).")
-        if path_digest(path) != manifest["content"]:
-            remedy = _remake(name, manifest)
+        if not is_unchanged(path):
+            remedy = _remake(name, self.manifest(name))
             raise ArtifactError(f"{path} was changed or damaged after it was written; delete it, then {remedy}.")
         return path
 
-    def adopt(self, tables: dict[str, list[dict]], origin: dict[str, Any]) -> None:
+    def manifest(self, name: str) -> dict[str, Any] | None:
+        """What the artefact `name` was made from, by which versions, and in how many seconds; None without one."""
+        return read_manifest(self._store / name)
+
+    def content(self, name: str) -> str | None:
+        """Digest of the artefact `name`, as its manifest has it; None when it is not there."""
+        manifest = self.manifest(name)
+        return manifest["content"] if manifest and (self._store / (name + manifest["suffix"])).exists() else None
+
+    def adopt(self, tables: dict[str, Sequence[Row]], origin: dict[str, Any]) -> None:
         """Store tables that were made elsewhere: notebooks take them as they are and do not make their own.
 
         `origin` goes into the manifests: `source` names where they come from, `command` is what to repeat should one be
         lost. What was adopted before goes. Raises ArtifactError when this run has made one of the tables itself,
         and FullDiskError.
         """
-        known = {path.name.partition(".")[0] for path in (self.dir / "artifacts").glob("*.manifest.json")}
+        known = {path.name.partition(".")[0] for path in self._store.glob("*.manifest.json")}
         before = {name for name in known if "adopted" in (self.manifest(name) or {})}
         if own := sorted((known & tables.keys()) - before):
             made = f"holds {', '.join(own)}, which its notebooks have made"
             raise ArtifactError(f"{self.dir} {made}; name another --run-dir.")
         for name in before:
-            for suffix in (".manifest.json", ".parquet"):
-                (self.dir / "artifacts" / f"{name}{suffix}").unlink(missing_ok=True)
+            remove(manifest_path(self._store / name))
+            remove(self._store / f"{name}.parquet")
         for name, rows in tables.items():
-            fields = {"key": digest([FORMAT, origin, name]), "adopted": origin}
-            self._store(name, ".parquet", functools.partial(write_rows, rows=rows), fields)
+            write = functools.partial(write_rows, rows=rows)
+            self._save(self._store / f"{name}.parquet", write, [FORMAT, origin, name], {"adopted": origin})
 
     @staticmethod
     def _note(name: str) -> None:
@@ -184,87 +181,46 @@ class Run:
             with open(trace, "a") as handle:
                 handle.write(f"{name}\n")
 
-    def manifest(self, name: str) -> dict[str, Any] | None:
-        try:
-            return json.loads((self.dir / "artifacts" / f"{name}.manifest.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-
     def _make(
         self,
         name: str,
-        suffix: str,
+        path: Path,
         write: Callable[[Path, Path], None],
         build: Callable,
         inputs: Sequence[str],
         params: dict[str, Any] | None,
-    ) -> Path:
+    ) -> None:
         self._note(name)
-        for one in inputs:
-            self.path(one)
-        hashes = {one: self.manifest(one)["content"] for one in inputs}
-        key = digest([FORMAT, versions(), self.profile.seed, hashes, fingerprint(build, params)])
-        store = self.dir / "artifacts"
-        final = store / (name + suffix)
-        old = self.manifest(name)
-        if old and "adopted" in old:
+        contents = {one: read_manifest(self.path(one))["content"] for one in inputs}
+        made_from = [FORMAT, versions(), self.profile.seed, contents, fingerprint(build, params)]
+        adopted = (self.manifest(name) or {}).get("adopted")
+        if adopted:
             self.unchanged(name)
+        if adopted or is_current(path, made_from):
             self.kept.append(name)
-            print(f"{name}: adopted from {old['adopted']['source']}, kept.")
-            return final
-        if old and old.get("key") == key and final.exists() and path_digest(final) == old["content"]:
-            self.kept.append(name)
-            print(f"{name}: nothing it depends on has changed, kept.")
-            return final
-        scratch = self._scratch(name, key)
+            why = f"adopted from {adopted['source']}" if adopted else "nothing it depends on has changed"
+            print(f"{name}: {why}, kept.")
+            return
+        scratch = self._scratch(name, digest(made_from))
         self._allowed = set(inputs)
         try:
-            fields = {"key": key, "inputs": hashes, "params": json.loads(json.dumps(params or {}, default=_show))}
-            final = self._store(name, suffix, lambda path: write(path, scratch), fields)
+            facts = {"inputs": contents, "params": json.loads(json.dumps(params or {}, default=_show))}
+            self._save(path, lambda path: write(path, scratch), made_from, facts)
         finally:
             self._allowed = None
         shutil.rmtree(scratch, ignore_errors=True)
-        return final
 
-    def _store(self, name: str, suffix: str, write: Callable[[Path], None], fields: dict[str, Any]) -> Path:
-        """Write, flush, rename; then the manifest, to which `fields` belong."""
-        store = self.dir / "artifacts"
-        final, temporary = store / (name + suffix), store / f".{name}.tmp{suffix}"
-        manifest_path = store / f"{name}.manifest.json"
-        start = time.monotonic()
-        try:
-            with full_disk_explained(final):
-                store.mkdir(parents=True, exist_ok=True)
-                _remove(temporary)
-                write(temporary)
-                flush(temporary)
-        except BaseException:
-            _remove(temporary)
-            raise
-        manifest_path.unlink(missing_ok=True)  # until the new one is there, the artefact counts as missing
-        if final.is_dir():
-            _remove(final)
-        os.replace(temporary, final)
-        seconds = round(time.monotonic() - start, 2)
-        write_json(
-            manifest_path,
-            fields
-            | {
-                "name": name,
-                "suffix": suffix,
-                "format": FORMAT,
-                "content": path_digest(final),
-                "seed": self.profile.seed,
-                "versions": versions(),
-                "seconds": seconds,
-                "process_peak_rss_mb": peak_memory_mb(),
-            },
-        )
-        print(f"{name}: made in {seconds:.1f} s.")
-        return final
+    def _save(self, path: Path, write: Callable[[Path], None], made_from: Any, facts: dict[str, Any]) -> None:
+        start, name = time.monotonic(), path.stem
+        facts = facts | {"name": name, "suffix": path.suffix, "format": FORMAT, "seed": self.profile.seed}
+        with making(path, made_from, facts) as temporary:
+            write(temporary)
+            facts["versions"], facts["process_peak_rss_mb"] = versions(), peak_memory_mb()
+            facts["seconds"] = round(time.monotonic() - start, 2)
+        print(f"{name}: made in {facts['seconds']:.1f} s.")
 
     def _scratch(self, name: str, key: str) -> Path:
-        """A folder for half-done work of exactly this key; left-overs of other keys go."""
+        """A folder for half-done work of exactly this key; those of other keys go."""
         scratch = self.dir / "scratch" / f"{name}-{key[:12]}"
         for stale in scratch.parent.glob(f"{name}-*"):
             if stale != scratch and re.fullmatch(re.escape(name) + r"-[0-9a-f]{12}", stale.name):
@@ -273,37 +229,12 @@ class Run:
             scratch.mkdir(parents=True, exist_ok=True)
         return scratch
 
-    def metrics(self, values: dict[str, Any], notebook: str) -> None:
-        """Record numbers, or `{"value", "low", "high"}`, for the report; repeated calls add to each other."""
-        path = self.dir / "metrics" / f"{notebook}.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        write_json(path, {**known, **values})
+    def progress(self, done: float, total: int, label: str) -> None:
+        """Tell the runner, or the reader when there is no runner, how far a long step is. Cheap to call often.
 
-    def spent(self) -> None:
-        """The closing line of every notebook: what it took, beside the estimate; both go to the report."""
-        text, values = self.meter.compare(self.kept)
-        self.metrics(values, self.meter.notebook)
-        print(text)
-
-    def figure(self, fig, name: str, caption: str, notebook: str) -> None:
-        """Save `fig` for the report and show it here, once, above its caption."""
-        import matplotlib.pyplot as plt
-        from IPython.display import Image, Markdown, display
-
-        folder = self.dir / "figures" / notebook
-        path = folder / f"{name}.png"
-        order = {one.stem: i for i, one in enumerate(sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime))}
-        with full_disk_explained(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            fig.savefig(path, metadata={"Software": None})
-        write_json(folder / f"{name}.json", {"caption": caption, "order": order.get(name, len(order))})
-        plt.close(fig)
-        display(Image(filename=str(path), alt=caption), Markdown(f"*{caption}*"))
-
-    def progress(self, done: int, total: int, label: str) -> None:
-        """Tell the runner, or the reader when there is no runner, how far a long step is. Cheap to call often."""
-        now = time.monotonic()
-        watched = os.environ.get("ACELIB_PROGRESS")
+        The runner is told twice a second at most, a reader every 15 seconds; `done` may count parts of a unit.
+        """
+        now, watched = time.monotonic(), os.environ.get("ACELIB_PROGRESS")
         if now - self._last_progress < (0.5 if watched else 15) and done < total:
             return
         self._last_progress = now
@@ -313,10 +244,8 @@ class Run:
             except OSError:
                 pass  # a progress line is never worth a failed run
         elif done < total:
-            print(f"  {label}: {done} of {total}", flush=True)
+            print(f"  {label}: {round(done, 1)} of {total}", flush=True)
 
 
 def _show(value: Any) -> Any:
-    from dataclasses import asdict, is_dataclass
-
     return asdict(value) if is_dataclass(value) else str(value)

@@ -1,189 +1,239 @@
 """The sections of a profile: which values there are, of which type, and within which bounds.
 
 What each value means, its unit and its source stand beside it in `profiles/pocket.yaml`. A stage takes its section as
-`settings`.
+`settings`. Sections are frozen dataclasses: `dataclasses.replace` makes a changed one, and pydantic checks that, too.
 """
 
-from dataclasses import MISSING, dataclass, field
+import copy
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.dataclasses import dataclass
+
+section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True, str_min_length=1))
+
+# YAML 1.1 reads 1e-5 (no dot) as text.
+Real = Annotated[float, BeforeValidator(lambda value: float(value) if isinstance(value, str) else value)]
+Share = Annotated[Real, Field(ge=0, le=1)]
+PositiveShare = Annotated[Real, Field(gt=0, le=1)]
+Temperature = Annotated[Real, Field(gt=0, le=2)]
+LearningRate = Annotated[Real, Field(gt=0, le=0.1)]
+Seconds = Annotated[Real, Field(gt=0, le=86_400)]
+Dollars = Annotated[Real, Field(ge=0, le=10**6)]
+Batch = Annotated[int, Field(ge=1, le=4096)]
+Questions = Annotated[int, Field(ge=1, le=10**5)]
+NewTokens = Annotated[int, Field(ge=8, le=32_768)]
 
 
-def within(low: float, high: float, *, above: bool = False, default: float = MISSING):
-    """A number in [low, high], or in (low, high] with `above`. Sequences: every element."""
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
+T = TypeVar("T")
 
 
-def one_of(*choices: str):
-    return field(metadata={"choices": choices})
+def assume(settings: T, **changes) -> T:
+    """`dataclasses.replace` without the checks, for what no profile may ask for."""
+    changed = copy.copy(settings)
+    vars(changed).update(changes)
+    return changed
 
 
-def may_be_empty():
-    return field(metadata={"empty": True})
-
-
-def template(placeholder: str):
-    """Text with exactly one `placeholder`; filled with str.replace, so other braces (JSON, code) may stand in it."""
-    return field(metadata={"placeholder": placeholder})
-
-
-@dataclass(frozen=True)
+@section
 class Data:
+    """Where seeds, benchmark and published questions come from."""
+
     seeds: str  # jsonl of {id, source, program}
     benchmark: str  # see acelib.data.benchmarks: the course's rows, HumanEval(+) or MBPP(+)
     laboratory: bool  # is the true meaning of a question known?
     adopt: str  # hub name or file with AceCode-87K's columns to start from, at notebook 03; "none" makes its own
-    adopt_rows: int = within(0, 10**7)  # 0: all
-    decontaminate: tuple[str, ...] = may_be_empty()  # benchmarks, besides the one above, to keep out of what is adopted
+    adopt_rows: int = Field(ge=0, le=10**7)  # 0: all
+    decontaminate: tuple[str, ...]  # benchmarks, besides the one above, to keep out of what is adopted
 
 
-@dataclass(frozen=True)
+@section
 class LabelledModel:
+    """One of the proxies that notebook 02 compares."""
+
     label: str
     model: str
 
 
-@dataclass(frozen=True)
+@section
 class Models:
+    """Who writes questions, programs and replies, and in which arithmetic."""
+
     teacher: str
     proxy: str
-    proxies: tuple[LabelledModel, ...]  # weaker to stronger
+    proxies: tuple[LabelledModel, ...] = Field(min_length=1)  # weaker to stronger
     policy: str
-    dtype: str = one_of("float32", "bfloat16")
-    device: str = one_of("auto", "cpu", "cuda")
+    dtype: Literal["float32", "bfloat16"]
+    device: Literal["auto", "cpu", "cuda"]
 
 
-@dataclass(frozen=True)
-class Engine:  # what trains and what samples, and on how many machines
+@section
+class Engine:
+    """What trains and what samples, and on how many machines."""
+
     launch: str  # "none" trains in the notebook's process; else an accelerate configuration such as those in configs/
-    lora_rank: int = within(0, 1024)  # 0: full fine-tuning
-    generation: str = one_of("transformers", "vllm")
-    vllm_mode: str = one_of("colocate", "server")  # in RL
+    lora_rank: int = Field(ge=0, le=1024)  # 0: full fine-tuning
+    generation: Literal["transformers", "vllm"]
+    vllm_mode: Literal["colocate", "server"]  # in RL
     vllm_server: str
-    vllm_memory: float = within(0, 0.95, above=True)
-    vllm_parallel: int = within(1, 64)
-    checkpoints: int = within(1, 10_000)
+    vllm_memory: Real = Field(gt=0, le=0.95)
+    vllm_parallel: int = Field(ge=1, le=64)
+    checkpoints: int = Field(ge=1, le=10_000)
     cluster: str  # "none", or the address of a Ray cluster ("auto": the one this machine belongs to)
-    shard_questions: int = within(1, 100_000)
+    shard_questions: Questions
 
 
-@dataclass(frozen=True)
-class Remote:  # for a teacher or proxy behind a server
-    concurrency: int = within(1, 1000)
-    timeout_seconds: float = within(0, 86_400, above=True)
-    max_retries: int = within(0, 1000)
-    max_dollars: float = within(0, 10**6)
-    dollars_per_million_input: float = within(0, 10**5)
-    dollars_per_million_output: float = within(0, 10**5)
-    max_refused: float = within(0, 1, default=0.1)
+@section
+class Remote:
+    """Limits for a teacher or proxy behind a server."""
+
+    concurrency: int = Field(ge=1, le=1000)
+    timeout_seconds: Seconds
+    max_retries: int = Field(ge=0, le=1000)
+    max_dollars: Dollars
+    dollars_per_million_input: Dollars
+    dollars_per_million_output: Dollars
+    max_refused: Share = 0.1
 
 
-@dataclass(frozen=True)
+@section
 class Prompts:
-    teacher: str = template("{program}")
-    solve: str = template("{question}")
+    """The user's messages, filled in with str.replace, so that other braces (JSON, code) may stand in them."""
+
+    teacher: str
+    solve: str
+
+    @field_validator("teacher", "solve")
+    @classmethod
+    def _has_one_placeholder(cls, text: str, info: ValidationInfo) -> str:
+        placeholder = {"teacher": "{program}", "solve": "{question}"}[info.field_name]
+        if text.count(placeholder) != 1:
+            raise ValueError(f"should contain {placeholder} exactly once")
+        return text
 
 
-@dataclass(frozen=True)
+@section
 class Synthesis:
-    questions: int = within(1, 10**6)
-    tests_per_question: int = within(1, 50)
-    temperature: float = within(0, 2)
-    max_new_tokens: int = within(16, 32_768)
-    batch_size: int = within(1, 4096)
+    """How the teacher turns seed programs into questions with tests."""
+
+    questions: int = Field(ge=1, le=10**6)
+    tests_per_question: int = Field(ge=1, le=50)
+    temperature: Real = Field(ge=0, le=2)
+    max_new_tokens: int = Field(ge=16, le=32_768)
+    batch_size: Batch
 
 
-@dataclass(frozen=True)
+@section
 class Filtering:
-    min_tests: int = within(1, 50)
-    max_new_tokens: int = within(8, 32_768)
-    batch_size: int = within(1, 4096)
+    """How the proxy's programs filter tests."""
+
+    min_tests: int = Field(ge=1, le=50)
+    max_new_tokens: NewTokens
+    batch_size: Batch
 
 
-@dataclass(frozen=True)
+@section
 class Sampling:
-    n: int = within(2, 256)
-    temperature: float = within(0, 2, above=True)
-    top_p: float = within(0, 1, above=True)
-    max_new_tokens: int = within(8, 32_768)
-    batch_size: int = within(1, 4096)
+    """How the policy answers each question for preference pairs."""
+
+    n: int = Field(ge=2, le=256)
+    temperature: Temperature
+    top_p: PositiveShare
+    max_new_tokens: NewTokens
+    batch_size: Batch
 
 
-@dataclass(frozen=True)
+@section
 class Pairs:
-    min_gap: float = within(0, 1)
-    min_chosen: float = within(0, 1)
-    min_rejected: float = within(-1, 1)
+    """The rule of Eq. 3; bounds are pass rates."""
+
+    min_gap: Share
+    min_chosen: Share
+    min_rejected: Real = Field(ge=-1, le=1)
     strict: bool
-    max_pairs_per_question: int = within(1, 10_000)
+    max_pairs_per_question: int = Field(ge=1, le=10_000)
 
 
-@dataclass(frozen=True)
+@section
 class RewardModel:
+    """How the reward model learns."""
+
     base: str
-    loss: str = one_of("bradley_terry", "regression")
-    learning_rate: float = within(0, 0.1, above=True)
-    epochs: float = within(0, 100, above=True)
-    batch_size: int = within(1, 4096)
-    micro_batch: int = within(1, 4096)
-    score_batch: int = within(1, 65_536)
-    warmup_ratio: float = within(0, 0.99)
-    max_length: int = within(16, 131_072)
-    held_out: float = within(0, 0.9, above=True)
+    loss: Literal["bradley_terry", "regression"]
+    learning_rate: LearningRate
+    epochs: Real = Field(gt=0, le=100)
+    batch_size: Batch
+    micro_batch: Batch
+    score_batch: int = Field(ge=1, le=65_536)
+    warmup_ratio: Real = Field(ge=0, le=0.99)
+    max_length: int = Field(ge=16, le=131_072)
+    held_out: Real = Field(gt=0, le=0.9)
 
 
-@dataclass(frozen=True)
+@section
 class BestOfN:
-    ns: tuple[int, ...] = within(1, 1024)
-    questions: int = within(1, 10**5)
-    temperature: float = within(0, 2, above=True)
-    top_p: float = within(0, 1, above=True)
+    """The candidates among which selectors choose."""
+
+    ns: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(min_length=1)
+    questions: Questions
+    temperature: Temperature
+    top_p: PositiveShare
 
 
-@dataclass(frozen=True)
+@section
 class Reinforce:
-    algorithm: str = one_of("reinforce++", "reinforce++-baseline", "rloo", "grpo", "dr_grpo", "dapo")
-    learning_rate: float = within(0, 0.1, above=True)
-    beta: float = within(0, 10)
-    epsilon: float = within(0, 1, above=True)
-    rollout_questions: int = within(1, 4096)
-    samples_per_question: int = within(2, 256)
-    steps: int = within(1, 100_000)
-    updates_per_rollout: int = within(1, 256)
-    micro_batch: int = within(1, 4096)
-    temperature: float = within(0, 2, above=True)
-    max_new_tokens: int = within(8, 32_768)
-    max_kl: float = within(0, 10**6)
-    reward_seconds: float = within(0, 86_400, above=True)
-    eval_every: int = within(1, 100_000)
-    eval_questions: int = within(1, 10**5)
+    """How the policy learns from rewards."""
+
+    algorithm: Literal["reinforce++", "reinforce++-baseline", "rloo", "grpo", "dr_grpo", "dapo"]
+    learning_rate: LearningRate
+    beta: Real = Field(ge=0, le=10)
+    epsilon: PositiveShare
+    rollout_questions: Batch
+    samples_per_question: int = Field(ge=2, le=256)
+    steps: int = Field(ge=1, le=100_000)
+    updates_per_rollout: int = Field(ge=1, le=256)
+    micro_batch: Batch
+    temperature: Temperature
+    max_new_tokens: NewTokens
+    max_kl: Real = Field(ge=0, le=10**6)
+    reward_seconds: Seconds
+    eval_every: int = Field(ge=1, le=100_000)
+    eval_questions: Questions
 
 
-@dataclass(frozen=True)
+@section
 class Evaluation:
-    samples: int = within(1, 1024)
-    temperature: float = within(0, 2, above=True)
-    questions: int = within(1, 10**5)
-    bootstrap: int = within(100, 10**6)
+    """How pass@1 is measured."""
+
+    samples: int = Field(ge=1, le=1024)
+    temperature: Temperature
+    questions: Questions
+    bootstrap: int = Field(ge=100, le=10**6)
 
 
-@dataclass(frozen=True)
+@section
 class JudgeLimits:
-    workers: int = within(1, 1024)
-    cpu_seconds: float = within(0, 3600, above=True)
-    wall_seconds: float = within(0, 3600, above=True)
-    memory_mb: int = within(64, 1_048_576)
+    """What a program may take in the judge."""
+
+    workers: int = Field(ge=1, le=1024)
+    cpu_seconds: Real = Field(gt=0, le=3600)
+    wall_seconds: Real = Field(gt=0, le=3600)
+    memory_mb: int = Field(ge=64, le=1_048_576)
 
 
-@dataclass(frozen=True)
+@section
 class Plan:
-    gpus: int = within(0, 4096)
+    """What `acelib plan` computes with; changes no result."""
+
+    gpus: int = Field(ge=0, le=4096)
     gpu: str
-    gpu_memory_gb: float = within(0, 1024)
-    gpu_tflops: float = within(0, 100_000, above=True)  # dense bf16 peak of one
-    training_utilisation: float = within(0, 1, above=True)
-    generation_utilisation: float = within(0, 1, above=True)
-    dollars_per_gpu_hour: float = within(0, 1000)
-    question_tokens: int = within(1, 100_000)
-    program_tokens: int = within(1, 100_000)
-    reply_tokens: int = within(1, 100_000)
-    questions_kept: float = within(0, 1)
-    questions_with_pairs: float = within(0, 1)
+    gpu_memory_gb: Real = Field(ge=0, le=1024)
+    gpu_tflops: Real = Field(gt=0, le=100_000)  # dense bf16 peak of one
+    training_utilisation: PositiveShare
+    generation_utilisation: PositiveShare
+    dollars_per_gpu_hour: Real = Field(ge=0, le=1000)
+    question_tokens: int = Field(ge=1, le=100_000)
+    program_tokens: int = Field(ge=1, le=100_000)
+    reply_tokens: int = Field(ge=1, le=100_000)
+    questions_kept: Share
+    questions_with_pairs: Share

@@ -1,8 +1,8 @@
-"""Tables on disk: rows of Parquet and JSON-lines files."""
+"""Tables on disk: rows of Parquet and JSON-lines files, as dicts or as objects that know their columns."""
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from acelib.core.errors import DataError
 Row = dict[str, Any]
 
 
-def read_rows(path: str | Path) -> list[Row]:
-    """Rows of a .parquet, .jsonl or .jsonl.gz file.
+def read_rows(path: str | Path, of: type | None = None) -> list[Any]:
+    """Rows of a .parquet, .jsonl or .jsonl.gz file: dicts, or what `of.from_row` makes of them.
 
     Raises DataError when it is missing, unreadable or of another kind.
     """
@@ -20,33 +20,20 @@ def read_rows(path: str | Path) -> list[Row]:
     if not path.is_file():
         raise DataError(f"There is no table at {path}; check the path.")
     if path.suffix == ".parquet":
-        import pyarrow.lib
-        import pyarrow.parquet
-
-        try:
-            return pyarrow.parquet.read_table(path).to_pylist()
-        except (pyarrow.lib.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is not a readable Parquet file ({error}); delete it and make it again.") from error
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        rows = []
-        try:
-            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        except (OSError, EOFError) as error:
-            raise DataError(f"{path} is not a readable gzip file ({error}); fetch it again.") from error
-        for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number} is not JSON ({error.msg}); mend or drop the line.") from error
-        return rows
-    raise DataError(f"{path.name} ends in none of .parquet, .jsonl, .jsonl.gz; convert it to one of them.")
+        rows = _read_parquet(path)
+    elif path.name.endswith((".jsonl", ".jsonl.gz")):
+        rows = _read_json_lines(path)
+    else:
+        raise DataError(f"{path.name} ends in none of .parquet, .jsonl, .jsonl.gz; convert it to one of them.")
+    return rows if of is None else [of.from_row(row) for row in rows]
 
 
-def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
-    """Writes rows as .parquet or .jsonl, by suffix. Raises DataError when the rows differ in their columns."""
-    path, rows = Path(path), list(rows)
+def write_rows(path: str | Path, rows: Iterable[Any]) -> None:
+    """Writes dicts, or objects with `to_row`, as .parquet or .jsonl, by suffix.
+
+    Raises DataError when the rows differ in their columns.
+    """
+    path, rows = Path(path), [row if isinstance(row, dict) else row.to_row() for row in rows]
     for number, row in enumerate(rows):
         if row.keys() != rows[0].keys():
             odd = ", ".join(sorted(row.keys() ^ rows[0].keys()))
@@ -60,3 +47,27 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     else:
         raise DataError(f"{path.name} ends in neither .parquet nor .jsonl; pick one of the two.")
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    import pyarrow.lib
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.lib.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file ({error}); delete it and make it again.") from error
+
+
+def _read_json_lines(path: Path) -> list[Row]:
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} is not a readable gzip file ({error}); fetch it again.") from error
+    rows = []
+    for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), start=1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number} is not JSON ({error.msg}); mend or drop the line.") from error
+    return rows

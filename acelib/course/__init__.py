@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "grid": ["CHOICES", "LONG", "MAX_KL", "PUBLISHED", "REWARDS", "read_table", "run_grid"],
         "grid_trainings": ["Policy", "STEPS", "VARIANTS", "train_policy"],
-        "opening": ["open_run"],
+        "opening": ["NotebookRun", "open_run"],
         "report": ["broken_promises", "machine", "scorecard", "scorecard_text", "write_report"],
         "rules": ["lint", "refresh"],
         "runner": ["Course", "contain"],

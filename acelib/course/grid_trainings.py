@@ -22,7 +22,7 @@ from acelib.pairs import build_pairs, hard_quarter, mixed_share
 from acelib.reward_model import is_held_out, load_reward_model, score
 from acelib.rewards import gated, model_reward, pass_rate_reward, rule_reward, with_format
 from acelib.sampling import pass_rates
-from acelib.schema import Pair, Row, rows_to_problems
+from acelib.schema import Pair, Problem, Row
 from acelib.stats import auc
 from acelib.training import LOG_FILE, train, train_reward_model
 
@@ -108,7 +108,7 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
         if spec.steps:
             trained = scratch / "policy"
             if not trained.is_dir():
-                problems = rows_to_problems([rows[i] for i in chosen])
+                problems = [Problem.from_row(rows[i]) for i in chosen]
                 train(
                     folder,
                     problems,

@@ -1,15 +1,50 @@
-"""The first line of every notebook: everything is checked, seeded and bounded, and the cost card is printed."""
+"""What every notebook opens with: everything is checked, seeded and bounded, and the cost card is printed; and the run
+that it then has in hand, which also keeps figures and numbers for the report."""
 
+import json
 import logging
 import os
 import random
 import warnings
+from typing import Any
 
-from acelib.core import Run, load_profile
-from acelib.preflight import Meter
+from acelib.core import Run, full_disk_explained, load_profile, write_json
 
 
-def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Run:
+class NotebookRun(Run):
+    """A run as notebooks use it: with figures, numbers and costs for the report."""
+
+    meter: Any = None  # acelib.preflight.Meter, set by `open_run`
+
+    def metrics(self, values: dict[str, Any], notebook: str) -> None:
+        """Record numbers, or `{"value", "low", "high"}`, for the report; repeated calls add to each other."""
+        path = self.dir / "metrics" / f"{notebook}.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        write_json(path, known | values)
+
+    def spent(self) -> None:
+        """The closing line of every notebook: what it took, beside the estimate; both go to the report."""
+        text, values = self.meter.compare(self.kept)
+        self.metrics(values, self.meter.notebook)
+        print(text)
+
+    def figure(self, fig, name: str, caption: str, notebook: str) -> None:
+        """Save `fig` for the report and show it here, once, above its caption."""
+        import matplotlib.pyplot as plt
+        from IPython.display import Image, Markdown, display
+
+        folder = self.dir / "figures" / notebook
+        path = folder / f"{name}.png"
+        order = {one.stem: i for i, one in enumerate(sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime))}
+        with full_disk_explained(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            fig.savefig(path, metadata={"Software": None})
+        write_json(folder / f"{name}.json", {"caption": caption, "order": order.get(name, len(order))})
+        plt.close(fig)
+        display(Image(filename=str(path), alt=caption), Markdown(f"*{caption}*"))
+
+
+def open_run(profile: str, run_dir: str, notebook: str | None = None) -> NotebookRun:
     """The opening line of every notebook: check the profile, seed everything, bound the threads, print the cost card.
 
     Raises ProfileError.
@@ -21,7 +56,9 @@ def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Run:
     import numpy
     import torch
 
-    run = Run(run_dir, load_profile(profile))
+    from acelib.preflight import Meter  # loads transformers, and with it tqdm
+
+    run = NotebookRun(run_dir, load_profile(profile))
     seed = run.profile.seed
     random.seed(seed)
     numpy.random.seed(seed)

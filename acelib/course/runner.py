@@ -229,12 +229,8 @@ class Course:
         tools = {ROOT / "acelib" / "course" / f"{name}.py" for name in SHOWS_RESULTS} | {ROOT / "acelib/__main__.py"}
         sources = sorted(set((ROOT / "acelib").rglob("*.py")) - tools)
         texts = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in sources}
-        manifests = {name: self.store.manifest(name) or {} for name in used}
-        present = {
-            name: (self.dir / "artifacts" / (name + one.get("suffix", "?"))).exists() for name, one in manifests.items()
-        }
-        contents = {name: one.get("content") for name, one in manifests.items()}
-        return digest([code(path), texts, profile_values(self.profile), versions(), contents, present])
+        contents = {name: self.store.content(name) for name in used}
+        return digest([code(path), texts, profile_values(self.profile), versions(), contents])
 
     def up_to_date(self, path: Path) -> bool:
         """Whether the notebook has run here, and all that its results depend on is as it was."""

@@ -13,7 +13,7 @@ from acelib.data.publish import dataset_card
 from acelib.data.sources import Source, open_source
 from acelib.extraction import extract_program
 from acelib.judge import Judge, Report, Verdict
-from acelib.schema import Problem, Row, pairs_to_rows, problems_to_rows, rows_to_pairs, rows_to_problems
+from acelib.schema import Pair, Problem, Row
 
 NOTE = (
     "The source holds only tests that passed its authors' filter: `imagined` equals `filtered`, and comparisons of "
@@ -53,7 +53,7 @@ def import_dataset(
     decontaminator = Decontaminator(run, decontaminate)
     kept, dropped, counts = _choose(run, problems, best, inferences, decontaminator)
     chosen = [problems[place] for place in kept]
-    asked = problems_to_rows(chosen)
+    asked = [problem.to_row() for problem in chosen]
     # As notebook 02 would write it: every test passed the authors' proxy, and nobody knows which ones are right.
     audit = [
         {"id": one.id, "test": test, "passed": True, "kept": True, "valid": None}
@@ -170,7 +170,7 @@ def _read(source: Source, limit: int | None, questions_only: bool) -> tuple[list
         replies = [item for item in row.get("inferences") or () if item.get("completion")]
         best.append(max(replies, key=lambda item: item.get("pass_rate") or 0.0)["completion"] if replies else "")
         rows.append({name: value for name, value in row.items() if name not in unread})
-    problems = rows_to_problems(rows)
+    problems = [Problem.from_row(row) for row in rows]
     twice = [one for one, count in Counter(problem.id for problem in problems).items() if count > 1]
     if twice or not rows:
         what = f"has several rows with the id {twice[0]!r}" if twice else "holds no rows"
@@ -254,10 +254,10 @@ def _with_results(run: Run, source: str, rows: list[Row], problems: list[Problem
 def _pairs(name: str, decontaminator: Decontaminator, dropped: set[str], counts: Counter) -> tuple[list[Row], str]:
     """The pairs whose questions are like no benchmark's, and the version of their source; counts them."""
     source = open_source(name)
-    every = rows_to_pairs(source.rows())
+    every = [Pair.from_row(row) for row in source.rows()]
     firsts = {pair.instruction: pair for pair in reversed(every)}
     like = {text for text, one in firsts.items() if one.problem_id in dropped or decontaminator.find(text, one.chosen)}
-    found = pairs_to_rows(pair for pair in every if pair.instruction not in like)
+    found = [pair.to_row() for pair in every if pair.instruction not in like]
     if not found:
         raise DataError(f"{name} holds no pairs{' but such like a benchmark' * bool(every)}; mend the file.")
     counts.update({"pairs of questions like a benchmark's, left out": len(every) - len(found), "pairs": len(found)})

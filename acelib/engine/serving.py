@@ -12,14 +12,14 @@ import time
 import urllib.error
 import urllib.request
 import weakref
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils.other import get_free_port
 
-from acelib.core import EngineError, Profile, Remote, end_tree, end_with_parent
+from acelib.core import EngineError, Profile, Remote, assume, end_tree, end_with_parent
 from acelib.models import Server, connect, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer
 
 # Program -> the package that holds it, and what its interpreter is told. vLLM would otherwise take temperature, top-k
@@ -40,7 +40,14 @@ PROGRAMS = {
 }
 REMEDIES = {"vllm": "pip install -r requirements-gpu.txt", "fastapi": "pip install -r requirements-test.txt"}
 START_SECONDS = 1800.0  # 32B parameters from a slow disk, compiled
-PATIENT = Remote(1, 3600.0, 8, 0.0, 0.0, 0.0)
+PATIENT = Remote(
+    concurrency=1,
+    timeout_seconds=3600.0,
+    max_retries=8,
+    max_dollars=0.0,
+    dollars_per_million_input=0.0,
+    dollars_per_million_output=0.0,
+)
 IN_FLIGHT = 256  # requests: what vLLM decodes side by side by default on most cards
 
 
@@ -131,7 +138,7 @@ def serve(
     except BaseException:
         process.close()
         raise
-    free = replace(
+    free = assume(
         limits or PATIENT,
         concurrency=IN_FLIGHT * replicas,
         dollars_per_million_input=0.0,

@@ -14,10 +14,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
-from acelib.core import CourseError, DataError, EngineError, Profile, atomic, digest, path_digest
+from acelib.core import (
+    CourseError,
+    DataError,
+    EngineError,
+    Profile,
+    digest,
+    is_current,
+    making,
+    path_digest,
+    read_rows,
+    write_rows,
+)
 from acelib.engine.cluster import ClusterJudge, connect
 from acelib.engine.serving import open_sampler, reply_settings
 from acelib.judge import Judge
@@ -81,10 +89,12 @@ def sample_and_judge(
     shards = [problems[start : start + size] for start in range(0, len(problems), size)]
     weights = path_digest(location) if Path(location).is_dir() else location
     settings = [options, reply_settings(profile), weights, asdict(replace(profile.judge, workers=1))]
-    keys = [digest([settings, [asdict(problem) for problem in shard]]) for shard in shards]
+    sources = [[settings, [asdict(problem) for problem in shard]] for shard in shards]
     paths = [folder / f"shard-{number:05d}.parquet" for number in range(len(shards))]
-    logs = [path.with_name(f"{path.stem}-{key[:12]}.jsonl") for path, key in zip(paths, keys)]  # of replies
-    missing = {number: shards[number] for number, path in enumerate(paths) if _key(path) != keys[number]}
+    logs = [
+        path.with_name(f"{path.stem}-{digest(source)[:12]}.jsonl") for path, source in zip(paths, sources)
+    ]  # of replies
+    missing = {number: shards[number] for number, path in enumerate(paths) if not is_current(path, sources[number])}
     meter = _Meter(progress, n, len(problems), sum(map(len, missing.values())))
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,24 +106,11 @@ def sample_and_judge(
         with closing(made), (ClusterJudge if ray else Judge).from_settings(profile.judge, workers) as judge:
             for number, programs in made:
                 rows = samples_to_rows(shards[number], programs, judge_programs(judge, shards[number], programs))
-                _write(paths[number], rows, keys[number])
+                with making(paths[number], sources[number]) as temporary:
+                    write_rows(temporary, rows)
                 logs[number].unlink(missing_ok=True)
                 meter.add(number, len(shards[number]))
-    return [row for path in paths for row in pyarrow.parquet.read_table(path).to_pylist()]
-
-
-def _key(path: Path) -> str | None:
-    """What a finished shard was made from; None when there is no readable one."""
-    try:
-        return (pyarrow.parquet.read_schema(path).metadata or {}).get(b"acelib.key", b"").decode()
-    except (OSError, pyarrow.ArrowInvalid):
-        return None
-
-
-def _write(path: Path, rows: list[Row], key: str) -> None:
-    table = pyarrow.Table.from_pylist(rows)
-    with atomic(path) as temporary:
-        pyarrow.parquet.write_table(table.replace_schema_metadata({"acelib.key": key}), temporary)
+    return [row for path in paths for row in read_rows(path)]
 
 
 class _Meter:

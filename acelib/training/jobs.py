@@ -9,7 +9,7 @@ from acelib.data import load_benchmark
 from acelib.judge import Judge
 from acelib.reward_model import load_reward_model
 from acelib.rewards import model_reward, rule_reward
-from acelib.schema import rows_to_pairs, rows_to_problems
+from acelib.schema import Pair, Problem
 from acelib.training.log import held_out_pass_rate
 from acelib.training.reinforce_trainer import train
 from acelib.training.reward_trainer import train_reward_model
@@ -20,7 +20,7 @@ def reward_model(run: Run, path: Path, scratch: Path, progress: Progress, pairs:
     `train_reward_model` does."""
     profile = run.profile
     train_reward_model(
-        rows_to_pairs(run.read(pairs)),
+        run.read(pairs, Pair),
         profile.resolve(profile.reward_model.base),
         path,
         scratch,
@@ -38,7 +38,7 @@ def policy(run: Run, path: Path, scratch: Path, progress: Progress, reward: str)
     """A policy trained on the hard questions with `reward`: rule, or reward_model. Raises ArtifactError, and as
     `train` does."""
     profile, models, rl = run.profile, run.profile.models, run.profile.reinforce
-    problems, prompt = rows_to_problems(run.read("hard_questions")), profile.prompts.solve
+    problems, prompt = run.read("hard_questions", Problem), profile.prompts.solve
     workers = max(1, profile.judge.workers // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     with Judge.from_settings(profile.judge, workers=workers) as judge:
         rule = rule_reward(judge, problems)
