@@ -31,7 +31,7 @@ COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR))) \
 	$(if $(FORCE),--force)
 
-.PHONY: help gpu install course test lint notebooks pocket-models bench grid clean distclean
+.PHONY: help gpu install course test test-fast lint notebooks pocket-models bench grid clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -66,12 +66,20 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 course: $(VENV)/.installed$(if $(GPU),-gpu)  ## Run notebooks 00-08 and write runs/<profile>/report.html; a profile with `device: cuda` installs requirements-gpu.txt, too (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
 	@$(COURSE)
 
-lint: $(VENV)/.installed-test  ## ruff and the notebook rules
+lint: $(VENV)/.installed-test  ## Seconds: ruff, the layout of files, what may import what, the notebook rules
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(PY) -m acelib lint
 
-test: $(VENV)/.installed-test lint  ## Lint, unit tests and one smoke run of all notebooks
-	$(PY) -m pytest
+# Two at a time; those on Ray stay together.
+PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
+
+test: lint  ## Everything that CI asks: lint, all tests, one smoke run of all notebooks
+	$(PYTEST)
+
+test-fast: lint  ## While you change a line: lint and the quick tests
+	$(PYTEST) -m "not slow"
 
 notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks from a pocket run
 	$(PY) -m acelib course
