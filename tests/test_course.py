@@ -47,6 +47,7 @@ def course(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_runs_skips_resumes_and_reruns(course, monkeypatch):
     first, second = course.folder / "01_numbers.ipynb", course.folder / "02_sum.ipynb"
     write_notebook(first, OPEN_RUN, 'rows = run.table("numbers", lambda scratch: [{"x": run.profile.seed}])')
@@ -83,6 +84,7 @@ def test_runs_skips_resumes_and_reruns(course, monkeypatch):
     assert record["artefacts"] == ["numbers"] and record["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_deleted_artefact_is_made_again(course):
     write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, 'run.table("a", lambda scratch: [{"x": 1}])')
     course().run()
@@ -105,12 +107,14 @@ def test_misspelt_and_missing_parameters_are_refused(course):
         course().run()
 
 
+@pytest.mark.slow
 def test_a_dead_kernel_is_named(course):
     write_notebook(course.folder / "01_dies.ipynb", "x = 1", "import os\nos._exit(9)")
     with pytest.raises(NotebookError, match="01_dies failed in cell 4 .*kernel died"):
         course().run()
 
 
+@pytest.mark.slow
 def test_full_memory_is_named_also_by_a_kernel_that_can_but_print_it(course):
     write_notebook(course.folder / "01_a.ipynb", "x = 1", "bytes(2**60)")
     with pytest.raises(NotebookError, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
@@ -132,6 +136,7 @@ def test_a_full_disk_is_named(course, tmp_path):
     assert "01_a failed before its first cell: the disk is full; make room" in said and "FROM=01" in said
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_a_notebook(course, tmp_path):
     """Neither the executed notebook nor the log can be written any more, so neither says what happened."""
     write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, "(run.dir / 'large').write_bytes(bytes(2**23))")
@@ -186,6 +191,7 @@ def test_two_runs_in_one_directory_are_refused(course):
         holder.wait()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_no_process_and_resumes(course, tmp_path):
     write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, 'run.table("a", lambda scratch: [{"x": 1}])')
     flag = tmp_path / "waiting"
@@ -212,6 +218,7 @@ def test_an_interrupted_run_leaves_no_process_and_resumes(course, tmp_path):
     assert "01_a  unchanged, skipped" in again.out.getvalue() and "02_b  done in" in again.out.getvalue()
 
 
+@pytest.mark.slow
 def test_adopted_data_replace_the_first_two_notebooks(course):
     for name in ("00_a", "01_b", "02_c", "03_d"):
         write_notebook(course.folder / f"{name}.ipynb", OPEN_RUN, *['run.read("filtered")'] * (name == "03_d"))

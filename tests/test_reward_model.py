@@ -209,6 +209,7 @@ def test_what_is_logged_of_held_out_questions_is_theirs_alone(tmp_path):
     assert logged["eval_pair_loss"] == pytest.approx(whole.item() * 5 * 12 / total)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
 

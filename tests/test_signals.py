@@ -13,7 +13,7 @@ IGNORING = (
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 THESE = (
-    "test_course.py::test_an_interrupted_run_leaves_no_process_and_resumes",
+    "test_course.py::test_a_stopped_run_leaves_no_process_and_resumes",
     "test_judge.py::test_interrupt_and_kill_leave_no_process_behind",
     "test_reinforce.py::test_a_reward_that_hangs_stops_the_run",
     "test_remote.py::test_a_stopped_process_goes_on_without_paying_twice",
