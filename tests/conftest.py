@@ -28,15 +28,17 @@ STARTED = time.monotonic()
 
 
 RAY = ExitStack()
+SHARED = ("cluster", "smoke_run", "in_two", "said", "full_disk")  # fixtures that take long and serve many tests
 
 
 def pytest_collection_modifyitems(items):
-    """Tests on Ray share one worker and one cluster, those on the smoke run one run. What takes long comes first, so
-    that the workers end together."""
+    """Tests that share what takes long stay on one worker. They and other slow ones come first, those on Ray before
+    all, so that the workers end together."""
     for item in items:
-        for fixture in {"cluster", "smoke_run"} & set(item.fixturenames):
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group(fixture))
+        for fixture in SHARED:
+            if fixture in item.fixturenames:
+                item.add_marker(pytest.mark.slow)
+                item.add_marker(pytest.mark.xdist_group(fixture))
     items.sort(key=lambda item: ("cluster" not in item.fixturenames, item.get_closest_marker("slow") is None))
 
 

@@ -165,6 +165,7 @@ def test_a_random_model_reads_and_writes_exact_lengths(measured):
 
 
 @pytest.mark.parametrize("bench", ["gpu", "scale_up"])
+@pytest.mark.slow
 def test_without_a_gpu_a_bench_says_one_sentence(bench):
     done = subprocess.run(
         [sys.executable, ROOT / "bench" / f"{bench}.py"],
@@ -211,6 +212,7 @@ def finished(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_scale_up_makes_a_row_per_size_and_resumes(finished, tmp_path, monkeypatch):
     words = [
         "--tiny",

@@ -117,6 +117,7 @@ def finished(tmp_path_factory):
     return folder / "tiny.yaml", run
 
 
+@pytest.mark.slow
 def test_trainings_are_made_and_become_tables(finished, tmp_path):
     profile, run = finished
     specs = [Policy("rule", steps=1), Scorer("paper")]

@@ -39,8 +39,6 @@ train_all(Path(sys.argv[1]), Path(sys.argv[2]))
 torch.distributed.destroy_process_group()
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two_processes")]
-
 
 def train_all(base, folder):
     for questions, at_once in REWARD_MODELS:
