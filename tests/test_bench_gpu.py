@@ -88,6 +88,7 @@ def test_the_table_has_every_phase_and_column(measured):
 
 
 @pytest.mark.parametrize("variant, optimiser, frozen", [("lora", "AdamW", ["float32"]), ("no-moments", "SGD", [])])
+@pytest.mark.slow
 def test_a_variant_trains_what_its_name_says(measured, tmp_path, variant, optimiser, frozen):
     assert (
         gpu.main(

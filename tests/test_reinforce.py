@@ -510,6 +510,7 @@ def test_dynamic_sampling_gives_up_without_losing_the_rollout(policy, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce++", "rloo", "dr_grpo"])
+@pytest.mark.slow
 def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
     folders = {}
     for size in (6, 2):

@@ -74,6 +74,7 @@ def test_a_server_that_cannot_start_gives_its_last_words(tmp_path, monkeypatch):
         serve("m/m", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
     monkeypatch.setitem(serving.PROGRAMS, "vllm", ("fastapi", "-c __import__('time').sleep(60)"))
     started = []
