@@ -31,6 +31,7 @@ RAY = ExitStack()
 SHARED = ("cluster", "smoke_run", "in_two", "said", "full_disk")  # fixtures that take long and serve many tests
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Tests that share what takes long stay on one worker. They and other slow ones come first, those on Ray before
     all, so that the workers end together."""
