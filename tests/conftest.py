@@ -31,15 +31,17 @@ RAY = ExitStack()
 SHARED = ("cluster", "smoke_run", "in_two", "said", "full_disk")  # fixtures that take long and serve many tests
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
     """Tests that share what takes long stay on one worker. They and other slow ones come first, those on Ray before
     all, so that the workers end together."""
     for item in items:
-        for fixture in SHARED:
-            if fixture in item.fixturenames:
-                item.add_marker(pytest.mark.slow)
-                item.add_marker(pytest.mark.xdist_group(fixture))
+        shared = next((fixture for fixture in SHARED if fixture in item.fixturenames), None)
+        if shared:
+            item.add_marker(pytest.mark.slow)
+        if shared and getattr(config.option, "loadgroup", False):
+            # What xdist 3.8 does for its mark `xdist_group`, but pytest 9.2 keeps the id in another attribute.
+            item._id = item.parent.id.child(f"{item.name}@{shared}")
     items.sort(key=lambda item: ("cluster" not in item.fixturenames, item.get_closest_marker("slow") is None))
 
 
