@@ -25,7 +25,7 @@ COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR))) \
 	$(if $(FORCE),--force)
 
-.PHONY: help gpu install course doctor test lint notebooks pocket-models bench grid clean distclean
+.PHONY: help gpu install course doctor test test-fast lint notebooks pocket-models bench grid clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -63,12 +63,20 @@ course: $(VENV)/.installed$(if $(GPU),-gpu)  ## Run notebooks 00-08 and write ru
 doctor: $(VENV)/.installed  ## Versions, machine, isolation and checks, as text to paste into an issue (PROFILE= RUN_DIR=)
 	@$(PY) -m acelib doctor --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
 
-lint: $(VENV)/.installed-test  ## ruff and the notebook rules
+lint: $(VENV)/.installed-test  ## Seconds: ruff, the layout of files, what may import what, the notebook rules
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(PY) -m acelib lint
 
-test: $(VENV)/.installed-test lint  ## Lint, unit tests and one smoke run of all notebooks
-	$(PY) -m pytest
+# Two at a time; those on Ray stay together.
+PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
+
+test: lint  ## Everything that CI asks: lint, all tests, one smoke run of all notebooks
+	$(PYTEST)
+
+test-fast: lint  ## While you change a line: lint and the quick tests
+	$(PYTEST) -m "not slow"
 
 notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks from a pocket run
 	$(PY) -m acelib course

@@ -3,11 +3,16 @@
 import os
 import resource
 import time
+from contextlib import ExitStack
 
 # Read once, when the libraries are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_gcs_server_port_wait_time_s"] = "200"  # noqa: SIM112  instead of 20 and 60: this machine may be busy
 os.environ["RAY_gcs_server_request_timeout_seconds"] = "200"  # noqa: SIM112
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # as many workers as cores: two threads each would wait for each other
 
 import pytest
 from ray_nodes import PATIENCE, start_node
@@ -22,9 +27,22 @@ contain()
 STARTED = time.monotonic()
 
 
-def pytest_collection_modifyitems(items):
-    """Tests on Ray come last: its processes would slow the others down."""
-    items.sort(key=lambda item: "cluster" in item.fixturenames)
+RAY = ExitStack()
+SHARED = ("cluster", "smoke_run", "in_two", "said", "full_disk")  # fixtures that take long and serve many tests
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Tests that share what takes long stay on one worker. They and other slow ones come first, those on Ray before
+    all, so that the workers end together."""
+    for item in items:
+        shared = next((fixture for fixture in SHARED if fixture in item.fixturenames), None)
+        if shared:
+            item.add_marker(pytest.mark.slow)
+        if shared and getattr(config.option, "loadgroup", False):
+            # What xdist 3.8 does for its mark `xdist_group`, but pytest 9.2 keeps the id in another attribute.
+            item._id = item.parent.id.child(f"{item.name}@{shared}")
+    items.sort(key=lambda item: ("cluster" not in item.fixturenames, item.get_closest_marker("slow") is None))
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +56,16 @@ def _ray():
         ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
     except Exception as error:  # a container may forbid what Ray's own servers need; that is no fault of the course
         pytest.skip(f"Ray does not start on this machine: {error}")
+    RAY.callback(cluster.shutdown)
+    RAY.callback(ray.shutdown)
     yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    RAY.close()
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Ray's servers end with the last test that wants them, as they would slow the others down."""
+    if "cluster" in item.fixturenames and "cluster" not in getattr(nextitem, "fixturenames", ()):
+        RAY.close()
 
 
 @pytest.fixture
@@ -54,14 +79,19 @@ def cluster(_ray):
 
 def pytest_sessionfinish(session, exitstatus):
     """A complete, green `make test` leaves its cost for the report."""
-    if exitstatus == 0 and not session.config.invocation_params.args:
+    config = session.config
+    chosen = (
+        config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.markexpr or config.option.keyword
+    )
+    if exitstatus == 0 and not chosen and not hasattr(config, "workerinput"):
         children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+        reports = config.pluginmanager.get_plugin("terminalreporter").stats
         write_json(
             TEST_RECORD,
             {
                 "seconds": round(time.monotonic() - STARTED, 1),
                 "largest_process_mb": max(peak_memory_mb(), children),
-                "tests": session.testscollected,
+                "tests": len(reports.get("passed", [])) + len(reports.get("skipped", [])),
                 "finished": time.strftime("%Y-%m-%d %H:%M"),
             },
         )

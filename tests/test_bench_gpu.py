@@ -88,6 +88,7 @@ def test_the_table_has_every_phase_and_column(measured):
 
 
 @pytest.mark.parametrize("variant, optimiser, frozen", [("lora", "AdamW", ["float32"]), ("no-moments", "SGD", [])])
+@pytest.mark.slow
 def test_a_variant_trains_what_its_name_says(measured, tmp_path, variant, optimiser, frozen):
     assert (
         gpu.main(
@@ -165,6 +166,7 @@ def test_a_random_model_reads_and_writes_exact_lengths(measured):
 
 
 @pytest.mark.parametrize("bench", ["gpu", "scale_up"])
+@pytest.mark.slow
 def test_without_a_gpu_a_bench_says_one_sentence(bench):
     done = subprocess.run(
         [sys.executable, ROOT / "bench" / f"{bench}.py"],
@@ -211,6 +213,7 @@ def finished(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_scale_up_makes_a_row_per_size_and_resumes(finished, tmp_path, monkeypatch):
     words = [
         "--tiny",

@@ -133,42 +133,67 @@ def train_scorer(base, out, scratch, progress=None):
 
 
 JOBS = {"policy": (train_policy, load_policy), "reward model": (train_scorer, lambda *a, **k: load_reward_model(*a)[0])}
-SCRIPT = """
-import resource, shutil, signal, sys
+# A file-size limit stands in for the full disk: both make write(2) fail.
+FULL = {
+    "policy at the weights": ("policy", 50_000, "model.safetensors"),
+    "policy at the optimizer": ("policy", 200_000, "optimizer.pt"),
+    "reward model at the weights": ("reward model", 50_000, "model.safetensors"),
+    "reward model at the optimizer": ("reward model", 200_000, "optimizer.pt"),
+}
+LIMITED = """
+import json, resource, signal, sys
 from pathlib import Path
 import test_checkpoints as test
 from acelib.core.errors import FullDiskError
 from acelib.core.files import full_disk_explained
-name, (start, out, scratch), room, disk = sys.argv[1], map(Path, sys.argv[2:5]), int(sys.argv[5]), sys.argv[6:]
-filler = scratch.parent / "filler"
+start, folder = map(Path, sys.argv[1:])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+said = {}
+for case, (name, room, _) in test.FULL.items():
+    out, scratch = folder / case / "out", folder / case / "scratch"
 
-def fill(done, total):
-    if not test.last_checkpoint(scratch):
-        return
-    if disk:  # a file system of our own: nothing but `room` bytes are left
-        free = shutil.disk_usage(scratch).free - room
-        filler.write_bytes(bytes(max(0, free)))
-    else:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    def fill(done, total):
+        if test.last_checkpoint(scratch):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+
+    try:
+        with full_disk_explained(out):
+            test.JOBS[name][0](start, out, scratch, fill)
+    except FullDiskError as error:
+        said[case] = str(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+print(json.dumps(said))
+"""
+SMALL_DISK = """
+import shutil, sys
+from pathlib import Path
+import test_checkpoints as test
+from acelib.core.errors import FullDiskError
+from acelib.core.files import full_disk_explained
+start, out, scratch, copy = map(Path, sys.argv[1:])
+filler = scratch.parent / "filler"
+
+def fill(done, total):  # nothing but 20,000 bytes are left
+    if test.last_checkpoint(scratch):
+        filler.write_bytes(bytes(max(0, shutil.disk_usage(scratch).free - 20_000)))
 
 try:
     with full_disk_explained(out):
-        test.JOBS[name][0](start, out, scratch, fill)
+        test.train_scorer(start, out, scratch, fill)
 except FullDiskError as error:
     print(error)
-if disk:
-    print(test.last_checkpoint(scratch).name)
-    filler.unlink()
-    test.JOBS[name][0](start, out, scratch, lambda *step: print(*step))
-    shutil.copytree(out, disk[0], dirs_exist_ok=True)
+print(test.last_checkpoint(scratch).name)
+filler.unlink()
+test.train_scorer(start, out, scratch, lambda *step: print(*step))
+shutil.copytree(out, copy, dirs_exist_ok=True)
 """
 
 
-def interrupted(*arguments, before=()):
-    """What a process that trains until its disk is full prints."""
+def printed(script, *arguments, before=()):
+    """What a process prints that trains until its disk is full."""
     child = subprocess.run(
-        [*before, sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        [*before, sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=ROOT / "tests",
@@ -177,24 +202,25 @@ def interrupted(*arguments, before=()):
     return child.stdout
 
 
+@pytest.fixture(scope="module")
+def full_disk(tmp_path_factory):
+    """The model to start from, and the folder and the error of every case; one process, as its start is what costs."""
+    folder = tmp_path_factory.mktemp("full")
+    start = save_tiny_policy(folder / "start")
+    said = json.loads(printed(LIMITED, start, folder))
+    return start, {case: (folder / case, said.get(case)) for case in FULL}
+
+
 def assert_same_weights(name, *folders):
     ours, theirs = (JOBS[name][1](folder, device="cpu").state_dict() for folder in folders)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize(
-    ("name", "room", "half"),
-    [
-        ("policy", 50_000, "model.safetensors"),
-        ("policy", 200_000, "optimizer.pt"),
-        ("reward model", 50_000, "model.safetensors"),
-        ("reward model", 200_000, "optimizer.pt"),
-    ],
-)
-def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(tmp_path, name, room, half):
-    """A file-size limit stands in for the full disk: both make write(2) fail."""
-    start, scratch, again = save_tiny_policy(tmp_path / "start"), tmp_path / "scratch", JOBS[name][0]
-    said = interrupted(name, start, tmp_path / "out", scratch, room)
+@pytest.mark.parametrize("case", FULL)
+def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(full_disk, tmp_path, case):
+    name, room, half = FULL[case]
+    start, (folder, said) = full_disk[0], full_disk[1][case]
+    out, scratch, again = folder / "out", folder / "scratch", JOBS[name][0]
     assert "The disk is full: checkpoint could not be written" in said and "repeat the command" in said
     assert last_checkpoint(scratch).name == "checkpoint-1"
     torn = scratch / "checkpoint-2"
@@ -202,16 +228,17 @@ def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(tmp_pa
     assert not (torn / half).exists() or (torn / half).stat().st_size <= room
 
     seen = []
-    rows = again(start, tmp_path / "out", scratch, lambda *step: seen.append(step))
+    rows = again(start, out, scratch, lambda *step: seen.append(step))
     assert seen[0] == (2, 4), "it went on after the first step"
     assert rows == again(start, tmp_path / "straight", tmp_path / "other")
-    assert_same_weights(name, tmp_path / "out", tmp_path / "straight")
+    assert_same_weights(name, out, tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_until_there_is_room_again(tmp_path):
     disk, start = tmp_path / "disk", save_tiny_policy(tmp_path / "start")
     mounted = on_small_disk(disk)
-    said = interrupted("reward model", start, disk / "out", disk / "scratch", 20_000, tmp_path / "out", before=mounted)
+    said = printed(SMALL_DISK, start, disk / "out", disk / "scratch", tmp_path / "out", before=mounted)
     lines = said.splitlines()
     assert re.match(r"The disk is full: checkpoint could not be written to .*scratch \(0 MiB free\)", lines[0])
     assert lines[1:] == ["checkpoint-1", "2 4", "3 4", "4 4"]

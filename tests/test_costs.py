@@ -64,6 +64,7 @@ def test_what_cannot_be_estimated_says_why(tmp_path):
     assert "needs no GPU" in estimate(load_profile("single-gpu"), "08_what_works").how
 
 
+@pytest.mark.slow
 def test_a_run_tells_what_it_took_and_what_it_kept(tmp_path, capsys):
     for kept in (False, True):
         run = open_run("pocket", str(tmp_path), "01_test_synthesis")

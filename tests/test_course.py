@@ -48,6 +48,7 @@ def course(tmp_path):
     return make
 
 
+@pytest.mark.slow
 def test_runs_skips_resumes_and_reruns(course, monkeypatch):
     first, second = course.folder / "01_numbers.ipynb", course.folder / "02_sum.ipynb"
     write_notebook(first, OPEN_RUN, 'rows = run.table("numbers", lambda scratch: [{"x": run.profile.seed}])')
@@ -84,6 +85,7 @@ def test_runs_skips_resumes_and_reruns(course, monkeypatch):
     assert record["artefacts"] == ["numbers"] and record["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_a_deleted_artefact_is_made_again(course):
     write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, 'run.table("a", lambda scratch: [{"x": 1}])')
     course().run()
@@ -106,12 +108,14 @@ def test_misspelt_and_missing_parameters_are_refused(course):
         course().run()
 
 
+@pytest.mark.slow
 def test_a_dead_kernel_is_named(course):
     write_notebook(course.folder / "01_dies.ipynb", "x = 1", "import os\nos._exit(9)")
     with pytest.raises(NotebookError, match="01_dies failed in cell 4 .*kernel died"):
         course().run()
 
 
+@pytest.mark.slow
 def test_full_memory_is_named_also_by_a_kernel_that_can_but_print_it(course):
     write_notebook(course.folder / "01_a.ipynb", "x = 1", "bytes(2**60)")
     with pytest.raises(NotebookError, match=r"in cell 4 .*: memory is full; close other programs, .* \(MemoryError\)"):
@@ -133,6 +137,7 @@ def test_a_full_disk_is_named(course, tmp_path):
     assert "01_a failed before its first cell: the disk is full; make room" in said and "FROM=01" in said
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_in_a_notebook(course, tmp_path):
     """Neither the executed notebook nor the log can be written any more, so neither says what happened."""
     write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, "(run.dir / 'large').write_bytes(bytes(2**23))")
@@ -223,6 +228,7 @@ def waiting(course, tmp_path):
     return start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_leaves_no_process_and_resumes(course, waiting, tmp_path, number):
     runner, kernel = waiting()
@@ -238,6 +244,7 @@ def test_a_stopped_run_leaves_no_process_and_resumes(course, waiting, tmp_path, 
     assert "01_a  unchanged, skipped" in again.out.getvalue() and "02_b  done in" in again.out.getvalue()
 
 
+@pytest.mark.slow
 def test_a_run_under_nohup_outlives_its_terminal(course, waiting, tmp_path):
     runner, kernel = waiting("SIGHUP", "SIGINT")
     os.kill(runner.pid, signal.SIGHUP)

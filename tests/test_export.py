@@ -76,6 +76,7 @@ def contents(folder):
     return {name: (folder / name).read_bytes() for name in files(folder)}
 
 
+@pytest.mark.slow
 def test_load_dataset_and_adopt_read_the_rows_of_the_run(run, tmp_path):
     out = tmp_path / "out"
     counts = export(run.dir, out)
@@ -148,6 +149,7 @@ def test_a_stop_leaves_the_old_folder_or_none(run, rows, tmp_path, monkeypatch):
     assert export(run.dir, out)["questions"] == 2 and list(out.parent.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(run, tmp_path):
     """A file-size limit stands in for it, as in the tests of artefacts."""
     script = f"""

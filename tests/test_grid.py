@@ -123,6 +123,7 @@ def finished(tmp_path_factory):
     return folder / "tiny.yaml", run
 
 
+@pytest.mark.slow
 def test_trainings_are_made_and_become_tables(finished, tmp_path):
     profile, run = finished
     specs = [Policy("rule", steps=1), Scorer("paper")]
@@ -133,6 +134,7 @@ def test_trainings_are_made_and_become_tables(finished, tmp_path):
     assert (scorer["pairs"], scorer["questions"]) == (4, 4) and len(scorer["auc"]) == len(scorer["best_of_16"]) == 4
 
 
+@pytest.mark.slow
 def test_trainings_heed_the_engine_and_go_on_after_a_stop(finished, tmp_path, monkeypatch):
     profile, run = finished
     adapted = Run(run.dir, load_profile(profile, {"engine.lora_rank": 2}))

@@ -160,6 +160,7 @@ def test_a_push_that_fails_says_why(said, name):
 @pytest.mark.parametrize(
     "places", [{}, {"XDG_CACHE_HOME": "{home}/cache"}, {"HF_HOME": "{home}/hf"}], ids=["home", "cache", "hub"]
 )
+@pytest.mark.slow
 def test_the_login_of_hf_auth_is_found_though_caches_move(tmp_path, places):
     places = {name: place.format(home=tmp_path) for name, place in places.items()}
     kept = {name: one for name, one in os.environ.items() if name not in ("XDG_CACHE_HOME", *HF)}

@@ -81,6 +81,7 @@ def scratch_of(folder, name):
 @pytest.mark.parametrize(
     "job, arguments", [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "reward_model"})]
 )
+@pytest.mark.slow
 def test_two_processes_give_the_model_of_one(tmp_path, base, capfd, monkeypatch, job, arguments):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     weights = {}
@@ -97,6 +98,7 @@ def test_two_processes_give_the_model_of_one(tmp_path, base, capfd, monkeypatch,
 
 
 @pytest.mark.parametrize(("job", "arguments"), [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "rule"})])
+@pytest.mark.slow
 def test_a_process_of_its_own(tmp_path, base, monkeypatch, job, arguments):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     models = []
@@ -114,6 +116,7 @@ def test_vllm_beside_the_trainer_wants_a_process_of_its_own(tmp_path, base):
         launch(run, training.policy, tmp_path / "out", scratch_of(tmp_path, "s"), "one", reward="rule")
 
 
+@pytest.mark.slow
 def test_progress_and_what_a_job_prints_come_back(tmp_path, base, capfd, monkeypatch):
     monkeypatch.setenv("ACELIB_PROGRESS", str(tmp_path / "progress"))
     run = a_run(tmp_path / "run", base, "configs/cpu-2.yaml")
@@ -123,12 +126,14 @@ def test_progress_and_what_a_job_prints_come_back(tmp_path, base, capfd, monkeyp
     assert said.count("rollout 2: ") == 1 and "pass@1" in said
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_is_one_sentence_here(tmp_path, base):
     run = a_run(tmp_path / "run", base, "configs/cpu-2.yaml", **{"reward_model.batch_size": 7})
     with pytest.raises(EngineError, match="cannot be shared by 2 processes; choose reward_model.batch_size"):
         launch(run, training.reward_model, tmp_path / "out", scratch_of(tmp_path, "s"), "RM", pairs="pairs")
 
 
+@pytest.mark.slow
 def test_a_crash_names_its_log(tmp_path, base):
     run, scratch = a_run(tmp_path / "run", base, "configs/cpu-2.yaml"), scratch_of(tmp_path, "s")
     with pytest.raises(EngineError, match="TypeError.*goes on from its last checkpoint"):

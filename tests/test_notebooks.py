@@ -109,6 +109,7 @@ def test_the_report_stands_alone_and_shows_every_figure(smoke_run):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
     """Those that notice: no seeds, no teacher, no laboratory, no unfiltered tests. Notebook 06 reads what 03 and 04
     wrote and nothing else; the policies it would train for 07 are put in its place."""

@@ -201,6 +201,7 @@ def test_every_profile_has_a_plan(capsys):
     assert "needs no GPU" in said and said.count("make course PROFILE=paper ONLY=") == 7 and "not measured" in said
 
 
+@pytest.mark.slow
 def test_planning_loads_no_model_library():
     script = (
         "import sys; from acelib.__main__ import main; main(['plan', '--profile', 'paper']); "

@@ -95,6 +95,7 @@ def test_the_rehearsal_is_what_the_trainer_samples(trainer, rehearsal, problems)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.slow
 def test_the_shipped_policy_passes_every_check(problems, pairs, tmp_path, dtype):
     scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
     with Judge.from_settings(PROFILE.judge, workers=1) as judge:
@@ -295,6 +296,7 @@ def test_a_score_read_at_a_padding_token_is_caught(scorer, monkeypatch):
     caught(checks.check_reward_head(model, tokenizer, PAIRS), "changes by", "one pad token")
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_not_the_policy_is_caught(trainer, rehearsal, problems, pairs, monkeypatch, tmp_path):
     ids = rehearsal.prompt_ids[:4], rehearsal.reply_ids[:4]
     assert checks.check_reference(trainer.model, trainer.ref_model, *ids).ok

@@ -263,6 +263,7 @@ def measure(sample):
 
 
 @pytest.mark.parametrize("killed_in", [1, 2, 3, 4])
+@pytest.mark.slow
 def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in):
     class Killed(BaseException):
         pass
@@ -316,6 +317,7 @@ def test_rows_of_the_log(policy, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.slow
 def test_the_reward_rises(policy, tmp_path, dtype):
     def likes_a(completions, **_):
         return [min(5, completion[-1]["content"].count("a")) / 5 for completion in completions]
@@ -508,6 +510,7 @@ def test_dynamic_sampling_gives_up_without_losing_the_rollout(policy, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce++", "rloo", "dr_grpo"])
+@pytest.mark.slow
 def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
     folders = {}
     for size in (6, 2):
@@ -527,6 +530,7 @@ def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
 # --- stopping -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_stops_when_the_policy_is_too_far_away(policy, tmp_path):
     drift = dict(steps=12, learning_rate=1e-2, beta=1e-6, eval_every=100)
     rows = train(policy, PROBLEMS, wordy, tmp_path / "a", tmp_path / "sa", measure=measure, **options(**drift))

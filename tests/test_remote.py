@@ -91,6 +91,7 @@ def test_every_sample_is_its_own_request_and_greedy_ones_are_one(tmp_path):
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.slow
 def test_failures_on_the_way_do_not_change_what_comes_out(tmp_path, concurrency):
     busy = (429, {"Retry-After": "0.4"}, "slow down")
     faults = [(503, {}, "starting"), busy, "close", "cut", busy, "junk", (500, {}, "")]
@@ -199,6 +200,7 @@ remote_replies(connect(address, Remote(**limits), log), **options)
 @pytest.mark.parametrize(
     ("concurrency", "stop"), [(1, signal.SIGKILL), (3, signal.SIGKILL), (3, signal.SIGINT)], ids=["1", "3", "Ctrl-C"]
 )
+@pytest.mark.slow
 def test_a_stopped_process_goes_on_without_paying_twice(tmp_path, concurrency, stop):
     seen, log = Behaviour({6: "hang", 7: "hang", 8: "hang"}), tmp_path / "log"
     with serving(seen) as url:
@@ -439,6 +441,7 @@ with serving(Mortal()) as url:
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_among_thousands_costs_the_requests_in_flight(tmp_path):
     count, log, concurrency = 4000, tmp_path / "log", 8
     server = subprocess.Popen([sys.executable, "-c", SHORT_LIVED], cwd=ROOT / "tests", stdout=subprocess.PIPE)
@@ -481,6 +484,7 @@ with serving(seen) as url:
 """
 
 
+@pytest.mark.slow
 def test_replies_that_a_full_disk_cannot_take_are_those_in_flight(tmp_path):
     disk = tmp_path / "disk"
     ended = subprocess.run(

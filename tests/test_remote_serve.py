@@ -20,6 +20,7 @@ def address(tmp_path_factory):
     server.close()
 
 
+@pytest.mark.slow
 def test_the_same_questions_over_http_as_from_the_folder(address, tmp_path):
     profile = load_profile("pocket", {"remote.concurrency": 2})
     seeds = load_seeds(profile.resolve(profile.data.seeds))[:2]

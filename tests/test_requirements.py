@@ -20,6 +20,7 @@ PINNED = {
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12"])
+@pytest.mark.slow
 def test_the_requirement_files_resolve_together(python):
     """Seconds with an empty cache, one second with a full one: metadata is fetched, packages are not."""
     resolved = subprocess.run(

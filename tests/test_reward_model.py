@@ -135,6 +135,7 @@ def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path,
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.slow
 def test_training_learns_saves_a_standard_folder_and_logs(tmp_path, dtype):
     base = save_tiny_policy(tmp_path / "base")
     seen = []
@@ -161,6 +162,7 @@ def test_training_learns_saves_a_standard_folder_and_logs(tmp_path, dtype):
     assert good > bad
 
 
+@pytest.mark.slow
 def test_regression_learns_the_pass_rates_of_the_programs_in_pairs(tmp_path):
     rates = dict(zip(PROGRAMS, (0.2, 0.5, 1.0, 0.1)))
     pairs = [
@@ -209,6 +211,7 @@ def test_what_is_logged_of_held_out_questions_is_theirs_alone(tmp_path):
     assert logged["eval_pair_loss"] == pytest.approx(whole.item() * 5 * 12 / total)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
 
@@ -243,6 +246,7 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
         torch.testing.assert_close(whole[name], cut[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_in_pieces_is_the_same_batch(tmp_path):
     base, weights = save_tiny_policy(tmp_path / "base"), []
     for at_once in (16, 4):
@@ -337,6 +341,7 @@ def test_a_batch_that_processes_cannot_share_is_an_error(tmp_path, monkeypatch):
         train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
 
 
+@pytest.mark.slow
 def test_adapters_are_trained_and_merged(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
     engine = replace(LOCAL, lora_rank=4)

@@ -37,6 +37,7 @@ def gone(pid: int, seconds: float = 20) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_server_of_our_own_gives_the_replies_of_the_folder_and_ends_when_dropped(tmp_path):
     profile = load_profile("pocket")
     here, tokenizer = open_sampler(profile, profile.models.policy, tmp_path)
@@ -53,6 +54,7 @@ def test_a_server_of_our_own_gives_the_replies_of_the_folder_and_ends_when_dropp
     assert gone(pid)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_says_so_at_once_and_the_next_one_goes_on_from_its_replies(tmp_path):
     model = save_tiny_policy(tmp_path / "model")
     server, log = transformers_serve(model, tmp_path), tmp_path / "served.jsonl"
@@ -72,6 +74,7 @@ def test_a_server_that_cannot_start_gives_its_last_words(tmp_path, monkeypatch):
         serve("m/m", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
     monkeypatch.setitem(serving.PROGRAMS, "vllm", ("fastapi", "-c __import__('time').sleep(60)"))
     started = []

@@ -98,6 +98,7 @@ def _only_others_than(problems):
     return checked
 
 
+@pytest.mark.slow
 def test_a_shard_of_other_settings_or_problems_is_made_again(tmp_path):
     first = made(tmp_path, PROBLEMS[:8])
     stamp = (tmp_path / "shard-00000.parquet").stat().st_mtime_ns

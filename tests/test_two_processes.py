@@ -24,16 +24,37 @@ LOGGED = {
     "eval_pair_loss",
     "eval_accuracy",
 }
-TRAIN_REWARD_MODEL = """
+# 18 and 19 questions are left to train on: the last batch has 2 or 3 of 8, and one process none that count.
+REWARD_MODELS = [(28, 2), (29, 8)]
+# Replies of 8 tokens: in longer ones a sample near the edge between two tokens may fall to either side by rounding.
+ALGORITHMS = ["reinforce++", "grpo", "dapo"]
+TRAIN_ALL = """
 import sys
 from pathlib import Path
 
 import torch
-from test_two_processes import train
+from test_two_processes import train_all
 
-train(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+train_all(Path(sys.argv[1]), Path(sys.argv[2]))
 torch.distributed.destroy_process_group()
 """
+
+
+def train_all(base, folder):
+    for questions, at_once in REWARD_MODELS:
+        train(base, folder / f"{questions}-{at_once}", questions, at_once)
+    for algorithm in ALGORITHMS:
+        train_policy(base, folder / algorithm, algorithm)
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory):
+    """The model that all start from, and the folder of what two processes, started once, have trained of it."""
+    folder = tmp_path_factory.mktemp("launched")
+    base, script = save_tiny_policy(folder / "base"), folder / "train.py"
+    script.write_text(TRAIN_ALL)
+    launch(script, base, folder / "two")
+    return base, folder / "two"
 
 
 def train(base, folder, questions, at_once):
@@ -43,35 +64,21 @@ def train(base, folder, questions, at_once):
     )
 
 
-# 18 and 19 questions are left to train on: the last batch has 2 or 3 of 8, and one process none that count.
-@pytest.mark.parametrize("questions, at_once", [(28, 2), (29, 8)])
-def test_a_reward_model_trained_on_two_processes(tmp_path, questions, at_once):
-    base, script = save_tiny_policy(tmp_path / "base"), tmp_path / "train.py"
-    script.write_text(TRAIN_REWARD_MODEL)
-    train(base, tmp_path / "one", questions, at_once)
-    launch(script, base, tmp_path / "two", questions, at_once)
+@pytest.mark.parametrize("questions, at_once", REWARD_MODELS)
+def test_a_reward_model_trained_on_two_processes(tmp_path, in_two, questions, at_once):
+    base, launched = in_two
+    train(base, tmp_path, questions, at_once)
 
-    one, two = (load_file(tmp_path / name / "rm" / "model.safetensors") for name in ("one", "two"))
+    folders = (tmp_path, launched / f"{questions}-{at_once}")
+    one, two = (load_file(folder / "rm" / "model.safetensors") for folder in folders)
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-5)
-    one, two = (json.loads((tmp_path / name / "rm" / "training_log.json").read_text()) for name in ("one", "two"))
+    one, two = (json.loads((folder / "rm" / "training_log.json").read_text()) for folder in folders)
     assert {key for row in one for key in row} >= LOGGED
     for mine, theirs in zip(one, two, strict=True):
         mine, theirs = ({key: row[key] for key in LOGGED & row.keys()} for row in (mine, theirs))
         assert theirs == pytest.approx(mine, rel=1e-5, abs=1e-6)
-
-
-TRAIN_POLICY = """
-import sys
-from pathlib import Path
-
-import torch
-from test_two_processes import train_policy
-
-train_policy(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
-torch.distributed.destroy_process_group()
-"""
 
 
 def picky(completions, problem_id, **_):
@@ -91,21 +98,19 @@ def train_policy(base, folder, algorithm):
     )
 
 
-# Replies of 8 tokens: in longer ones a sample near the edge between two tokens may fall to either side by rounding.
-@pytest.mark.parametrize("algorithm", ["reinforce++", "grpo", "dapo"])
-def test_a_policy_trained_on_two_processes(tmp_path, algorithm):
-    base, script = save_tiny_policy(tmp_path / "base"), tmp_path / "train.py"
-    script.write_text(TRAIN_POLICY)
-    train_policy(base, tmp_path / "one", algorithm)
-    launch(script, base, tmp_path / "two", algorithm)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_policy_trained_on_two_processes(tmp_path, in_two, algorithm):
+    base, launched = in_two
+    train_policy(base, tmp_path, algorithm)
 
+    folders = (tmp_path, launched / algorithm)
     start = load_file(base / "model.safetensors")
-    one, two = (load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("one", "two"))
+    one, two = (load_file(folder / "policy" / "model.safetensors") for folder in folders)
     if algorithm != "dapo":  # which drops replies that were cut off, here nearly all
         assert max((one[name] - start[name]).abs().max() for name in one) > 1e-3
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-4)
-    one, two = (json.loads((tmp_path / name / "policy" / "training_log.json").read_text()) for name in ("one", "two"))
+    one, two = (json.loads((folder / "policy" / "training_log.json").read_text()) for folder in folders)
     for mine, theirs in zip(one, two, strict=True):
         # TRL logs the mean entropy of the passes, which hold other replies on one process than on two.
         mine, theirs = (

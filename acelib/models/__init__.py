@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "devices": [
             "GIB",
             "Machine",
+            "UNFRAGMENTED",
             "ask_apart",
             "free_gpu",
             "gpu_memory",
