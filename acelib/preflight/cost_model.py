@@ -11,6 +11,7 @@ from acelib.core import ModelError, Profile
 from acelib.engine import processes_per_machine
 from acelib.models import is_address
 from acelib.preflight.shapes import FULL, HALF, Shape, shape_of, training_gib
+from acelib.training import largest_divisor
 
 BUFFERS = 1.1  # what an engine needs beside weights and cache
 USABLE = 0.92  # share of a card that a stage may fill; the rest goes to fragments and to CUDA itself
@@ -146,7 +147,7 @@ class _Reckoner:
         programs = min(profile.sampling.n, 2 * profile.pairs.max_pairs_per_question)
         together = kept_questions(profile) * assumed.questions_with_pairs * programs
         tokens = settings.epochs * together * (assumed.question_tokens + assumed.program_tokens)
-        at_once = _divisor(max(1, settings.batch_size // self.learners), settings.micro_batch)
+        at_once = largest_divisor(max(1, settings.batch_size // self.learners), settings.micro_batch)
         gib = training_gib(
             scorer, self.learners, at_once * programs, settings.max_length, lora_rank=self.engine.lora_rank
         )
@@ -165,7 +166,7 @@ class _Reckoner:
         hours += self.passing(policy, tokens, self._learning() + 2)
         reference = self.size if rl.beta > 0 and not engine.lora_rank else 0
         longest = assumed.question_tokens + rl.max_new_tokens
-        at_once = _divisor(max(1, rollout // rl.updates_per_rollout // self.learners), rl.micro_batch)
+        at_once = largest_divisor(max(1, rollout // rl.updates_per_rollout // self.learners), rl.micro_batch)
         step = training_gib(
             policy,
             self.learners,
@@ -194,11 +195,6 @@ class _Reckoner:
     def _learning(self) -> int:
         """Forward, recomputation, and a backward pass through weights (below adapters: through activations alone)."""
         return 3 if self.engine.lora_rank else 4
-
-
-def _divisor(number: int, limit: int) -> int:
-    """The largest divisor up to `limit`: how the trainers split a batch into passes."""
-    return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
 def stages(profile: Profile) -> list[Stage]:

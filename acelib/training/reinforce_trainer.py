@@ -166,8 +166,8 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         return rollout
 
     def _has_any_signal(self, rollout: Rollout) -> bool:
-        """Whether rewards differ, or policy and reference by more than rounding. Rounding alone, normalised, would become
-        advantages, of which Adam makes full steps: another direction with every change of a last digit."""
+        """Whether rewards differ, or policy and reference by more than rounding. Normalised, rounding alone would be
+        advantages, of which Adam makes full steps, in another direction with every change of a last digit."""
         rewards, mask = rollout["rewards"], rollout["completion_mask"]
         gap = (rollout["old_per_token_logps"] - rollout["ref_per_token_logps"]) * mask
         return len(rewards[~rewards.isnan()].unique()) > 1 or bool(gap.abs().max() > ROUNDING)
