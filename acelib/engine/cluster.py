@@ -76,21 +76,16 @@ class ClusterJudge(Judge):
                     continue
                 (reference,) = ready
                 start = flying.pop(reference)
-                for offset, report in enumerate(_get(ray, reference)):
+                try:
+                    reports = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    raise (error.cause if isinstance(error.cause, JudgeError) else error) from None
+                for offset, report in enumerate(reports):
                     done(start + offset, report)
                 launch()
         finally:
             for reference in flying:
                 ray.cancel(reference, force=True)
-
-
-def _get(ray, reference) -> list[Report]:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, JudgeError):
-            raise error.cause from None
-        raise
 
 
 def _judge_chunk(submissions: list[Submission], limits: Limits, isolation: str) -> list[Report]:
