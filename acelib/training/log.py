@@ -18,25 +18,17 @@ from acelib.training.rollouts import sample_texts
 Sample = Callable[[Sequence[Conversation], int, float], list[list[str]]]  # conversations, replies each, temperature
 Measure = Callable[[Sample], dict[str, float]]
 PHASES = ("generate", "reward", "reference", "update", "evaluate")
-COLUMNS = {
-    "reward": "reward",
-    "reward_std": "reward_std",
+SAME = ["reward", "reward_std", "entropy", "mixed", "unjudged", "sampled", "sampler_gap"]
+SAME += ["loss", "grad_norm", "learning_rate"]
+RENAMED = {
     "kl": "kl_per_reply",
-    "entropy": "entropy",
     "length": "completions/mean_length",
     "truncated": "completions/clipped_ratio",
-    "mixed": "mixed",
-    "unjudged": "unjudged",
     "clip_fraction": "clip_ratio/region_mean",
-    "sampled": "sampled",
-    "sampler_gap": "sampler_gap",
-    "loss": "loss",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
     "pass_at_1": "held_out/pass_at_1",
     "greedy": "held_out/greedy",
     "test_pass_rate": "held_out/test_pass_rate",
-}  # of `log_rows`, and what TRL or we call them in the trainer's log
+}  # columns of `log_rows` that have another name in the trainer's log
 PATIENCE = 5  # rollouts without any signal before the run says so, and over which the KL is averaged
 
 
@@ -126,7 +118,7 @@ class RolloutMonitor(TrainerCallback):
 def log_rows(history: Sequence[dict[str, float]], updates_per_rollout: int) -> list[dict[str, float | None]]:
     """One row per rollout from the trainer's log (row 0: before training); None where nothing was measured. KL is in
     nats per reply, entropy in nats per token, lengths in tokens, and of the rest most are shares."""
-    names = dict(COLUMNS)
+    names = {name: name for name in SAME} | RENAMED
     for key in dict.fromkeys(key for entry in history for key in entry):
         if key.startswith("rewards/") and key.endswith("/mean"):
             names["reward_" + key.split("/")[1]] = key

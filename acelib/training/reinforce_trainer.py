@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
@@ -37,7 +36,6 @@ from acelib.models import (
     solve_messages,
     stop_tokens,
 )
-from acelib.reward_model import can_share_prefix
 from acelib.rewards import RewardFunction, checked
 from acelib.schema import Problem
 from acelib.training.checkpoints import check_settings
@@ -49,12 +47,21 @@ from acelib.training.settings import (
     adapters,
     check_together,
     common_arguments,
+    shares_prompts,
     train_and_save,
     vllm_arguments,
 )
 
 RESAMPLING = 4  # rollouts at most that dynamic sampling may spend on one
 ROUNDING = 1e-5  # nats by which two computations of one float32 log-prob may differ
+
+
+def _has_any_signal(rewards: torch.Tensor, logps: torch.Tensor, ref_logps: torch.Tensor, mask: torch.Tensor) -> bool:
+    """Whether rewards differ, or policy and reference by more than rounding (shapes as in `acelib.advantages`).
+    Normalised, rounding alone would be advantages, of which Adam makes full steps, in another direction with every
+    change of a last digit."""
+    equal = len(rewards[~rewards.isnan()].unique()) < 2
+    return not equal or bool(((logps - ref_logps) * mask).abs().max() > ROUNDING)
 
 
 class ReinforceTrainer(Quiet, GRPOTrainer):
@@ -64,18 +71,7 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
     `settings.updates_per_rollout` of them use up a rollout.
     """
 
-    def __init__(
-        self,
-        model,
-        tokenizer,
-        dataset,
-        reward,
-        settings: Reinforce,
-        args: GRPOConfig,
-        watch=(),
-        engine: Engine = LOCAL,
-        **kwargs,
-    ):
+    def __init__(self, model, tokenizer, dataset, reward, settings, args, watch=(), engine=LOCAL, **kwargs):
         self.settings, self.algorithm = settings, ALGORITHMS[settings.algorithm]
         self.seconds: Counter[str] = Counter()  # of each phase since the last log
         self.attempt = 0  # of dynamic sampling, within one rollout
@@ -96,12 +92,7 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         self.stop = stop_tokens(self.model, tokenizer)
         # The sampler then runs these very weights, so its log-probs are those of the old policy up to rounding.
         self.samples_exactly = not (args.use_vllm or args.bf16 or engine.lora_rank)
-        self._shares_prompts = (
-            self.samples_exactly
-            and not args.gradient_checkpointing
-            and self.accelerator.distributed_type == DistributedType.NO
-            and can_share_prefix(self.model)
-        )
+        self._shares_prompts = self.samples_exactly and shares_prompts(self)
 
     @contextmanager
     def timed(self, phase: str):
@@ -152,25 +143,13 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
             rollout = self._sample(inputs)
             if self.algorithm.dynamic_sampling:
                 rollout = self._sample_dynamically(rollout)
-        rollout["advantages"] = self.algorithm.advantages(
-            rollout["rewards"],
-            rollout["old_per_token_logps"],
-            rollout["ref_per_token_logps"],
-            rollout["completion_mask"],
-            n=self.num_generations,
-            beta=self.beta,
-        )
-        if not self._has_any_signal(rollout):
+        names = ("rewards", "old_per_token_logps", "ref_per_token_logps", "completion_mask")
+        what = [rollout[name] for name in names]
+        rollout["advantages"] = self.algorithm.advantages(*what, n=self.num_generations, beta=self.beta)
+        if not _has_any_signal(*what):
             rollout["advantages"].zero_()
         self._metrics["train"]["sampled"].append(self.sampled)
         return rollout
-
-    def _has_any_signal(self, rollout: Rollout) -> bool:
-        """Whether rewards differ, or policy and reference by more than rounding. Normalised, rounding alone would be
-        advantages, of which Adam makes full steps, in another direction with every change of a last digit."""
-        rewards, mask = rollout["rewards"], rollout["completion_mask"]
-        gap = (rollout["old_per_token_logps"] - rollout["ref_per_token_logps"]) * mask
-        return len(rewards[~rewards.isnan()].unique()) > 1 or bool(gap.abs().max() > ROUNDING)
 
     def _sample(self, inputs) -> Rollout:
         """Replies to the questions in `inputs` and to those of all other processes, still without advantages."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from accelerate.utils import DistributedType, is_peft_model
 from datasets import Dataset
 from torch.nn import functional as F
 from transformers import TrainerCallback
@@ -14,17 +13,18 @@ from trl import RewardConfig, RewardTrainer
 
 from acelib.core import Engine, ModelError, Progress
 from acelib.models import load_tokenizer, pick_device
-from acelib.reward_model import (
-    bradley_terry_loss,
-    can_share_prefix,
-    is_held_out,
-    question_rows,
-    regression_loss,
-    score_questions,
-)
+from acelib.reward_model import bradley_terry_loss, is_held_out, question_rows, regression_loss, score_questions
 from acelib.schema import Pair
 from acelib.training.checkpoints import check_settings
-from acelib.training.settings import LOCAL, Quiet, adapters, check_together, common_arguments, train_and_save
+from acelib.training.settings import (
+    LOCAL,
+    Quiet,
+    adapters,
+    check_together,
+    common_arguments,
+    shares_prompts,
+    train_and_save,
+)
 
 
 class QuestionRewardTrainer(Quiet, RewardTrainer):
@@ -43,11 +43,7 @@ class QuestionRewardTrainer(Quiet, RewardTrainer):
         self._totals = {mode: torch.zeros(5, dtype=torch.float64) for mode in ("train", "eval")}
         super().__init__(*args, data_collator=lambda rows: {"questions": rows}, **kwargs)
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the number of questions itself
-        self.share_prefix = (
-            not (self.args.gradient_checkpointing or self.args.bf16 or is_peft_model(self.model))
-            and self.accelerator.distributed_type == DistributedType.NO
-            and can_share_prefix(self.model)
-        )
+        self.share_prefix = shares_prompts(self)
 
     def _prepare_dataset(self, dataset, *args, **kwargs):
         return dataset

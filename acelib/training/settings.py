@@ -19,6 +19,7 @@ from transformers import PrinterCallback
 
 from acelib.core import Engine, EngineError, full_disk_explained
 from acelib.models import out_of_memory_explained
+from acelib.reward_model import can_share_prefix
 from acelib.training.batches import largest_divisor
 from acelib.training.checkpoints import last_checkpoint
 from acelib.training.memory import MemoryWatch
@@ -118,6 +119,14 @@ def is_sharded(accelerator: Accelerator) -> bool:
     """Whether no process holds all weights."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     return accelerator.distributed_type == DistributedType.FSDP or plugin is not None and plugin.zero_stage == 3
+
+
+def shares_prompts(trainer: Any) -> bool:
+    """Whether each prompt can be read once for all that follows it: not where the model is wrapped (several processes,
+    autocast, adapters) or checkpoints its activations, nor with anything but full attention."""
+    args, model = trainer.args, trainer.model
+    plain = not (args.gradient_checkpointing or args.bf16 or is_peft_model(model))
+    return plain and trainer.accelerator.distributed_type == DistributedType.NO and can_share_prefix(model)
 
 
 def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> None:
