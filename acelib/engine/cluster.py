@@ -19,7 +19,7 @@ PATIENCE = 30.0  # seconds without any chunk before it is asked whether anybody 
 _judges: dict = {}  # in a Ray worker process: its judge, by settings
 
 
-def connect(address: str | None = None):
+def join_cluster(address: str | None = None):
     """The ray module, connected: to the cluster the caller has joined, else to `address` ("auto": the one that this
     machine belongs to), else to RAY_ADDRESS, else to a new local one. Raises JudgeError."""
     try:
@@ -51,7 +51,7 @@ class ClusterJudge(Judge):
     """
 
     def _execute(self, submissions: list[Submission], done: Callable[[int, Report], None]) -> None:
-        ray = connect()
+        ray = join_cluster()
         judge_chunk = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(_judge_chunk)
         starts = iter(range(0, len(submissions), CHUNK))
         flying: dict = {}

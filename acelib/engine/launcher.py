@@ -97,9 +97,9 @@ def _other_machines(
         return
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from acelib.engine.cluster import connect
+    from acelib.engine.cluster import join_cluster
 
-    ray = connect(None if run.profile.engine.cluster == "none" else run.profile.engine.cluster)
+    ray = join_cluster(None if run.profile.engine.cluster == "none" else run.profile.engine.cluster)
     here = ray.get_runtime_context().get_node_id()
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
     others = [nodes[name] for name in sorted(nodes.keys() - {here})][: count - 1]

@@ -18,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 
 from acelib.core import CourseError, DataError, EngineError, Profile, atomic, digest, path_digest
-from acelib.engine.cluster import ClusterJudge, connect
+from acelib.engine.cluster import ClusterJudge, join_cluster
 from acelib.engine.serving import open_sampler, reply_settings
 from acelib.judge import Judge
 from acelib.models import Server
@@ -90,7 +90,7 @@ def sample_and_judge(
         folder.mkdir(parents=True, exist_ok=True)
         job, ray, workers = _Job(profile, location, options), None, profile.judge.workers
         if profile.engine.cluster != "none":
-            ray = connect(profile.engine.cluster)
+            ray = join_cluster(profile.engine.cluster)
             workers = min(MOST_WORKERS, max(1, int(ray.cluster_resources().get("CPU", 0))))
         made = _on_cluster(ray, job, missing, meter) if ray else _here(job, missing, logs, meter)
         with closing(made), (ClusterJudge if ray else Judge).from_settings(profile.judge, workers) as judge:
