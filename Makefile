@@ -31,7 +31,7 @@ COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR))) \
 	$(if $(FORCE),--force)
 
-.PHONY: help gpu install course test lint notebooks pocket-models bench grid clean distclean
+.PHONY: help gpu install course doctor test lint notebooks pocket-models bench grid clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -65,6 +65,9 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 
 course: $(VENV)/.installed$(if $(GPU),-gpu)  ## Run notebooks 00-08 and write runs/<profile>/report.html; a profile with `device: cuda` installs requirements-gpu.txt, too (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
 	@$(COURSE)
+
+doctor: $(VENV)/.installed  ## Versions, machine, isolation and checks, as text to paste into an issue (PROFILE= RUN_DIR=)
+	@$(PY) -m acelib doctor --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
 
 lint: $(VENV)/.installed-test  ## ruff and the notebook rules
 	$(PY) -m ruff check .

@@ -1,4 +1,4 @@
-"""Command line: `python -m acelib course | scorecard | rank | grid | plan | seeds | adopt | export |
+"""Command line: `python -m acelib course | scorecard | rank | grid | plan | doctor | seeds | adopt | export |
 harness | lint | refresh`."""
 
 import argparse
@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         help="replace a value of the profile, as in plan.gpus=4",
     )
     plan.add_argument("--questions", metavar="N", type=int, help="for N filtered questions, and RL in proportion")
+    doctor = commands.add_parser("doctor", help="versions, machine, isolation and checks, to paste into an issue")
+    doctor.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
+    doctor.add_argument("--run-dir", type=Path, help="where a run would write (default: runs/<profile>)")
     seeds = commands.add_parser("seeds", help="make seed programs from public sets or your own files")
     seeds.add_argument("out", type=Path, help="folder to write: seeds.jsonl, its data card, what was dropped and why")
     seeds.add_argument(
@@ -215,6 +218,15 @@ def _plan(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(asked: argparse.Namespace) -> int:
+    from acelib.core import ROOT, load_profile
+    from acelib.preflight import doctor
+
+    profile = load_profile(asked.profile)
+    print(doctor(profile, asked.run_dir or ROOT / "runs" / profile.name))
+    return 0
+
+
 def _seeds(asked: argparse.Namespace) -> int:
     from acelib.data import PUBLIC, build_seeds, counts_table, push_seeds
 
@@ -325,6 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
             "rank": _rank,
             "grid": _grid,
             "plan": _plan,
+            "doctor": _doctor,
             "seeds": _seeds,
             "adopt": _adopt,
             "export": _export,

@@ -1,6 +1,9 @@
 """One look for every figure: colour-blind safe, legible on a phone."""
 
+from pathlib import Path
+
 import matplotlib as mpl
+import matplotlib.style
 
 # Okabe & Ito (2008): distinguishable with the common forms of colour blindness.
 COLOURS = {
@@ -14,36 +17,11 @@ COLOURS = {
     "purple": "#CC79A7",
     "grey": "#7F7F7F",
 }
-CYCLE = [COLOURS[name] for name in ("blue", "orange", "green", "vermillion", "purple", "sky", "black")]
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for this process: 6.5 x 3.8 inches, 11 pt and up, Okabe-Ito colour cycle."""
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (6.5, 3.8),
-            "figure.dpi": 110,
-            "savefig.dpi": 150,
-            "savefig.bbox": "tight",
-            "figure.constrained_layout.use": True,
-            "font.size": 11.5,
-            "axes.titlesize": 12.5,
-            "axes.titlelocation": "left",
-            "axes.labelsize": 11.5,
-            "xtick.labelsize": 11,
-            "ytick.labelsize": 11,
-            "legend.fontsize": 11,
-            "legend.frameon": False,
-            "axes.prop_cycle": mpl.cycler(color=CYCLE),
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.color": "#E3E3E3",
-            "lines.linewidth": 2.0,
-            "figure.facecolor": "white",
-        }
-    )
+    """Set matplotlib's defaults for this process to those of `plots.mplstyle`."""
+    mpl.style.use(Path(__file__).with_suffix(".mplstyle"))
 
 
 def band(ax, x, low, high, colour: str) -> None:

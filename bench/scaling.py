@@ -1,16 +1,19 @@
 """From 87 thousand questions to 10 million: `docs/scaling.md`, made by `python bench/scaling.py`.
 
-What was measured comes from `docs/units.json` (`python bench/units.py`); GPU-hours are those of the cost model.
+What was measured comes from `docs/units.json` (`python bench/units.py`); GPU-hours are those of the cost model. The
+words stand in `bench/scaling.template.md`, the figures in `predict`.
 """
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from acelib.core import ROOT, DataError, Profile, load_profile
-from acelib.preflight import ACECODE, Stage, models_gb, rescale, shape_of, stages
+from acelib.preflight import ACECODE, CostModel, models_gb, shape_of
 
 UNITS = ROOT / "docs" / "units.json"
+TEMPLATE = Path(__file__).with_name("scaling.template.md")
 SIZES = (ACECODE, 10**6, 10**7)
 MONTH = 720  # hours
 DOLLARS_PER_CORE_HOUR = 0.04  # assumed
@@ -32,205 +35,126 @@ def load_units() -> dict[str, Any]:
 
 
 def predict(profile: Profile, questions: int, units: dict[str, Any]) -> dict[str, float]:
-    """Figures for `questions` after filtering, by the words the page uses for them."""
-    at, assumed, tables = rescale(profile, questions), profile.plan, units["tables"]
-    found, hours = stages(at), Counter()
-    for one in found:
+    """Figures for `questions` after filtering, by the words the page uses for them; GPU-hours by number of notebook."""
+    model, assumed, tables, judge = CostModel(profile, questions), profile.plan, units["tables"], units["judge"]
+    first, hours = {}, Counter()
+    for one in model.stages():
+        first.setdefault(one.notebook, one)
         hours[one.notebook] += one.hours * assumed.gpus
-    gpu, rl = sum(hours.values()), at.reinforce
-    rollouts = rl.steps * rl.rollout_questions * rl.samples_per_question
-    programs = at.synthesis.questions + questions * at.sampling.n + 2 * rollouts
+    gpu, rl = sum(hours.values()), profile.reinforce
+    replies = model.rollouts * rl.rollout_questions * rl.samples_per_question
+    samples = questions * profile.sampling.n
+    programs = model.asked + samples + 2 * replies
     gb = {
-        "samples": 2 * questions * tables["samples, bytes per question"] / 1e9,
-        "tests": (at.synthesis.questions + questions) * tables["questions and tests, bytes per question"] / 1e9,
-        "pairs": 2 * questions * PAPER_PAIRS * tables["pairs, bytes per pair"] / 1e9,
-        "log": questions * tables["reply log, bytes per question"] / 1e9,
+        "samples GB": 2 * questions * tables["samples, bytes per question"] / 1e9,
+        "tests GB": (model.asked + questions) * tables["questions and tests, bytes per question"] / 1e9,
+        "pairs GB": 2 * questions * PAPER_PAIRS * tables["pairs, bytes per pair"] / 1e9,
+        "log GB": questions * tables["reply log, bytes per question"] / 1e9,
+        "models GB": models_gb(profile),
     }
-    models = models_gb(profile)
-    honest, bad = units["judge"]["CPU ms per program, honest"], units["judge"]["CPU ms per program, 5% bad"]
-    waiting = 2 / units["judge"]["programs/s with 2 workers, 5% bad"]
-    core_hours, per_report = programs * bad / 3.6e6, units["reports"]["reports of 16 verdicts held, KiB per program"]
+    pace = 2 * sum(one * questions / ACECODE - hours[number] / 2 for number, one in PAPER_HOURS.items())
+    wall = 2 / judge["programs/s with 2 workers, 5% bad"] / profile.judge.workers / 3600  # hours per program
+    core_hours = programs * judge["CPU ms per program, 5% bad"] / 3.6e6
+    dollars = {
+        "GPU dollars": gpu * assumed.dollars_per_gpu_hour,
+        "core dollars": core_hours * DOLLARS_PER_CORE_HOUR,
+        "storage dollars": sum(gb.values()) * DOLLARS_PER_GB_MONTH,
+    }
     return {
-        **{number: hours[number] for number in sorted(hours)},
+        **hours,
+        **gb,
+        **dollars,
+        "05 and 07": hours["05"] + hours["07"],
         "GPU-hours": gpu,
-        "GPU-hours, paper's pace": gpu
-        + 2 * sum(one * questions / ACECODE - hours[number] / 2 for number, one in PAPER_HOURS.items()),
+        "GPU-hours, paper's pace": gpu + pace,
         "days": gpu / assumed.gpus / 24,
         "GPUs for a month": gpu / MONTH,
-        "GPU dollars": gpu * assumed.dollars_per_gpu_hour,
-        "dollars": gpu * assumed.dollars_per_gpu_hour
-        + core_hours * DOLLARS_PER_CORE_HOUR
-        + (sum(gb.values()) + models) * DOLLARS_PER_GB_MONTH,
-        "teacher bought": at.synthesis.questions * PAPER_TEACHER,
-        "teacher own": _stage(found, "01").hours * assumed.gpus * assumed.dollars_per_gpu_hour,
+        "dollars": sum(dollars.values()),
+        "teacher bought": model.asked * PAPER_TEACHER,
+        "teacher own": first["01"].hours * assumed.gpus * assumed.dollars_per_gpu_hour,
         "million programs": programs / 1e6,
-        "core-hours, honest": programs * honest / 3.6e6,
+        "core-hours, honest": programs * judge["CPU ms per program, honest"] / 3.6e6,
         "core-hours": core_hours,
-        "judge hours": programs * waiting / profile.judge.workers / 3600,
-        "judge hours of 03": questions * at.sampling.n * waiting / profile.judge.workers / 3600,
-        "sampling hours of 03": _stage(found, "03").hours,
-        "core dollars": core_hours * DOLLARS_PER_CORE_HOUR,
-        "rollouts": rl.steps,
-        "RL hours": _stage(found, "06").hours,
-        "RL floor": rl.steps * rl.max_new_tokens * STEP_SECONDS / 3600,
-        **{f"{name} GB": value for name, value in gb.items()},
-        "models GB": models,
-        "GB": sum(gb.values()) + models,
-        "storage dollars": (sum(gb.values()) + models) * DOLLARS_PER_GB_MONTH,
+        "judge hours": programs * wall,
+        "judge hours of 03": samples * wall,
+        "sampling hours of 03": first["03"].hours,
+        "rollouts": model.rollouts,
+        "RL hours": first["06"].hours,
+        "RL floor": model.rollouts * rl.max_new_tokens * STEP_SECONDS / 3600,
+        "TB": sum(gb.values()) / 1000,
         "tables GiB": 2 * questions * tables["samples as Python lists, KiB per question"] / 2**20,
-        "reports GiB": questions * at.sampling.n * per_report / 2**20,
+        "reports GiB": samples * units["reports"]["reports of 16 verdicts held, KiB per program"] / 2**20,
     }
 
 
-def _stage(found: list[Stage], notebook: str) -> Stage:
-    return next(one for one in found if one.notebook == notebook)
-
-
-ROWS = (  # heading of the row, key of `predict`, format
-    ("**GPU-hours**: teacher (01)", "01", "{:,.0f}"),
-    ("proxy (02)", "02", "{:,.0f}"),
-    ("sampling, 16 programs each (03)", "03", "{:,.0f}"),
-    ("two reward models (04)", "04", "{:,.0f}"),
-    ("two RL runs (06)", "06", "{:,.0f}"),
-    ("best of N and evaluation (05, 07)", ("05", "07"), "{:,.1f}"),
-    ("all", "GPU-hours", "{:,.0f}"),
-    ("all, 04 (A100) and 06 (H100) at the paper's own pace", "GPU-hours, paper's pace", "{:,.0f}"),
-    ("days on 8 GPUs", "days", "{:,.1f}"),
-    ("GPUs to be done in a month", "GPUs for a month", "{:,.1f}"),
-    ("**Judge**: programs, millions", "million programs", "{:,.1f}"),
-    ("core-hours, honest programs", "core-hours, honest", "{:,.1f}"),
-    ("core-hours, 5% bad ones", "core-hours", "{:,.0f}"),
-    ("hours with 32 workers, 5% bad ones", "judge hours", "{:,.1f}"),
-    ("**Storage, GB**: samples, twice", "samples GB", "{:,.1f}"),
-    ("questions and tests", "tests GB", "{:,.1f}"),
-    ("pairs, twice", "pairs GB", "{:,.1f}"),
-    ("reply log, while sampling", "log GB", "{:,.1f}"),
-    ("models and checkpoints", "models GB", "{:,.0f}"),
-    ("**Memory, GiB**: both sample tables in notebook 03", "tables GiB", "{:,.0f}"),
-    ("all reports of the judge, were they not sharded", "reports GiB", "{:,.1f}"),
-    ("**Dollars**: GPUs", "GPU dollars", "{:,.0f}"),
-    ("cores", "core dollars", "{:,.0f}"),
-    ("storage, a month", "storage dollars", "{:,.0f}"),
-    ("all of these", "dollars", "{:,.0f}"),
-    ("the teacher bought instead of run", "teacher bought", "{:,.0f}"),
+ROWS = (  # heading of the row, key of `predict`, digits after the point
+    ("**GPU-hours**: teacher (01)", "01", 0),
+    ("proxy (02)", "02", 0),
+    ("sampling, 16 programs each (03)", "03", 0),
+    ("two reward models (04)", "04", 0),
+    ("two RL runs (06)", "06", 0),
+    ("best of N and evaluation (05, 07)", "05 and 07", 1),
+    ("all", "GPU-hours", 0),
+    ("all, 04 (A100) and 06 (H100) at the paper's own pace", "GPU-hours, paper's pace", 0),
+    ("days on 8 GPUs", "days", 1),
+    ("GPUs to be done in a month", "GPUs for a month", 1),
+    ("**Judge**: programs, millions", "million programs", 1),
+    ("core-hours, honest programs", "core-hours, honest", 1),
+    ("core-hours, 5% bad ones", "core-hours", 0),
+    ("hours with 32 workers, 5% bad ones", "judge hours", 1),
+    ("**Storage, GB**: samples, twice", "samples GB", 1),
+    ("questions and tests", "tests GB", 1),
+    ("pairs, twice", "pairs GB", 1),
+    ("reply log, while sampling", "log GB", 1),
+    ("models and checkpoints", "models GB", 0),
+    ("**Memory, GiB**: both sample tables in notebook 03", "tables GiB", 0),
+    ("all reports of the judge, were they not sharded", "reports GiB", 1),
+    ("**Dollars**: GPUs", "GPU dollars", 0),
+    ("cores", "core dollars", 0),
+    ("storage, a month", "storage dollars", 0),
+    ("all of these", "dollars", 0),
+    ("the teacher bought instead of run", "teacher bought", 0),
 )
 
 
 def page() -> str:
     """docs/scaling.md as text. Raises DataError when nothing was measured."""
     units, profile = load_units(), load_profile("paper")
-    columns = [predict(profile, size, units) for size in SIZES]
-    lines = [
-        *_head(units, profile),
-        "",
-        "## Prediction",
-        "",
-        f"| profile `{profile.name}`, {profile.plan.gpus} x {profile.plan.gpu} | 87,149 questions | 1 million | "
-        "10 million |",
-        "|---|---:|---:|---:|",
-    ]
-    for heading, key, form in ROWS:
-        values = [sum(one[k] for k in key) if isinstance(key, tuple) else one[key] for one in columns]
-        lines.append(f"| {heading} | {' | '.join(form.format(value) for value in values)} |")
-    return "\n".join([*lines, "", *_bottlenecks(units, profile, columns)])
+    plan, models = profile.plan, profile.models
+    small, middle, large = columns = [predict(profile, size, units) for size in SIZES]
 
+    def speed(name: str, share: float, passes: int) -> float:
+        return plan.gpu_tflops * 1e12 * share / (2 * passes * shape_of(name).parameters)
 
-def _head(units: dict[str, Any], profile: Profile) -> list[str]:
-    assumed, judge, tables = profile.plan, units["judge"], units["tables"]
-    speeds = {}
-    for what, name, share, passes in (
-        ("teacher and proxy decode", profile.models.teacher, assumed.generation_utilisation, 1),
-        ("policy decodes", profile.models.policy, assumed.generation_utilisation, 1),
-        ("reward model learns", profile.reward_model.base, assumed.training_utilisation, 4),
-    ):
-        speeds[what] = assumed.gpu_tflops * 1e12 * share / (2 * passes * shape_of(name).parameters)
-    rows = [
-        (f"{what}, tokens/s per {assumed.gpu}", f"{speed:,.0f}", "computed: data sheet x assumed share")
-        for what, speed in speeds.items()
-    ]
-    rows += [
-        (
-            "pocket policy (about 1M parameters) decodes, tokens/s on one core",
-            f"{units['pocket']['policy, tokens/s on one core']:,.0f}",
-            "measured; an example",
-        )
-    ]
-    for kind in ("honest", "5% bad"):
-        rows += [
-            (f"judge, CPU ms per program, {kind}", f"{judge[f'CPU ms per program, {kind}']:.2f}", "measured"),
-            (
-                f"judge, verdicts per core-second, {kind}",
-                f"{judge[f'verdicts per core-second, {kind}']:,.0f}",
-                "measured",
-            ),
-        ]
-    rows += [
-        (
-            "a worker's time per program, 5% bad, ms",
-            f"{2000 / judge['programs/s with 2 workers, 5% bad']:.0f}",
-            "measured by the wall clock, on the shared machine",
-        )
-    ]
-    rows += [(what, f"{value:,.1f}" if value < 1000 else f"{value:,.0f}", "measured") for what, value in tables.items()]
-    rows += [(what, f"{value:.2f}", "measured") for what, value in units["reports"].items()]
-    rows += [("RL log, bytes per rollout", f"{units['pocket']['RL log, bytes per rollout']:.0f}", "measured, pocket")]
-    return [
-        "# Beyond one cluster: 87 thousand to 10 million questions",
-        "",
-        "Made by `python bench/scaling.py`; a test holds this page to it. **No GPU figure here was measured by "
-        "us.** Tokens per second of a GPU are data-sheet operations times the shares assumed in `profiles/paper.yaml`, "
-        "a lower bound on time: the paper's own trainings took several times as long, so one row has their pace. "
-        f"Everything else was measured with `python bench/units.py` on {units['measured']} ({units['machine']}; "
-        f"programs: {units['programs']}, {judge['tests per program']:.0f} tests each; the machine was shared, which "
-        "wall-clock figures show and CPU figures do not) and is multiplied out. *5% bad*: every twentieth program "
-        "loops, calls `sleep`, exits, recurses or fills memory, a pessimistic assumption.",
-        "",
-        "## Unit costs",
-        "",
-        "| | | |",
-        "|---|---:|---|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-        f"Prices: ${assumed.dollars_per_gpu_hour:g} per GPU-hour, ${DOLLARS_PER_CORE_HOUR:g} per core-hour, "
-        f"${DOLLARS_PER_GB_MONTH:g} per GB and month, all assumed; a bought teacher at the paper's $300 for 124,006 "
-        "calls. RL grows with the questions (one pass over the hard quarter).",
-    ]
-
-
-def _bottlenecks(units: dict[str, Any], profile: Profile, columns: list[dict[str, float]]) -> list[str]:
-    small, middle, large = columns
-    per_question = 2 * units["tables"]["samples as Python lists, KiB per question"] / 2**20
-    bound = 10**6 * profile.plan.questions_kept
     largest = max(("01", "02", "03", "04", "06"), key=lambda number: small[number])
-    useful = profile.plan.gpus * large["RL hours"] / large["RL floor"]
-    return [
-        "## Where the bottleneck moves",
-        "",
-        f"1. **87 thousand: GPU-hours, and then the judge.** The most expensive stage is notebook {largest} "
-        f"({small[largest]:.0f} of {small['GPU-hours']:.0f} GPU-hours). Judging the samples of notebook 03 keeps "
-        f"{profile.judge.workers} workers busy for {small['judge hours of 03']:.1f} hours if 5% of the programs "
-        f"misbehave, against {small['sampling hours of 03']:.1f} hours of sampling on {profile.plan.gpus} GPUs: more "
-        "workers (they mostly wait) or a shorter `judge.wall_seconds` come before more GPUs. Honest programs alone "
-        f"cost {small['core-hours, honest']:.0f} core-hours.",
-        f"2. **{bound / 1e3:,.0f} thousand: a bound of ours.** `synthesis.questions` stops at 10^6 seeds, "
-        f"{bound:,.0f} questions after the filter; raise it in `acelib/core/profiles.py`.",
-        f"3. **{NODE_GIB / per_question / 1e6:.1f} million: memory of the machine that runs the notebooks.** A table "
-        f"comes back as Python lists, {units['tables']['samples as Python lists, KiB per question']:.0f} KiB per "
-        "question with its samples, and notebook 03 holds two of them: "
-        f"{small['tables GiB']:.0f} GiB at 87 thousand, {middle['tables GiB']:,.0f} at 1 million, "
-        f"{large['tables GiB']:,.0f} at 10 million, and {NODE_GIB} GiB (assumed) are full in between. This is the "
-        "first thing that breaks. Shards (`engine.shard_questions`) bound what sampling and judging hold, not what "
-        "reads their result: pairs and the hard quarter would have to stream the Parquet files.",
-        f"4. **10 million: sequence, not size, in RL.** {large['rollouts']:,.0f} rollouts follow each other, and each "
-        f"waits for its longest reply: at {STEP_SECONDS * 1000:g} ms per token (assumed) {large['RL floor']:,.0f} "
-        f"hours per run, whatever the number of GPUs. More than about {useful:.0f} GPUs buy nothing for RL unless "
-        "rollouts grow; all other stages share out evenly.",
-        f"5. **Dollars.** GPUs are nearly all of it: at 10 million ${large['GPU dollars']:,.0f}, against "
-        f"${large['core dollars']:,.0f} for the judge and ${large['storage dollars']:,.0f} a month for "
-        f"{large['GB'] / 1000:.1f} TB. A teacher of one's own (${large['teacher own']:,.0f}) is cheaper than a bought "
-        f"one (${large['teacher bought']:,.0f}) as long as it runs at more than "
-        f"{large['teacher own'] / large['teacher bought']:.0%} of the computed speed.",
-    ]
+    bound = 10**6 * plan.questions_kept
+    table = [f"| {heading} | {' | '.join(f'{one[key]:,.{d}f}' for one in columns)} |" for heading, key, d in ROWS]
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        units=units,
+        plan=plan,
+        small=small,
+        middle=middle,
+        large=large,
+        speed={
+            "teacher": speed(models.teacher, plan.generation_utilisation, 1),
+            "policy": speed(models.policy, plan.generation_utilisation, 1),
+            "reward model": speed(profile.reward_model.base, plan.training_utilisation, 4),
+        },
+        waiting_ms=2000 / units["judge"]["programs/s with 2 workers, 5% bad"],
+        rows="\n".join(table),
+        workers=profile.judge.workers,
+        largest=largest,
+        largest_hours=small[largest],
+        bound=bound,
+        bound_thousands=bound / 1e3,
+        full_at_millions=NODE_GIB / large["tables GiB"] * SIZES[-1] / 1e6,
+        core_hour=DOLLARS_PER_CORE_HOUR,
+        gb_month=DOLLARS_PER_GB_MONTH,
+        node_gib=NODE_GIB,
+        step_ms=STEP_SECONDS * 1000,
+        useful_gpus=plan.gpus * large["RL hours"] / large["RL floor"],
+        own_share=large["teacher own"] / large["teacher bought"],
+    )
 
 
 if __name__ == "__main__":

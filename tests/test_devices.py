@@ -7,7 +7,7 @@ import torch
 
 from acelib.core import DeviceError, EngineError
 from acelib.core.profiles import ROOT, load_profile
-from acelib.engine.launcher import processes_per_machine
+from acelib.engine.configuration import processes_per_machine
 from acelib.models.devices import Gpu, Machine, gpu_memory, gpu_problem, machine_facts
 from acelib.models.generation import load_policy, pick_device
 from acelib.preflight.machine import check_gpu, check_gpu_memory, preflight_gpu

@@ -10,7 +10,7 @@ from transformers import Qwen2ForCausalLM
 from acelib.core import CourseError
 from acelib.judge import JudgeError
 from acelib.preflight import machine as checks
-from acelib.preflight.machine import Finding, report, require
+from acelib.preflight.findings import Finding, report, require
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from acelib.data.benchmarks import load_benchmark
 from acelib.judge import Judge
 from acelib.models.generation import load_policy, load_tokenizer, render, solve_messages
 from acelib.preflight import training as checks
-from acelib.preflight.machine import report, require
+from acelib.preflight.findings import report, require
 from acelib.reward_model import load_reward_model
 from acelib.rewards import model_reward, rule_reward
 from acelib.schema import Pair

@@ -43,6 +43,6 @@ of the program. aarch64's system-call table is written down but has only been tr
 """
 
 from .api import LLM_PRELUDE, STATUSES, JudgeError, Limits, Report, Submission, Verdict
-from .judge import Judge
+from .judge import LEVELS, Judge
 
-__all__ = ["LLM_PRELUDE", "STATUSES", "Judge", "JudgeError", "Limits", "Report", "Submission", "Verdict"]
+__all__ = ["LEVELS", "LLM_PRELUDE", "STATUSES", "Judge", "JudgeError", "Limits", "Report", "Submission", "Verdict"]

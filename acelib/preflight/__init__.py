@@ -5,9 +5,11 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cost_model": ["ACECODE", "Stage", "models_gb", "rescale", "stages"],
+        "cost_model": ["ACECODE", "CostModel", "Stage", "models_gb", "stages"],
         "costs": ["Meter"],
-        "machine": ["preflight", "preflight_gpu", "report", "require"],
+        "doctor": ["doctor"],
+        "findings": ["report", "require"],
+        "machine": ["check_judge", "check_machine", "installed", "preflight", "preflight_gpu"],
         "plan_text": ["plan"],
         "shapes": ["SHAPES", "Shape", "shape_of"],
         "training": ["preflight_reinforce", "preflight_reward_model"],

@@ -1,10 +1,11 @@
-"""What a run will cost before it starts: stages, commands, hours, memory and dollars of a profile, computed.
+"""What a run will cost before it starts: stages, hours, memory and dollars of a profile, computed.
 
 Nothing here was measured on a GPU by us. Times are floating-point operations over an assumed share of the card's peak;
 the assumptions stand in the profile's `plan` section and are printed with the result, next to the paper's own times.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from acelib.core import ModelError, Profile
@@ -32,21 +33,6 @@ class Stage:
     dollars: float = 0.0
 
 
-def rescale(profile: Profile, questions: int) -> Profile:
-    """The profile with so many questions after filtering, and RL that grows with them. (Profiles themselves are bounded
-    to what has a chance of running; this is for reckoning.) Raises ModelError."""
-    if questions < 1:
-        raise ModelError(f"Cannot plan for {questions} questions; give a number from 1 up.")
-    steps = max(1, round(profile.reinforce.steps * questions / kept_questions(profile)))
-    asked = round(questions / profile.plan.questions_kept)
-    return replace(
-        profile,
-        data=replace(profile.data, adopt_rows=questions),
-        synthesis=replace(profile.synthesis, questions=asked),
-        reinforce=replace(profile.reinforce, steps=steps),
-    )
-
-
 def kept_questions(profile: Profile) -> float:
     """Questions that notebook 03 begins with."""
     if profile.data.adopt != "none":
@@ -54,202 +40,137 @@ def kept_questions(profile: Profile) -> float:
     return profile.synthesis.questions * profile.plan.questions_kept
 
 
-class _Reckoner:
-    """Hours and GiB of a profile's engines."""
+class CostModel:
+    """Tokens, hours and GiB of a profile's stages; for `questions` after filtering, if given, and RL in proportion.
 
-    def __init__(self, profile: Profile):
-        self.profile, self.assumed, self.engine = profile, profile.plan, profile.engine
-        self.gpus = max(1, self.assumed.gpus)
+    `asked`, `questions` and `rollouts` are the questions before and after filtering, and the RL steps. Raises
+    ModelError for fewer than one question.
+    """
+
+    def __init__(self, profile: Profile, questions: int | None = None):
+        self.profile, self.plan, self.engine = profile, profile.plan, profile.engine
+        self.asked, self.questions = profile.synthesis.questions, kept_questions(profile)
+        self.adopts, self.rollouts = profile.data.adopt != "none", profile.reinforce.steps
+        if questions is not None:
+            if questions < 1:
+                raise ModelError(f"Cannot plan for {questions} questions; give a number from 1 up.")
+            self.rollouts = max(1, round(self.rollouts * questions / self.questions))
+            self.asked = round(questions / self.plan.questions_kept)
+            self.questions = questions if self.adopts else self.asked * self.plan.questions_kept
+        self.gpus = max(1, self.plan.gpus)
         self.learners = self.gpus if self.engine.launch != "none" else 1
         processes, everywhere = processes_per_machine(profile.resolve(self.engine.launch))
         self.here = max(1, self.gpus * processes // everywhere) if self.engine.generation == "vllm" else 1
         self.everywhere = self.gpus if self.engine.cluster != "none" else self.here
-        self.size = HALF if profile.models.dtype == "bfloat16" else FULL
+        self.size = HALF if profile.models.dtype == "bfloat16" else FULL  # bytes per weight that does not learn
+        self.passes = 3 if self.engine.lora_rank else 4  # forward, recomputed, backward (through weights: twice)
+        self.length = self.plan.question_tokens + self.plan.program_tokens
 
     def shape(self, name: str) -> Shape:
         return shape_of(self.profile.resolve(name))
 
     def decoding(self, shape: Shape, tokens: float, gpus: int | None = None) -> float:
         """Hours to read and write `tokens`, on the GPUs of one machine where nothing else is said."""
-        speed = (gpus or self.here) * self.assumed.gpu_tflops * 1e12 * self.assumed.generation_utilisation
+        speed = (gpus or self.here) * self.plan.gpu_tflops * 1e12 * self.plan.generation_utilisation
         return 2 * shape.parameters * tokens / speed / 3600
 
     def passing(self, shape: Shape, tokens: float, passes: float) -> float:
         """Hours of `passes` forward passes; a backward pass counts as two, or as one below LoRA adapters."""
-        speed = self.learners * self.assumed.gpu_tflops * 1e12 * self.assumed.training_utilisation
+        speed = self.learners * self.plan.gpu_tflops * 1e12 * self.plan.training_utilisation
         return passes * 2 * shape.parameters * tokens / speed / 3600
 
-    def sampling_gib(self, shape: Shape, reply: int, batch: int) -> float:
+    def sampling_gib(self, shape: Shape, settings) -> float:
         """vLLM: the least it can work in, one full reply at a time (it takes what it gets). transformers: all replies
-        of a batch at full length."""
-        tokens = self.assumed.question_tokens + reply
+        of a batch at full length. `settings` is a section with `max_new_tokens` and, for transformers, `batch_size`."""
+        tokens = self.plan.question_tokens + settings.max_new_tokens
         if self.engine.generation == "vllm":
             return (shape.parameters * HALF * BUFFERS + shape.cache(tokens)) / self.engine.vllm_parallel / 2**30
-        return (shape.parameters * self.size * BUFFERS + shape.cache(tokens * batch, self.size)) / 2**30
+        cache = shape.cache(tokens * settings.batch_size, self.size)
+        return (shape.parameters * self.size * BUFFERS + cache) / 2**30
 
     def scoring_gib(self, shape: Shape) -> float:
-        """Weights, and the logits of a batch of full replies (`acelib.selectors.policy_confidence`)."""
+        """Weights, and the logits of a batch of full replies (`acelib.best_of_n.policy_confidence`)."""
         replies = self.profile.reward_model.score_batch * self.profile.sampling.max_new_tokens
         return self.size * (shape.parameters * BUFFERS + replies * shape.vocabulary) / 2**30
 
-    def imagined(self) -> Stage:
-        """Notebook 01: reads a program, writes a question and tests."""
-        profile, assumed, teacher = self.profile, self.assumed, self.profile.models.teacher
-        asked, what = profile.synthesis.questions, "teacher imagines tests"
-        tokens = asked * (assumed.program_tokens + assumed.reply_tokens)
-        if is_address(teacher):
-            price = profile.remote
-            dollars = (
-                asked
-                / 1e6
-                * (
-                    assumed.program_tokens * price.dollars_per_million_input
-                    + assumed.reply_tokens * price.dollars_per_million_output
-                )
-            )
-            return Stage("01", what, tokens, paper="about $300, GPT-4o-mini", dollars=dollars)
-        shape = self.shape(teacher)
-        return Stage(
-            "01",
-            what,
-            tokens,
-            self.decoding(shape, tokens),
-            self.sampling_gib(shape, profile.synthesis.max_new_tokens, profile.synthesis.batch_size),
-            "about $300, GPT-4o-mini",
-        )
-
-    def filtered(self) -> Stage:
-        profile, assumed = self.profile, self.assumed
-        tokens = profile.synthesis.questions * (assumed.question_tokens + assumed.program_tokens)
-        if is_address(profile.models.proxy):
-            price = profile.remote
-            dollars = (
-                profile.synthesis.questions
-                / 1e6
-                * (
-                    assumed.question_tokens * price.dollars_per_million_input
-                    + assumed.program_tokens * price.dollars_per_million_output
-                )
-            )
-            return Stage("02", "proxy filters tests", tokens, dollars=dollars)
-        shape = self.shape(profile.models.proxy)
-        return Stage(
-            "02",
-            "proxy filters tests",
-            tokens,
-            self.decoding(shape, tokens),
-            self.sampling_gib(shape, profile.filtering.max_new_tokens, profile.filtering.batch_size),
-        )
+    def asking(self, notebook: str, what: str, model: str, read: int, written: int, settings, paper: str = "") -> Stage:
+        """A stage in which `model`, or a server that is paid for it, reads and writes so many tokens per question."""
+        tokens, price = self.asked * (read + written), self.profile.remote
+        if is_address(model):
+            each = read * price.dollars_per_million_input + written * price.dollars_per_million_output
+            return Stage(notebook, what, tokens, paper=paper, dollars=self.asked / 1e6 * each)
+        shape = self.shape(model)
+        return Stage(notebook, what, tokens, self.decoding(shape, tokens), self.sampling_gib(shape, settings), paper)
 
     def reward_model(self, scorer: Shape) -> tuple[float, float, float]:
         """Tokens, hours and GiB of training one: each program of a pair is read once per epoch."""
-        profile, assumed, settings = self.profile, self.assumed, self.profile.reward_model
-        programs = min(profile.sampling.n, 2 * profile.pairs.max_pairs_per_question)
-        together = kept_questions(profile) * assumed.questions_with_pairs * programs
-        tokens = settings.epochs * together * (assumed.question_tokens + assumed.program_tokens)
-        at_once = largest_divisor(max(1, settings.batch_size // self.learners), settings.micro_batch)
-        gib = training_gib(
-            scorer, self.learners, at_once * programs, settings.max_length, lora_rank=self.engine.lora_rank
-        )
-        return tokens, self.passing(scorer, tokens, self._learning()), gib
+        settings, rank = self.profile.reward_model, self.engine.lora_rank
+        programs = min(self.profile.sampling.n, 2 * self.profile.pairs.max_pairs_per_question)
+        tokens = settings.epochs * self.questions * self.plan.questions_with_pairs * programs * self.length
+        at_once = largest_divisor(max(1, settings.batch_size // self.learners), settings.micro_batch) * programs
+        gib = training_gib(scorer, self.learners, at_once, settings.max_length, lora_rank=rank)
+        return tokens, self.passing(scorer, tokens, self.passes), gib
 
     def reinforce(self, policy: Shape, scorer: Shape | None) -> tuple[float, float, float]:
         """Tokens, hours and GiB of one policy; `scorer` is the reward model that judges its replies."""
-        assumed, rl, engine = self.assumed, self.profile.reinforce, self.engine
-        length = assumed.question_tokens + assumed.program_tokens
+        rl, engine = self.profile.reinforce, self.engine
         rollout = rl.rollout_questions * rl.samples_per_question
-        tokens = rl.steps * rollout * length
-        looks = (rl.steps // rl.eval_every + 1) * rl.eval_questions * (rl.samples_per_question // 2 + 1)
+        tokens = self.rollouts * rollout * self.length
+        looks = (self.rollouts // rl.eval_every + 1) * rl.eval_questions * (rl.samples_per_question // 2 + 1)
+        hours = self.decoding(policy, tokens + looks * self.length, max(self.here, self.learners))
         # Learning, and a forward pass each for the old policy's log-probs and for the reference's.
-        both = max(self.here, self.learners)
-        hours = self.decoding(policy, tokens + looks * length, both)
-        hours += self.passing(policy, tokens, self._learning() + 2)
-        reference = self.size if rl.beta > 0 and not engine.lora_rank else 0
-        longest = assumed.question_tokens + rl.max_new_tokens
+        hours += self.passing(policy, tokens, self.passes + 2)
+        longest = self.plan.question_tokens + rl.max_new_tokens
         at_once = largest_divisor(max(1, rollout // rl.updates_per_rollout // self.learners), rl.micro_batch)
-        step = training_gib(
-            policy,
-            self.learners,
-            at_once,
-            longest,
-            reference=reference,
-            logits=rl.max_new_tokens,
-            lora_rank=engine.lora_rank,
-        )
-        asleep = training_gib(policy, self.learners, 0, 0, reference=reference, lora_rank=engine.lora_rank)
+        held = {"reference": self.size if rl.beta > 0 and not engine.lora_rank else 0, "lora_rank": engine.lora_rank}
+        step = training_gib(policy, self.learners, at_once, longest, logits=rl.max_new_tokens, **held)
+        sampling = training_gib(policy, self.learners, 0, 0, **held)
         if engine.generation == "transformers":  # in the weights that learn, all replies of this process at once
-            sampling = asleep + policy.cache(rollout / self.learners * longest, FULL) / 2**30
+            sampling += policy.cache(rollout / self.learners * longest, FULL) / 2**30
         elif engine.vllm_mode == "colocate":
-            sampling = asleep + max(
-                engine.vllm_memory * assumed.gpu_memory_gb * 1e9 / 2**30,
-                self.sampling_gib(policy, rl.max_new_tokens, 1),
-            )
-        else:
-            sampling = asleep
+            sampling += max(engine.vllm_memory * self.plan.gpu_memory_gb * 1e9 / 2**30, self.sampling_gib(policy, rl))
         gib = max(step, sampling)
         if scorer:  # every process holds it whole, in bf16
             hours += self.passing(scorer, tokens, 1)
             gib += scorer.parameters * self.size / 2**30
         return tokens, hours, gib
 
-    def _learning(self) -> int:
-        """Forward, recomputation, and a backward pass through weights (below adapters: through activations alone)."""
-        return 3 if self.engine.lora_rank else 4
+    def stages(self) -> Iterator[Stage]:
+        """Every stage in the order of the notebooks. Raises ModelError for models of unknown shape."""
+        profile, plan, models = self.profile, self.plan, self.profile.models
+        policy, scorer = self.shape(models.policy), self.shape(profile.reward_model.base)
+        sampling = self.sampling_gib(policy, profile.sampling)
+        if self.adopts:
+            yield from (Stage(number, "adopted", paper=profile.data.adopt) for number in ("01", "02"))
+        else:
+            taught = plan.program_tokens, plan.reply_tokens, profile.synthesis, "about $300, GPT-4o-mini"
+            yield self.asking("01", "teacher imagines tests", models.teacher, *taught)
+            filtered = plan.question_tokens, plan.program_tokens, profile.filtering
+            yield self.asking("02", "proxy filters tests", models.proxy, *filtered)
+        tokens = self.questions * (plan.question_tokens + profile.sampling.n * plan.program_tokens)
+        hours = self.decoding(policy, tokens, self.everywhere)
+        yield Stage("03", f"policy writes {profile.sampling.n} programs each", tokens, hours, sampling)
+        trained = self.reward_model(scorer)
+        yield Stage("04", "reward model, filtered tests", *trained, "24 h on 8 x A100")
+        if not self.adopts:  # adopted tests have all passed a filter: nothing to compare
+            yield Stage("04", "reward model, all tests", *trained)
+        tokens = profile.best_of_n.questions * (max(profile.best_of_n.ns) + 1) * self.length
+        hours = self.decoding(policy, tokens) + self.passing(policy, tokens, 1)
+        hours += self.passing(scorer, tokens, 1 if self.adopts else 2)
+        gib = max(sampling, self.scoring_gib(policy))
+        yield Stage("05", f"best of {max(profile.best_of_n.ns)}, with scores", tokens, hours, gib)
+        for what, by in (("RL, rule", None), ("RL, reward model", scorer)):
+            yield Stage("06", what, *self.reinforce(policy, by), "6 h on 8 x H100")
+        shapes = [policy] * 3 + ([] if self.adopts or is_address(models.proxy) else [self.shape(models.proxy)])
+        tokens = profile.evaluation.questions * (profile.evaluation.samples + 1) * self.length
+        hours = sum(self.decoding(one, tokens) for one in shapes)
+        gib = self.sampling_gib(max(shapes, key=lambda one: one.parameters), profile.sampling)
+        yield Stage("07", f"evaluation of {len(shapes)} models", len(shapes) * tokens, hours, gib)
 
 
 def stages(profile: Profile) -> list[Stage]:
     """The stages of a profile with their hours on `plan.gpus` GPUs. Raises ModelError for models of unknown shape."""
-    assumed, reckon = profile.plan, _Reckoner(profile)
-    policy, scorer = reckon.shape(profile.models.policy), reckon.shape(profile.reward_model.base)
-    length = assumed.question_tokens + assumed.program_tokens
-    sampling = reckon.sampling_gib(policy, profile.sampling.max_new_tokens, profile.sampling.batch_size)
-    if profile.data.adopt != "none":
-        found = [Stage(number, "adopted", paper=profile.data.adopt) for number in ("01", "02")]
-    else:
-        found = [reckon.imagined(), reckon.filtered()]
-    tokens = kept_questions(profile) * (assumed.question_tokens + profile.sampling.n * assumed.program_tokens)
-    found.append(
-        Stage(
-            "03",
-            f"policy writes {profile.sampling.n} programs each",
-            tokens,
-            reckon.decoding(policy, tokens, reckon.everywhere),
-            sampling,
-        )
-    )
-    tokens, hours, gib = reckon.reward_model(scorer)
-    found.append(Stage("04", "reward model, filtered tests", tokens, hours, gib, "24 h on 8 x A100"))
-    trained = 1 if profile.data.adopt != "none" else 2  # adopted tests have all passed a filter: nothing to compare
-    if trained == 2:
-        found.append(Stage("04", "reward model, all tests", tokens, hours, gib))
-    tokens = profile.best_of_n.questions * (max(profile.best_of_n.ns) + 1) * length
-    hours = reckon.decoding(policy, tokens) + reckon.passing(policy, tokens, 1)
-    hours += trained * reckon.passing(scorer, tokens, 1)
-    found.append(
-        Stage(
-            "05",
-            f"best of {max(profile.best_of_n.ns)}, with scores",
-            tokens,
-            hours,
-            max(sampling, reckon.scoring_gib(policy)),
-        )
-    )
-    for what, by in (("RL, rule", None), ("RL, reward model", scorer)):
-        found.append(Stage("06", what, *reckon.reinforce(policy, by), "6 h on 8 x H100"))
-    tokens, shapes = profile.evaluation.questions * (profile.evaluation.samples + 1) * length, [policy] * 3
-    if profile.data.adopt == "none" and not is_address(profile.models.proxy):
-        shapes.append(reckon.shape(profile.models.proxy))
-    largest = max(shapes, key=lambda one: one.parameters)
-    found.append(
-        Stage(
-            "07",
-            f"evaluation of {len(shapes)} models",
-            len(shapes) * tokens,
-            sum(reckon.decoding(one, tokens) for one in shapes),
-            reckon.sampling_gib(largest, profile.sampling.max_new_tokens, profile.sampling.batch_size),
-        )
-    )
-    return found
+    return list(CostModel(profile).stages())
 
 
 def fits(stage: Stage, profile: Profile) -> bool:

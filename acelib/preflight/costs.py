@@ -15,19 +15,21 @@ from typing import Any
 
 import psutil
 
-from acelib.core import (
-    ROOT,
-    CourseError,
-    GpuMemory,
-    Profile,
-    end_of_records,
-    load_profile,
-    peak_memory_mb,
-    profile_names,
-)
+from acelib.core import ROOT, CourseError, GpuMemory, Profile, end_of_records, load_profile, peak_memory_mb
 from acelib.preflight.cost_model import stages
 
 COSTS = ROOT / "profiles" / "costs.json"
+COMPUTED = """\
+Computed, never measured, a lower bound: operations over {plan.gpu_tflops:g} TFLOP/s per GPU at {training:g}% \
+(training) or {decoding:g}% (decoding); loading and judging not counted.
+All stages and assumptions: python -m acelib plan --profile {name}"""
+FIGURES = {  # of what a notebook took; in brackets beside each goes its estimate
+    "minutes": ("{:.1f}", " minutes"),
+    "GiB, GPU": ("{:.1f}", " GiB on the fullest GPU"),
+    "GPU-hours": ("{:.2f}", " GPU-hours"),
+    "dollars": ("${:.2f}", ""),
+    "GiB, largest process": ("{:.1f}", " GiB in its largest process"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,30 +54,31 @@ def measured(name: str) -> dict[str, Any]:
     return json.loads(COSTS.read_text(encoding="utf-8")).get(name, {}) if COSTS.exists() else {}
 
 
+def _took(name: str, notebook: str) -> tuple[float | None, float | None]:
+    """Minutes and peak GiB of a notebook when the profile of this name was measured."""
+    found = (one for path, one in measured(name).get("notebooks", {}).items() if path[:2] == notebook[:2])
+    return next(((one["seconds"] / 60, one["peak_mb"] / 1024) for one in found), (None, None))
+
+
 def estimate(profile: Profile, notebook: str) -> Estimate:
     """The estimate for a notebook, given by its name or number."""
     if profile.plan.gpus:
         return _computed(profile, notebook)
-    known = measured(profile.name)
-    if (cost := _of(known, notebook)) is None:
-        pocket = _of(measured("pocket"), notebook)
-        took = f"; profile pocket takes {pocket['seconds'] / 60:.1f} minutes" if pocket else ""
+    minutes, gib = _took(profile.name, notebook)
+    if minutes is None:
+        pocket, _ = _took("pocket", notebook)
+        took = f"; profile pocket takes {pocket:.1f} minutes" if pocket else ""
         return Estimate(f"Nobody has measured profile {profile.name}, and its plan names no GPU{took}.")
-    how = (
-        f"As measured on {known['machine']}, {known['measured']}, with the sandboxes' memory; the whole course took "
-        f"{known['minutes']:.0f} minutes."
-    )
-    if changed := differences(profile):
+    known, changed = measured(profile.name), differences(profile)
+    how = f"As measured on {known['machine']}, {known['measured']}, with the sandboxes' memory; the whole course took "
+    how += f"{known['minutes']:.0f} minutes."
+    if changed:
         how += f" Other values here: {', '.join(changed[:4])}{' and more' if changed[4:] else ''}."
-    return Estimate(how, cost["seconds"] / 60, cost["peak_mb"] / 1024)
-
-
-def _of(known: dict[str, Any], notebook: str) -> dict[str, float] | None:
-    return next((cost for name, cost in known.get("notebooks", {}).items() if name[:2] == notebook[:2]), None)
+    return Estimate(how, minutes, gib)
 
 
 def _computed(profile: Profile, notebook: str) -> Estimate:
-    assumed = profile.plan
+    plan = profile.plan
     try:
         mine = [one for one in stages(profile) if one.notebook == notebook[:2]]
     except CourseError as error:
@@ -83,31 +86,26 @@ def _computed(profile: Profile, notebook: str) -> Estimate:
     if any(one.what == "adopted" for one in mine):
         return Estimate(f"Its data are adopted from {profile.data.adopt}; nothing is made here.", 0.0)
     if not mine:
-        pocket = _of(measured("pocket"), notebook)
-        return Estimate("It needs no GPU; this is what it takes on profile pocket.", pocket and pocket["seconds"] / 60)
+        return Estimate("It needs no GPU; this is what it takes on profile pocket.", _took("pocket", notebook)[0])
     hours = sum(one.hours for one in mine)
-    dollars = hours * assumed.gpus * assumed.dollars_per_gpu_hour + sum(one.dollars for one in mine)
-    learning, decoding = 100 * assumed.training_utilisation, 100 * assumed.generation_utilisation
-    how = (
-        f"Computed, never measured, a lower bound: operations over {assumed.gpu_tflops:g} TFLOP/s per GPU at "
-        f"{learning:g}% (training) or {decoding:g}% (decoding); loading and judging not counted.\n"
-        f"All stages and assumptions: python -m acelib plan --profile {profile.name}"
-    )
-    return Estimate(how, hours * 60, None, assumed.gpus, max(one.gib for one in mine), dollars)
+    dollars = hours * plan.gpus * plan.dollars_per_gpu_hour + sum(one.dollars for one in mine)
+    training, decoding = 100 * plan.training_utilisation, 100 * plan.generation_utilisation
+    how = COMPUTED.format(plan=plan, training=training, decoding=decoding, name=profile.name)
+    return Estimate(how, hours * 60, None, plan.gpus, max(one.gib for one in mine), dollars)
 
 
 def differences(profile: Profile) -> list[str]:
     """Dotted names of the values in which a profile differs from the file of its name."""
-    if profile.name not in profile_names():
+    try:
+        mine, theirs = (_flat(one.to_dict()) for one in (profile, load_profile(profile.name)))
+    except CourseError:  # there is no such file
         return []
-    mine, theirs = profile.to_dict(), load_profile(profile.name).to_dict()
-    found = []
-    for section, value in mine.items():
-        if isinstance(value, dict):
-            found += [f"{section}.{key}" for key in value if value[key] != theirs[section][key]]
-        elif value != theirs[section]:
-            found.append(section)
-    return found
+    return [key for key in mine if mine[key] != theirs[key]]
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    pairs = {key: value if isinstance(value, dict) else {"": value} for key, value in values.items()}
+    return {f"{key}.{name}".rstrip("."): one for key, section in pairs.items() for name, one in section.items()}
 
 
 class Meter:
@@ -128,58 +126,40 @@ class Meter:
         if one.minutes is None:
             return f"{name}: no estimate. {one.how}"
         parts = [f"{one.minutes:.1f} minutes"] + ([f"{one.gib:.1f} GiB of memory"] if one.gib else [])
-        parts += (
-            [
-                f"{one.gpu_gib:.0f} GiB on each of {one.gpus} x {plan.gpu}, {one.gpu_hours:.2f} GPU-hours",
-                f"${one.dollars:.2f} at ${plan.dollars_per_gpu_hour:g} per GPU-hour",
-            ]
-            if one.gpus
-            else ["no GPU"]
-        )
+        if one.gpus:
+            parts.append(f"{one.gpu_gib:.0f} GiB on each of {one.gpus} x {plan.gpu}, {one.gpu_hours:.2f} GPU-hours")
+            parts.append(f"${one.dollars:.2f} at ${plan.dollars_per_gpu_hour:g} per GPU-hour")
+        else:
+            parts.append("no GPU")
         return f"{name}, estimated: {', '.join(parts)}.\n{one.how}"
 
     def actual(self) -> dict[str, float]:
         """Minutes; GiB of the largest process; and what GPUs and servers took, where there were any."""
-        found = {
-            "minutes": (time.time() - self.start) / 60,
-            "GiB, largest process": max(peak_memory_mb(), peak_memory_mb(resource.RUSAGE_CHILDREN)) / 1024,
-        }
+        largest = max(peak_memory_mb(), peak_memory_mb(resource.RUSAGE_CHILDREN)) / 1024
+        found = {"minutes": (time.time() - self.start) / 60, "GiB, largest process": largest}
         torch = sys.modules.get("torch")
         used = torch.cuda.device_count() if torch and torch.cuda.is_available() else 0
-        gpus = self.profile.plan.gpus or used
         if self.gpu_memory.gib is not None:
             found["GiB, GPU"] = self.gpu_memory.gib
-        if gpus:
+        if gpus := self.profile.plan.gpus or used:
             found["GPU-hours"] = found["minutes"] / 60 * gpus
         dollars = found.get("GPU-hours", 0.0) * self.profile.plan.dollars_per_gpu_hour + self._paid()
         return found | ({"dollars": dollars} if dollars else {})
 
     def compare(self, kept: list[str]) -> tuple[str, dict[str, float]]:
         """Actual beside estimate in words, and both as metrics. `kept` are artefacts that were not made this time."""
-        one, found = self.estimate, self.actual()
-        estimated = {
-            "minutes": one.minutes,
-            "GiB, GPU": one.gpu_gib,
-            "GPU-hours": one.gpu_hours,
-            "dollars": one.dollars or None,
-        }
-        words = {
-            "minutes": "{:.1f} minutes",
-            "GiB, GPU": "{:.1f} GiB on the fullest GPU",
-            "GPU-hours": "{:.2f} GPU-hours",
-            "dollars": "${:.2f}",
-            "GiB, largest process": "{:.1f} GiB in its largest process",
-        }
-        parts = []
-        for key in (key for key in words if key in found):
-            figure = words[key].split()[0]
-            beside = "" if estimated.get(key) is None else f" ({figure.format(estimated[key])} estimated)"
-            parts.append(words[key].format(found[key]) + beside)
+        one, found, parts = self.estimate, self.actual(), []
+        estimated = {"minutes": one.minutes, "GiB, GPU": one.gpu_gib, "GPU-hours": one.gpu_hours}
+        estimated = {k: v for k, v in (estimated | {"dollars": one.dollars or None}).items() if v is not None}
+        for key, (figure, unit) in FIGURES.items():
+            if key in found:
+                beside = f" ({figure.format(estimated[key])} estimated)" if key in estimated else ""
+                parts.append(figure.format(found[key]) + unit + beside)
         text = f"Notebook {self.notebook[:2]} took {', '.join(parts)}"
         text += f" ({one.gib:.1f} estimated for all together)." if one.gib else "."
         if kept:
             text += f"\nKept, so their making is not in this time: {', '.join(dict.fromkeys(kept))}."
-        values = found | {f"{key}, estimated": value for key, value in estimated.items() if value is not None}
+        values = found | {f"{key}, estimated": value for key, value in estimated.items()}
         return text, {f"cost: {key}": value for key, value in values.items()}
 
     def _paid(self) -> float:
@@ -188,5 +168,4 @@ class Meter:
             return 0.0
         with open(self.paid, "rb") as log:
             log.seek(self.bought)
-            lines = [line for line in log if line.endswith(b"\n")]
-        return sum(json.loads(line).get("dollars", 0.0) for line in lines)
+            return sum(json.loads(line).get("dollars", 0.0) for line in log if line.endswith(b"\n"))

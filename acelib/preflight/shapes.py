@@ -57,22 +57,14 @@ def shape_of(name: str) -> Shape:
     config = Path(name) / "config.json"
     if config.is_file():
         c = json.loads(config.read_text(encoding="utf-8"))
-        head = c["hidden_size"] // c["num_attention_heads"]
-        return Shape(
-            c["num_hidden_layers"],
-            c["hidden_size"],
-            c["intermediate_size"],
-            c["num_key_value_heads"] * head,
-            c["vocab_size"],
-            c.get("tie_word_embeddings", False),
-        )
+        keys = c["num_key_value_heads"] * c["hidden_size"] // c["num_attention_heads"]
+        sizes = c["num_hidden_layers"], c["hidden_size"], c["intermediate_size"], keys, c["vocab_size"]
+        return Shape(*sizes, c.get("tie_word_embeddings", False))
     for size, shape in SHAPES.items():
         if "Qwen2.5" in name and f"-{size}" in name:
             return shape
-    raise ModelError(
-        f"The shape of {name!r} is not known; give a local folder with a config.json, or one of Qwen2.5 "
-        f"with {', '.join(SHAPES)}."
-    )
+    known = f"a local folder with a config.json, or one of Qwen2.5 with {', '.join(SHAPES)}"
+    raise ModelError(f"The shape of {name!r} is not known; give {known}.")
 
 
 def training_gib(

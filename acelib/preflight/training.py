@@ -4,6 +4,7 @@ Each check takes what training itself uses (the trainer's prompts, replies, rewa
 `Finding`; `preflight_reward_model` and `preflight_reinforce` run the checks of one kind of training.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,10 +16,11 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from acelib.core import CourseError, Reinforce
+from acelib.core import DataError, ModelError, Reinforce
 from acelib.extraction import extract_program
 from acelib.models import Conversation, load_tokenizer, render
-from acelib.preflight.machine import Finding, check_chat_template, check_eos, finding, finding_of_error, turn_end
+from acelib.preflight.findings import Finding, check
+from acelib.preflight.machine import check_chat_template, check_eos, turn_end
 from acelib.reward_model import encode, is_held_out, score
 from acelib.rewards import RewardFunction
 from acelib.schema import Pair, Problem
@@ -29,12 +31,13 @@ STOP_PROBABILITY = 0.5  # after a complete reply; below it the model would rathe
 CUT_OFF_AT_MOST = 0.1  # of the replies; a program that is cut off fails whatever it would have become
 CUT_OFF_NEVER = 0.5
 PROGRAMS_AT_LEAST = 0.5  # of the replies; below it the reward mostly tells code from no code
-MIXED_AT_LEAST = 0.1  # of the questions; below it the KL term alone decides most advantages
+DIFFERING_AT_LEAST = 0.1  # of the questions; below it the KL term alone decides most advantages
 SAME_VALUE = 1e-6  # rewards or scores closer than this, relative to their size, differ by rounding in float32
 SCORE_NOISE = 0.1  # of the typical difference between two programs; more would turn their ranking around
 REFERENCE_GAP = 1e-3  # nats per token; equal weights give 0, or 1e-6 after rounding in float32
 QUESTIONS_WITH_PAIRS = 2  # to train on; a single question can be learnt by heart
 HEAD = "score.weight"
+Ids = Sequence[Sequence[int]]  # tokens of one prompt or reply each
 
 
 @dataclass(frozen=True)
@@ -58,39 +61,33 @@ def rehearse(trainer: ReinforceTrainer, problems: Sequence[Problem], questions: 
     conversations = [data[one] for one in chosen]
     sampled = trainer.rollout_func(conversations, trainer)
     texts = trainer.processing_class.batch_decode(sampled["completion_ids"], skip_special_tokens=True)
-    return Rehearsal(
-        [known[one] for one in chosen], conversations, sampled["prompt_ids"], sampled["completion_ids"], texts, n
-    )
+    asked, ids = [known[one] for one in chosen], (sampled["prompt_ids"], sampled["completion_ids"])
+    return Rehearsal(asked, conversations, *ids, texts, n)
 
 
+@check(
+    "chat template used{where}: a model that is trained on text it was not made for; build inputs with "
+    "acelib.models.generation.render, tokenize them with add_special_tokens=False"
+)
 def check_template_used(
-    tokenizer: PreTrainedTokenizerBase,
-    conversations: Sequence[Conversation],
-    ids: Sequence[Sequence[int]],
-    where: str = "",
-) -> Finding:
+    tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], ids: Ids, where: str = ""
+):
     """The tokens that a model reads must be those of its chat template, neither bare text nor special tokens twice."""
-    wrong = sum(
-        list(one)
-        != tokenizer.apply_chat_template(
-            conversation, add_generation_prompt=conversation[-1]["role"] == "user", return_dict=False
-        )
-        for conversation, one in zip(conversations, ids, strict=True)
-    )
-    found = f"{wrong} of {len(ids)} inputs differ from the template's tokens"
-    return finding(
-        f"chat template used{where}",
-        not wrong,
-        found,
-        "a model that is trained on text it was not made for",
-        "build inputs with acelib.models.generation.render, tokenize them with add_special_tokens=False",
-    )
+    wrong = 0
+    for conversation, one in zip(conversations, ids, strict=True):
+        asks = conversation[-1]["role"] == "user"
+        wrong += list(one) != tokenizer.apply_chat_template(conversation, add_generation_prompt=asks, return_dict=False)
+    return not wrong, f"{wrong} of {len(ids)} inputs differ from the template's tokens"
 
 
+@check(
+    "end of reply learnt: replies that go on after the program until they are cut off; fine-tune the policy on replies "
+    "that include the end-of-reply token, and do not mask it in the loss (it is masked when it doubles as padding)"
+)
 @torch.inference_mode()
 def check_eos_learnt(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], pairs: Sequence[Pair]
-) -> Finding:
+):
     """After a complete reply (the chosen sides of `pairs`) the model must expect a token that ends it."""
     complete = {pair.instruction: pair.chosen for pair in pairs}
     found = []
@@ -99,91 +96,70 @@ def check_eos_learnt(
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
         found.append(model(input_ids=ids).logits[0, -1].float().softmax(-1)[list(stop)].sum().item())
     middle = median(found)
-    return finding(
-        "end of reply learnt",
-        middle >= STOP_PROBABILITY,
-        f"after a complete reply the model stops with probability {middle:.2f}",
-        "replies that go on after the program until they are cut off",
-        "fine-tune the policy on replies that include the end-of-reply token, and do not mask it in the "
-        "loss (it is masked when it doubles as padding)",
-    )
+    return middle >= STOP_PROBABILITY, f"after a complete reply the model stops with probability {middle:.2f}"
 
 
-def check_stopping(
-    tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], replies: Sequence[Sequence[int]]
-) -> Finding:
+@check("stopping: rewards for text that the reader of a reply never sees")
+def check_stopping(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], replies: Ids):
     """Sampling must end a reply at the first token that ends a turn."""
     ends = {*stop, turn_end(tokenizer)}
     beyond = sum(not ends.isdisjoint(reply[:-1]) for reply in replies)
-    names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(ends - {None} - set(stop)))) or "the ending token"
-    return finding(
-        "stopping",
-        not beyond,
-        f"{beyond} of {len(replies)} replies go on after their end",
-        "rewards for text that the reader of a reply never sees",
-        f"put {names} into eos_token_id of generation_config.json",
-    )
+    found = f"{beyond} of {len(replies)} replies go on after their end"
+    if beyond:
+        names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(ends - {None} - set(stop)))) or "the ending token"
+        raise ModelError(f"{found}; put {names} into eos_token_id of generation_config.json.")
+    return True, found
 
 
-def check_cut_off(stop: Sequence[int], replies: Sequence[Sequence[int]], max_new_tokens: int) -> Finding:
+@check(
+    "replies cut off: a reward for short replies instead of right ones; raise reinforce.max_new_tokens, or leave out "
+    "the questions with the longest replies"
+)
+def check_cut_off(stop: Sequence[int], replies: Ids, max_new_tokens: int):
     """A note where some are cut, as a small model's derailed ones are; refused where most are."""
     cut = fmean(not reply or reply[-1] not in stop for reply in replies)
-    return finding(
-        "replies cut off",
-        cut <= CUT_OFF_AT_MOST,
-        f"{cut:.0%} of {len(replies)} replies are cut at {max_new_tokens} tokens",
-        "a reward for short replies instead of right ones",
-        "raise reinforce.max_new_tokens, or leave out the questions with the longest replies",
-        required=cut > CUT_OFF_NEVER,
-    )
+    found = f"{cut:.0%} of {len(replies)} replies are cut at {max_new_tokens} tokens"
+    return cut <= CUT_OFF_AT_MOST, found, cut > CUT_OFF_NEVER
 
 
-def check_extraction(problems: Sequence[Problem], texts: Sequence[str]) -> Finding:
+@check(
+    "programs found: a reward that is 0 for nearly every reply; read some replies, then ask for a fenced Python block "
+    "in prompts.solve or take a better policy"
+)
+def check_extraction(problems: Sequence[Problem], texts: Sequence[str]):
     """`problems` and `texts` have one entry per reply."""
     found = fmean(extract_program(text, one.entry_point) is not None for one, text in zip(problems, texts, strict=True))
-    return finding(
-        "programs found",
-        found >= PROGRAMS_AT_LEAST,
-        f"in {found:.0%} of {len(texts)} replies",
-        "a reward that is 0 for nearly every reply",
-        "read some replies, then ask for a fenced Python block in prompts.solve or take a better policy",
-    )
+    return found >= PROGRAMS_AT_LEAST, f"in {found:.0%} of {len(texts)} replies"
 
 
-def check_reward_variance(reward: RewardFunction, rehearsal: Rehearsal) -> Finding:
+@check(
+    "differing rewards ({reward.__name__}): training on noise: with equal rewards only the KL term is left, blown up "
+    "to full size; choose questions of middling difficulty (notebook 03), raise reinforce.temperature or "
+    "samples_per_question, or reward with the share of passed tests"
+)
+def check_reward_variance(reward: RewardFunction, rehearsal: Rehearsal):
     """Replies to one question must not all be worth the same; replies that could not be judged do not count."""
-    check = f"differing rewards ({reward.__name__})"
-    prevents = "training on noise: with equal rewards only the KL term is left, blown up to full size"
-    try:
-        values = reward(
-            prompts=rehearsal.conversations,
-            completions=[[{"role": "assistant", "content": text}] for text in rehearsal.texts],
-            problem_id=[problem.id for problem in rehearsal.problems],
-        )
-    except CourseError as error:
-        return finding_of_error(check, error, prevents)
-    judged = torch.tensor([value for value in values if value is not None])
-    if not len(judged) or not judged.isfinite().all():
-        found = "a reward is not a finite number" if len(judged) else "no reply could be judged"
-        return finding(check, False, found, prevents, "run the preflight of notebook 00, then check the reward model")
-    mixed, questions = 0, range(0, len(values), rehearsal.n)
-    for start in questions:
-        group = [value for value in values[start : start + rehearsal.n] if value is not None]
-        mixed += bool(group) and max(group) - min(group) > SAME_VALUE * max(1.0, *map(abs, group))
-    return finding(
-        check,
-        mixed >= MIXED_AT_LEAST * len(questions),
-        f"within {mixed} of {len(questions)} questions, {rehearsal.n} replies each",
-        prevents,
-        "choose questions of middling difficulty (notebook 03), raise reinforce.temperature or "
-        "samples_per_question, or reward with the share of passed tests",
+    values = reward(
+        prompts=rehearsal.conversations,
+        completions=[[{"role": "assistant", "content": text}] for text in rehearsal.texts],
+        problem_id=[problem.id for problem in rehearsal.problems],
     )
+    judged = [value for value in values if value is not None]
+    if not judged or not all(map(math.isfinite, judged)):
+        found = "a reward is not a finite number" if judged else "no reply could be judged"
+        raise DataError(f"{found}; run the preflight of notebook 00, then check the reward model.")
+    groups = [
+        [value for value in values[start : start + rehearsal.n] if value is not None]
+        for start in range(0, len(values), rehearsal.n)
+    ]
+    differing = sum(bool(one) and max(one) - min(one) > SAME_VALUE * max(1.0, *map(abs, one)) for one in groups)
+    found = f"within {differing} of {len(groups)} questions, {rehearsal.n} replies each"
+    return differing >= DIFFERING_AT_LEAST * len(groups), found
 
 
 def _head_is_stored(model: PreTrainedModel) -> bool:
     """Whether the head in memory is the one in the model's folder; True for a model from elsewhere."""
-    files = sorted(Path(model.name_or_path).glob("*.safetensors"))
-    head = model.score.weight.detach().cpu()
+    files, head = sorted(Path(model.name_or_path).glob("*.safetensors")), model.score.weight.detach().cpu()
     for file in files:
         with safe_open(file, framework="pt") as weights:
             if HEAD in weights.keys():  # noqa: SIM118  a safetensors file is no mapping
@@ -191,54 +167,40 @@ def _head_is_stored(model: PreTrainedModel) -> bool:
     return not files
 
 
-def check_reward_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> Finding:
+@check("reward model's head: a reward that is noise, or the same for every reply")
+def check_reward_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]):
     """One output; weights finite, not all zero, and those of the folder; scores that tell the sides of `pairs` apart
     and change neither from call to call nor with the other programs of a batch."""
-    check, prevents = "reward model's head", "a reward that is noise, or the same for every reply"
-
-    def failed(found: str, remedy: str) -> Finding:
-        return finding(check, False, found, prevents, remedy)
-
-    head = model.score.weight.detach()
-    retrain = "train it again with notebook 04"
+    head, retrain = model.score.weight.detach(), "train it again with notebook 04"
     if len(head) != 1:
-        return failed(f"{len(head)} outputs instead of one", f"{retrain}, with num_labels=1")
+        raise ModelError(f"{len(head)} outputs instead of one; {retrain}, with num_labels=1.")
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        return failed("weights that are not finite", f"{retrain} and a lower reward_model.learning_rate")
+        raise ModelError(f"weights that are not finite; {retrain} and a lower reward_model.learning_rate.")
     if not head.any():
-        return failed("all weights of the head are 0", retrain)
+        raise ModelError(f"all weights of the head are 0; {retrain}.")
     if not _head_is_stored(model):
-        return failed(
-            f"{HEAD} is not the one of the model's folder: it was initialised anew when it was loaded",
-            f"save the head too (with LoRA: modules_to_save=['score']), or {retrain}",
+        raise ModelError(
+            f"{HEAD} is not the one of the model's folder: it was initialised anew when it was loaded; save the head "
+            f"too (with LoRA: modules_to_save=['score']), or {retrain}."
         )
     some = list({pair.instruction: pair for pair in pairs}.values())[:QUESTIONS]
     prompts = [pair.instruction for pair in some for _ in range(2)]
     programs = [program for pair in some for program in (pair.chosen, pair.rejected)]
-    try:
-        scores, again = (torch.tensor(score(model, tokenizer, prompts, programs)) for _ in range(2))
-        alone = torch.tensor(score(model, tokenizer, prompts, programs, batch_size=1))
-    except CourseError as error:
-        return finding_of_error(check, error, prevents)
+    scores, again = (torch.tensor(score(model, tokenizer, prompts, programs)) for _ in range(2))
+    alone = torch.tensor(score(model, tokenizer, prompts, programs, batch_size=1))
     apart = (scores[::2] - scores[1::2]).abs().median().item()
     if apart <= SAME_VALUE * max(1.0, scores.abs().max().item()):
-        return failed("different programs get the same score", f"{retrain}; its loss must fall below 0.69")
+        raise ModelError(f"different programs get the same score; {retrain}; its loss must fall below 0.69.")
     for other, how in ((again, "from call to call"), (alone, "with its batch")):
         noise = (other - scores).abs().mean().item()
         if noise > SCORE_NOISE * apart:
-            return failed(
-                f"the score of one program changes by {noise:.2g} {how}, two programs differ by {apart:.2g}",
-                "put the model in eval mode, and use one pad token in its config and tokenizer; where it "
-                "computes in bfloat16, train it for longer or set models.dtype to float32",
+            raise ModelError(
+                f"the score of one program changes by {noise:.2g} {how}, two programs differ by {apart:.2g}; put the "
+                "model in eval mode, and use one pad token in its config and tokenizer; where it computes in bfloat16, "
+                "train it for longer or set models.dtype to float32."
             )
-    return finding(
-        check,
-        True,
-        f"one output, scores of two programs typically {apart:.2g} apart, "
-        f"changes of {noise:.0e} on average with the batch",
-        prevents,
-        "",
-    )
+    found = f"one output, scores of two programs typically {apart:.2g} apart, changes of {noise:.0e} on average"
+    return True, f"{found} with the batch"
 
 
 @torch.inference_mode()
@@ -249,56 +211,42 @@ def _logps(model: PreTrainedModel, prompt: Sequence[int], reply: Sequence[int]) 
     return logits.log_softmax(-1).gather(-1, ids[0, len(prompt) :, None]).squeeze(-1).cpu()
 
 
-def check_reference(
-    policy: PreTrainedModel,
-    reference: PreTrainedModel | None,
-    prompts: Sequence[Sequence[int]],
-    replies: Sequence[Sequence[int]],
-) -> Finding:
+@check(
+    "reference equals policy: a KL penalty that pulls the policy to another model from the start; the trainer loads "
+    "the reference from the policy's folder: save the policy there (model.save_pretrained) and start from that folder"
+)
+def check_reference(policy: PreTrainedModel, reference: PreTrainedModel | None, prompts: Ids, replies: Ids):
     """Before the first update, policy and reference must give the sampled tokens the same log-probs. None is right
     when beta is 0."""
-    check, prevents = "reference equals policy", "a KL penalty that pulls the policy to another model from the start"
     if reference is None:
-        return finding(check, True, "no reference is used, beta is 0", prevents, "")
+        return True, "no reference is used, beta is 0"
     gaps = [(_logps(policy, *one) - _logps(reference, *one)).abs() for one in zip(prompts, replies, strict=True)]
     gap = torch.cat(gaps).mean().item()
-    return finding(
-        check,
-        gap <= REFERENCE_GAP,
-        f"log-probs {gap:.1e} nats per token apart on {len(replies)} replies",
-        prevents,
-        "the trainer loads the reference from the policy's folder: save the policy there "
-        "(model.save_pretrained) and start from that folder",
-    )
+    return gap <= REFERENCE_GAP, f"log-probs {gap:.1e} nats per token apart on {len(replies)} replies"
 
 
-def check_lengths(name: str, lengths: Sequence[int], max_length: int) -> Finding:
+@check(
+    "lengths of {name}: a reward model that never sees how a long program ends; raise reward_model.max_length, or "
+    "lower sampling.max_new_tokens"
+)
+def check_lengths(name: str, lengths: Sequence[int], max_length: int):
     """`lengths` are tokens of prompt and program. No program may be cut: its end is what decides most often."""
-    long = sum(length > max_length for length in lengths)
-    return finding(
-        f"lengths of {name}",
-        not long,
-        f"{long} of {len(lengths)} programs exceed {max_length} tokens (longest: {max(lengths, default=0)})",
-        "a reward model that never sees how a long program ends",
-        "raise reward_model.max_length, or lower sampling.max_new_tokens",
-    )
+    long, most = sum(length > max_length for length in lengths), max(lengths, default=0)
+    return not long, f"{long} of {len(lengths)} programs exceed {max_length} tokens (longest: {most})"
 
 
-def check_pairs(name: str, pairs: Sequence[Pair], held_out: float) -> Finding:
+@check(
+    "variance of {name}: a reward model that learns nothing, or the opposite; build the pairs again with notebook 03; "
+    "for more, lower pairs.min_gap, or sample more programs per question"
+)
+def check_pairs(name: str, pairs: Sequence[Pair], held_out: float):
     """The sides of each pair must differ in text, the chosen one must pass more tests, and questions must be left to
     train on."""
     same = sum(pair.chosen == pair.rejected for pair in pairs)
     wrong = sum(pair.chosen_rate <= pair.rejected_rate for pair in pairs)
     questions = len({pair.problem_id for pair in pairs if not is_held_out(pair.problem_id, held_out)})
-    return finding(
-        f"variance of {name}",
-        not same and not wrong and questions >= QUESTIONS_WITH_PAIRS,
-        f"{len(pairs)} pairs, {same} of equal text, {wrong} whose chosen side passes no more tests; "
-        f"{questions} questions to train on",
-        "a reward model that learns nothing, or the opposite",
-        "build the pairs again with notebook 03; for more of them lower pairs.min_gap, or sample more "
-        "programs per question",
-    )
+    found = f"{len(pairs)} pairs, {same} of equal text, {wrong} whose chosen side passes no more tests; {questions}"
+    return not same and not wrong and questions >= QUESTIONS_WITH_PAIRS, f"{found} questions to train on"
 
 
 def preflight_reward_model(
@@ -310,12 +258,11 @@ def preflight_reward_model(
         return findings
     tokenizer = load_tokenizer(base)
     for name, some in pairs.items():
-        distinct = dict.fromkeys((one.instruction, text) for one in some for text in (one.chosen, one.rejected))
-        prompts, programs = [prompt for prompt, _ in distinct], [program for _, program in distinct]
-        ids = encode(tokenizer, prompts, programs)
+        distinct = list(dict.fromkeys((one.instruction, text) for one in some for text in (one.chosen, one.rejected)))
+        ids = encode(tokenizer, [prompt for prompt, _ in distinct], [program for _, program in distinct])
         conversations = [
             [{"role": "user", "content": prompt}, {"role": "assistant", "content": program}]
-            for prompt, program in islice(distinct, QUESTIONS)
+            for prompt, program in distinct[:QUESTIONS]
         ]
         findings += [
             check_pairs(name, some, held_out),
@@ -334,14 +281,13 @@ def preflight_reinforce(
     *,
     settings: Reinforce,
     prompt: str,
-    seed: int,
     dtype: str = "float32",
-    device: str = "auto",
+    **options,
 ) -> list[Finding]:
     """Every check before the policy is trained on `problems` with each of `rewards`.
 
     `scorer` is the reward model with its tokenizer; `pairs` are what it was trained on. The trainer is the one that
-    `acelib.training.reinforce_trainer.train` would start. Raises as `train` does.
+    `acelib.training.make_reinforce_trainer` makes of `settings`, `prompt`, `dtype` and `options`. Raises as it does.
     """
     findings = [check_chat_template(policy, prompt), check_eos(policy)]
     if not all(one.ok for one in findings):
@@ -349,18 +295,8 @@ def preflight_reinforce(
     with TemporaryDirectory() as folder:
         # Nothing learns here, so the policy may be as the reference is: equal weights then give equal log-probs, and
         # with the reward model beside them the three fit where the training itself is spread over several GPUs.
-        trainer = make_reinforce_trainer(
-            policy,
-            problems,
-            rewards[0],
-            Path(folder),
-            settings=settings,
-            prompt=prompt,
-            seed=seed,
-            dtype=dtype,
-            device=device,
-            weights=dtype,
-        )
+        options |= {"settings": settings, "prompt": prompt, "dtype": dtype, "weights": dtype}
+        trainer = make_reinforce_trainer(policy, problems, rewards[0], Path(folder), **options)
         tokenizer, stop = trainer.processing_class, trainer.stop
         run = rehearse(trainer, problems)
         firsts = slice(None, None, run.n)

@@ -1,0 +1,70 @@
+"""What an issue should say of a machine, as text to paste: `make doctor`, or `python -m acelib doctor`.
+
+Names no token, no value of the environment, and no path above the home folder. What is broken is told in its own line
+and keeps no other line from being told. (`torch.utils.collect_env` says more of the machine, with values of the
+environment, and nothing of the judge or of the profile's needs.)
+"""
+
+import os
+import platform
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from acelib import __version__, judge, models, preflight  # lazy doors: what cannot be imported spoils one line only
+from acelib.core import ROOT, Profile
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
+OPTIONAL = ("ray", "vllm", "deepspeed")
+
+
+def doctor(profile: Profile, run_dir: Path) -> str:
+    """Versions, machine, isolation and the checks of `profile` for a run in `run_dir`, one line each."""
+    told: dict[str, Callable[[], str]] = {
+        "acelib": lambda: f"{__version__}, profile {profile.name} on {profile.models.device}, {profile.models.dtype}",
+        "system": lambda: f"{platform.platform()}, Python {platform.python_version()}",
+        "packages": lambda: _versions(PACKAGES),
+        "optional": lambda: _versions(OPTIONAL),
+        "threads": lambda: _threads(profile),
+        "GPU": _gpu,
+        "judge": _isolation,
+        "checks": lambda: "\n" + preflight.report(preflight.check_machine(profile, run_dir)),
+    }
+    text = "\n".join(f"{name:10}{_told(look)}" for name, look in told.items())
+    return text.replace(str(ROOT), "<checkout>").replace(str(Path.home()), "~")
+
+
+def _told(look: Callable[[], str]) -> str:
+    try:
+        return look()
+    except Exception as error:  # whatever is broken is what the issue is about
+        return f"cannot be told: {type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+
+
+def _versions(packages: tuple[str, ...]) -> str:
+    return ", ".join(f"{package} {preflight.installed(package)}" for package in packages)
+
+
+def _threads(profile: Profile) -> str:
+    passive = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" and "GOMP_SPINCOUNT" not in os.environ
+    torch_takes, waiting = import_module("torch").get_num_threads(), "sleep" if passive else "spin"
+    allowed = f"torch would take {torch_takes}, the profile allows {profile.threads}"
+    return f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {allowed}; idle ones {waiting}"
+
+
+def _gpu() -> str:
+    facts = models.machine_facts()
+    found = ", ".join(gpu.name for gpu in facts.gpus) or f"none ({facts.said})"
+    return f"{found}; driver {facts.driver} with CUDA {facts.driver_cuda}, torch with CUDA {facts.torch_cuda}"
+
+
+def _isolation() -> str:
+    """The strongest isolation that works here, and why no stronger one does."""
+    told = []
+    for level in judge.LEVELS:
+        found = preflight.check_judge(make_judge=partial(judge.Judge, isolation=level))
+        told.append(found.found if found.ok else f"not {level}: {found.found.partition('. ')[0]}")
+        if found.ok:
+            break
+    return "; ".join(reversed(told))

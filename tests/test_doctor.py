@@ -1,0 +1,76 @@
+"""`make doctor`: what an issue should say of a machine, and nothing that it should not."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from acelib.__main__ import main
+from acelib.core import ROOT, load_profile
+from acelib.judge import LEVELS, JudgeError
+from acelib.preflight import doctor, machine
+
+
+def lines(text):
+    return {line.partition(" ")[0]: line for line in text.splitlines()}
+
+
+def test_it_tells_versions_machine_isolation_and_checks(capsys):
+    assert main(["doctor"]) == 0
+    told = lines(capsys.readouterr().out)
+    assert f"torch {importlib.metadata.version('torch')}" in told["packages"]
+    assert f"numpy {importlib.metadata.version('numpy')}" in told["packages"] and "vllm" in told["optional"]
+    assert "isolation" in told["judge"] and any(level in told["judge"] for level in LEVELS)
+    assert f"{os.cpu_count()} CPUs" in told["threads"] and "idle ones sleep" in told["threads"]
+    assert "checks" in told and not any("cannot be told" in line for line in told.values())
+
+
+def test_it_tells_no_secrets_and_no_paths_of_the_reader(monkeypatch):
+    for name in ("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "SOMETHING"):
+        monkeypatch.setenv(name, "a-secret-value")
+    monkeypatch.setattr(machine, "check_disk", lambda *_: (_ for _ in ()).throw(OSError(f"{ROOT}/x {Path.home()}/y")))
+    text = doctor(load_profile("pocket"), ROOT / "runs")
+    assert "a-secret-value" not in text and str(ROOT) not in text and str(Path.home()) + "/" not in text
+    assert "cannot be told: OSError: <checkout>/x ~/y" in lines(text)["checks"]
+
+
+def test_a_profile_s_needs_are_checked(monkeypatch):
+    monkeypatch.setattr(machine, "preflight_gpu", lambda profile: [machine.check_memory(10**6)])
+    text = doctor(load_profile("paper"), ROOT / "runs")
+    assert "FAIL  memory" in text and "profile paper on cuda, bfloat16" in text
+
+
+def test_why_no_stronger_isolation_works_is_told(monkeypatch):
+    def refuse(self, workers, limits, isolation):
+        raise JudgeError(f"This machine does not allow {isolation} (EPERM). Allow user namespaces.")
+
+    monkeypatch.setattr("acelib.judge.Judge.__init__", refuse)
+    told = lines(doctor(load_profile("pocket"), ROOT / "runs"))["judge"]
+    for level in LEVELS:
+        assert f"not {level}: This machine does not allow {level} (EPERM)" in told
+
+
+def test_a_library_that_cannot_be_imported_silences_no_other_line(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch.so is broken')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "acelib", "doctor"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    told = lines(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be told: ImportError: libtorch.so is broken" in told["threads"] and "Python 3" in told["system"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="libgomp is what torch brings on Linux")
+def test_idle_threads_sleep_in_every_process_that_imports_acelib():
+    script = "import acelib, torch; torch.ones(2) + 1"
+    unset = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = unset | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "GOMP_SPINCOUNT = '0'" in done.stderr
