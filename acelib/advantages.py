@@ -1,4 +1,4 @@
-"""What a token is worth: the advantage estimators that `acelib.training.reinforce_trainer` can train with.
+"""The advantage of each response token: the estimators that `acelib.training.reinforce_trainer` can train with.
 
 All take the whole rollout: `rewards` (replies,), NaN where a reply could not be judged; `logps` and `ref_logps`
 (replies, tokens), log-probs under the policy that sampled them and under the reference; `mask` (replies, tokens), 1 on

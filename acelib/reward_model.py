@@ -69,21 +69,13 @@ def question_rows(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, max
         grouped.setdefault((pair.problem_id, pair.instruction), []).append(pair)
     rows = []
     for (problem_id, instruction), group in grouped.items():
-        rates = {
-            text: rate
-            for pair in group
-            for text, rate in ((pair.chosen, pair.chosen_rate), (pair.rejected, pair.rejected_rate))
-        }
+        rates = {}
+        for pair in group:
+            rates |= {pair.chosen: pair.chosen_rate, pair.rejected: pair.rejected_rate}
         index = {text: i for i, text in enumerate(rates)}
         sequences = encode(tokenizer, [instruction] * len(index), list(index))
-        rows.append(
-            {
-                "id": problem_id,
-                "sequences": sequences,
-                "rates": list(rates.values()),
-                "pairs": [[index[pair.chosen], index[pair.rejected]] for pair in group],
-            }
-        )
+        chosen = [[index[pair.chosen], index[pair.rejected]] for pair in group]
+        rows.append({"id": problem_id, "sequences": sequences, "rates": list(rates.values()), "pairs": chosen})
     lengths = [len(sequence) for row in rows for sequence in row["sequences"]]
     long = sum(length > max_length for length in lengths)
     if long:
@@ -146,6 +138,7 @@ def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def can_share_prefix(model: PreTrainedModel) -> bool:
+    """Whether all its layers attend to everything before: others keep no keys and values that could be shared."""
     return set(getattr(model.config, "layer_types", [None])) == {"full_attention"}
 
 

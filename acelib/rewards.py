@@ -1,19 +1,20 @@
-"""What a sampled reply is worth: rewards in the form that TRL calls.
+"""What a sampled reply earns: rewards in the form that TRL calls.
 
 A reward takes keyword arguments, among them `prompts` and `completions` (conversations) and one list per column of the
 training set (here `problem_id`), and returns one float per reply, or None when the reply could not be judged. A
-program that fails is worth 0: only a failure of the machinery is None.
+program that fails earns 0: only a failure of the machinery is None.
 """
 
 import ast
 import math
 import re
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future
 from typing import Any
+
+import torch
 
 from acelib.core import DataError
 from acelib.extraction import extract_program
@@ -45,12 +46,12 @@ def _texts(completions: Sequence[Any]) -> list[str]:
     return [completion[-1]["content"] for completion in completions]
 
 
-def _test_reward(name: str, worth: Callable[[Report], float], judge: Judge, problems: Sequence[Problem]):
+def _judged(name: str, value: Callable[[Report], float], judge: Judge, problems: Sequence[Problem]) -> RewardFunction:
     known = {problem.id: problem for problem in problems}
 
     def reward(completions, problem_id, **_) -> list[float | None]:
         reports = judge_replies(judge, known, problem_id, _texts(completions))
-        return [None if report is None else worth(report) for report in reports]
+        return [None if report is None else value(report) for report in reports]
 
     reward.__name__ = name
     return reward
@@ -58,40 +59,36 @@ def _test_reward(name: str, worth: Callable[[Report], float], judge: Judge, prob
 
 def rule_reward(judge: Judge, problems: Sequence[Problem]) -> RewardFunction:
     """The paper's rule: 1 when the program passes all tests of its question, else 0 (section 3.2)."""
-    return _test_reward("rule", lambda report: float(report.passed), judge, problems)
+    return _judged("rule", lambda report: float(report.passed), judge, problems)
 
 
 def pass_rate_reward(judge: Judge, problems: Sequence[Problem]) -> RewardFunction:
     """The share of tests that pass, as the paper's public rule script does."""
-    return _test_reward("pass_rate", lambda report: report.pass_rate, judge, problems)
+    return _judged("pass_rate", lambda report: report.pass_rate, judge, problems)
 
 
 def model_reward(model: Any, tokenizer: Any, batch_size: int) -> RewardFunction:
     """The reward model's score of the reply as it was sampled; `batch_size` replies are scored at a time."""
 
-    def reward(prompts, completions, **_) -> list[float | None]:
+    def reward_model(prompts, completions, **_) -> list[float | None]:
         return score(model, tokenizer, [prompt[-1]["content"] for prompt in prompts], _texts(completions), batch_size)
 
-    reward.__name__ = "reward_model"
-    return reward
+    return reward_model
 
 
 def gated(reward: RewardFunction, problems: Sequence[Problem]) -> RewardFunction:
-    """`reward`, but a reply without a program that parses and defines the question's function is worth no more than the
+    """`reward`, but a reply without a program that parses and defines the question's function gets no more than the
     worst reply to its question. (A reward model's scores have no zero that one could give instead.)"""
     names = {problem.id: problem.entry_point for problem in problems}
 
     def guarded(completions, problem_id, **rest) -> list[float | None]:
         values = reward(completions=completions, problem_id=problem_id, **rest)
-        lowest: dict[str, float] = {}
-        for one, value in zip(problem_id, values, strict=True):
+        replies = list(zip(problem_id, values, _texts(completions), strict=True))
+        worst = {}
+        for one, value, _ in replies:
             if value is not None:
-                lowest[one] = min(value, lowest.get(one, math.inf))
-        sound = [defines(text, names[one]) for text, one in zip(_texts(completions), problem_id, strict=True)]
-        return [
-            value if good or value is None else lowest[one]
-            for value, good, one in zip(values, sound, problem_id, strict=True)
-        ]
+                worst[one] = min(value, worst.get(one, math.inf))
+        return [value if value is None or defines(text, names[one]) else worst[one] for one, value, text in replies]
 
     guarded.__name__ = f"gated_{reward.__name__}"
     return guarded
@@ -122,40 +119,36 @@ def defines(reply: str, entry_point: str) -> bool:
     )
 
 
-@contextmanager
-def _time_limit(seconds: float, what: str):
-    """Interrupts the main thread after `seconds`; elsewhere there is nothing that could be interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    late = threading.Event()
-
-    def interrupt():
-        late.set()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    timer = threading.Timer(seconds, interrupt)
-    timer.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not late.is_set():
-            raise
-        raise DataError(
-            f"{what} gave no answer within {seconds:g} s (reinforce.reward_seconds); mend it and start again, the run "
-            "goes on from its last checkpoint."
-        ) from None
-    finally:
-        timer.cancel()
-
-
 def checked(reward: RewardFunction, seconds: float) -> RewardFunction:
-    """A NaN must stop the run: None says "could not be judged", and TRL would take NaN for that. So must silence."""
+    """`reward`, but it raises DataError after `seconds` without an answer and on a value that is no finite number (TRL
+    would take NaN for "could not be judged", which None says).
+
+    It runs in a daemon thread that is left behind when it is late. So no signal is needed (a process under `nohup`
+    ignores SIGINT), the trainer may run in any thread, and the reward may hang in C code that lets other threads run.
+    """
 
     def guarded(**kwargs) -> list[float | None]:
-        with _time_limit(seconds, f"The reward {reward.__name__!r}"):
-            values = reward(**kwargs)
-        bad = sum(v is not None and not math.isfinite(v) for v in values)
+        answer, gpu = Future(), torch.cuda.current_device() if torch.cuda.is_initialized() else None
+
+        def work() -> None:
+            try:
+                if gpu is not None:  # of several, a new thread begins with the first
+                    torch.cuda.set_device(gpu)
+                answer.set_result(reward(**kwargs))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            values = answer.result(seconds)
+        except TimeoutError:
+            if answer.done():  # the error is the reward's own
+                raise
+            raise DataError(
+                f"The reward {reward.__name__!r} gave no answer within {seconds:g} s (reinforce.reward_seconds); mend "
+                "it and start again, the run goes on from its last checkpoint."
+            ) from None
+        bad = sum(value is not None and not math.isfinite(value) for value in values)
         if bad:
             raise DataError(
                 f"The reward {reward.__name__!r} is not a finite number for {bad} of {len(values)} replies; nothing "

@@ -17,14 +17,14 @@ from test_reinforce import PROBLEMS
 from test_reward_model import some_pairs
 from tiny_models import save_tiny_policy, save_tiny_reward_model
 
-from acelib.core import EngineError, ModelError
+from acelib.core import EngineError
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
 from acelib.core.tables import write_rows
 from acelib.engine.launcher import LOG, _command, _on_machine, configuration, launch
 from acelib.training import jobs as training
 from acelib.training.checkpoints import last_checkpoint
-from acelib.training.reward_trainer import LOG_FILE
+from acelib.training.settings import LOG_FILE
 
 TINY = {
     "threads": 2,
@@ -97,7 +97,9 @@ def test_two_processes_give_the_model_of_one(tmp_path, base, capfd, monkeypatch,
         torch.testing.assert_close(weights["there"][name], one, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("job", "arguments"), [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "rule"})])
+@pytest.mark.parametrize(
+    ("job", "arguments"), [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "reward_model"})]
+)
 @pytest.mark.slow
 def test_a_process_of_its_own(tmp_path, base, monkeypatch, job, arguments):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -107,6 +109,8 @@ def test_a_process_of_its_own(tmp_path, base, monkeypatch, job, arguments):
         launch(run, getattr(training, job), tmp_path / name, scratch_of(tmp_path, f"s-{name}"), "one", **arguments)
         models.append(load_file(tmp_path / name / "model.safetensors"))
     here, there = models
+    moved = load_file(base / "model.safetensors")
+    assert max((here[name] - moved[name]).abs().max() for name in moved if name in here) > 1e-4
     assert here.keys() == there.keys() and all(torch.allclose(here[key], there[key], atol=1e-5) for key in here)
 
 
@@ -146,7 +150,7 @@ def test_a_configuration_that_is_not_there_or_is_none(tmp_path):
         configuration("configs/zero9.yaml")
     for number, text in enumerate(("", "a: [", "num_machines: 1", "num_processes: many")):
         (tmp_path / f"{number}.yaml").write_text(text)
-        with pytest.raises(ModelError, match="is no accelerate configuration .*; correct engine.launch, or set it to"):
+        with pytest.raises(EngineError, match="is no accelerate configuration .*; correct engine.launch, or set it to"):
             configuration(str(tmp_path / f"{number}.yaml"))
 
 

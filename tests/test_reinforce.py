@@ -19,9 +19,9 @@ from acelib.models.generation import load_policy, load_tokenizer
 from acelib.models.prefix import response_logps
 from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
-from acelib.training.reinforce_trainer import LOG_FILE, make_reinforce_trainer, train, trainer_arguments
+from acelib.training.reinforce_trainer import make_reinforce_trainer, train, trainer_arguments
 from acelib.training.rollouts import question_order
-from acelib.training.settings import LOCAL, check_together, vllm_arguments
+from acelib.training.settings import LOCAL, LOG_FILE, check_together, vllm_arguments
 
 SETTINGS = Reinforce(
     algorithm="reinforce++",
@@ -372,6 +372,19 @@ def test_all_equal_rewards_warn(policy, tmp_path):
 
     with pytest.warns(UserWarning, match="Rollouts 1 to 5: all replies to a question got the same reward"):
         train(policy, PROBLEMS, flat, tmp_path / "out", tmp_path / "s", **options(steps=5))
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce++", "rloo"])
+def test_rounding_is_no_signal(policy, tmp_path, algorithm):
+    """Equal rewards and a policy that is its reference: nothing is learnt from the last digits of two computations."""
+
+    def flat(completions, **_):
+        return [1.0] * len(completions)
+
+    rows = train(policy, PROBLEMS, flat, tmp_path / "out", tmp_path / "s", **options(algorithm=algorithm, steps=2))
+    before, after = (load_file(path / "model.safetensors") for path in (policy, tmp_path / "out"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [row["grad_norm"] for row in rows[1:]] == [0.0, 0.0]
 
 
 def test_prompt_longer_than_the_context(policy, tmp_path):

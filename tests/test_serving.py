@@ -1,6 +1,7 @@
 """Servers that we start: the pocket policy behind a real one, and what is said when there is none."""
 
 import gc
+import os
 import sys
 import time
 
@@ -38,14 +39,18 @@ def gone(pid: int, seconds: float = 20) -> bool:
 
 
 @pytest.mark.slow
-def test_a_server_of_our_own_gives_the_replies_of_the_folder_and_ends_when_dropped(tmp_path):
-    profile = load_profile("pocket")
+def test_a_server_of_our_own_gives_the_replies_of_the_folder_and_ends_when_dropped(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # which leads nowhere
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    profile, environment = load_profile("pocket"), dict(os.environ)
     here, tokenizer = open_sampler(profile, profile.models.policy, tmp_path)
     expected = sample_replies(here, tokenizer, QUESTIONS, log=tmp_path / "here.jsonl", **GREEDY)
     assert all("return" in replies[0] for replies in expected.values())
 
     server = transformers_serve(profile.resolve(profile.models.policy), tmp_path)
     assert sample_replies(server, None, QUESTIONS, log=tmp_path / "served.jsonl", **GREEDY) == expected
+
+    assert os.environ == environment
 
     pid = server.process.pid
     assert server.trouble() is None and not gone(pid, 0.1)

@@ -19,7 +19,7 @@ PATIENCE = 30.0  # seconds without any chunk before it is asked whether anybody 
 _judges: dict = {}  # in a Ray worker process: its judge, by settings
 
 
-def connect(address: str | None = None):
+def join_cluster(address: str | None = None):
     """The ray module, connected: to the cluster the caller has joined, else to `address` ("auto": the one that this
     machine belongs to), else to RAY_ADDRESS, else to a new local one. Raises JudgeError."""
     try:
@@ -51,7 +51,7 @@ class ClusterJudge(Judge):
     """
 
     def _execute(self, submissions: list[Submission], done: Callable[[int, Report], None]) -> None:
-        ray = connect()
+        ray = join_cluster()
         judge_chunk = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(_judge_chunk)
         starts = iter(range(0, len(submissions), CHUNK))
         flying: dict = {}
@@ -76,21 +76,16 @@ class ClusterJudge(Judge):
                     continue
                 (reference,) = ready
                 start = flying.pop(reference)
-                for offset, report in enumerate(_get(ray, reference)):
+                try:
+                    reports = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    raise (error.cause if isinstance(error.cause, JudgeError) else error) from None
+                for offset, report in enumerate(reports):
                     done(start + offset, report)
                 launch()
         finally:
             for reference in flying:
                 ray.cancel(reference, force=True)
-
-
-def _get(ray, reference) -> list[Report]:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, JudgeError):
-            raise error.cause from None
-        raise
 
 
 def _judge_chunk(submissions: list[Submission], limits: Limits, isolation: str) -> list[Report]:

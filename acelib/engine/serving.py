@@ -9,10 +9,9 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 import weakref
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ import torch
 from accelerate.utils.other import get_free_port
 
 from acelib.core import EngineError, Profile, Remote, assume, end_tree, end_with_parent
-from acelib.models import Server, connect, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer
+from acelib.models import Server, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer
 
+HERE = "http://127.0.0.1"
 # Program -> the package that holds it, and what its interpreter is told. vLLM would otherwise take temperature, top-k
 # and repetition penalty from the model's generation_config.json wherever a request is silent; the end-of-reply tokens
 # there count either way.
@@ -75,18 +75,17 @@ class Process:
         return None if code is None else f"ended with exit status {code}; its last lines: {self.last_lines()}"
 
     def last_lines(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return " | ".join(line.strip() for line in lines[-5:] if line.strip())[-1000:] or "none"
+        lines = self.log.read_text(errors="replace").splitlines()[-5:]
+        return " | ".join(line.strip() for line in lines if line.strip())[-1000:] or "none"
 
 
 @dataclass(frozen=True)
 class LocalServer(Server):
-    """A server of our own. Its replies cost nothing, so they are logged where the stage logs."""
+    """A server of our own, until `close()`. Its replies cost nothing, so they are logged where the stage logs."""
 
     process: Process
 
     def close(self) -> None:
-        """End it; it also ends with this object."""
         self.process.close()
 
     def trouble(self) -> str | None:
@@ -118,34 +117,35 @@ def serve(
     free_gpu()
     # vLLM refuses to start where less is free than it wants, and a card may drive a display, too.
     share = min([0.9, *(0.97 * free / total for free, total in gpu_memory())])
-    values = dict(
-        model=model,
-        port=get_free_port(),
-        dtype=dtype,
-        device=device,
-        parallel=parallel,
-        replicas=replicas,
-        share=f"{share:.2f}",
-    )
-    # The client heeds the proxies of the environment, and none leads to this machine.
-    around = filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1"])
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(",".join(around).split(",")))
-    url = f"http://127.0.0.1:{values['port']}"
-    words = [word.format(**values) for word in arguments.split()]
-    process = Process([sys.executable, *words], scratch / f"{program}-{os.getpid()}-{values['port']}.log")
+    values = dict(model=model, dtype=dtype, device=device, parallel=parallel, replicas=replicas, share=f"{share:.2f}")
+    port = get_free_port()
+    words = [word.format(**values, port=port) for word in arguments.split()]
+    process, url = Process([sys.executable, *words], scratch / f"{program}-{os.getpid()}-{port}.log"), f"{HERE}:{port}"
     try:
-        _wait(process, url, program, model, start_seconds)
+        _wait(process, url, f"The {program} server for {model}", start_seconds)
     except BaseException:
         process.close()
         raise
-    free = assume(
-        limits or PATIENT,
-        concurrency=IN_FLIGHT * replicas,
-        dollars_per_million_input=0.0,
-        dollars_per_million_output=0.0,
+    free = dict(dollars_per_million_input=0.0, dollars_per_million_output=0.0)
+    limits = assume(limits or PATIENT, concurrency=IN_FLIGHT * replicas, **free)
+    return LocalServer(url=f"{url}/v1", model=model, limits=limits, log=None, process=process)
+
+
+def _wait(process: Process, url: str, name: str, seconds: float) -> None:
+    """Until it answers. Raises EngineError."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is behind no proxy
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if ended := process.ended():
+            raise EngineError(f"{name} {ended}; mend what they name and repeat the command.")
+        try:
+            return opener.open(f"{url}/health", timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+    raise EngineError(
+        f"{name} did not answer within {seconds:.0f} s; its last lines: {process.last_lines()}; look into "
+        f"{process.log}, or take a smaller model."
     )
-    server = connect(f"{url}/v1#{model}", free, None)
-    return LocalServer(**{field.name: getattr(server, field.name) for field in fields(Server)}, process=process)
 
 
 def open_sampler(
@@ -155,13 +155,13 @@ def open_sampler(
 
     An address is a server (with `remote`, as in `load_policy`); otherwise `generation: transformers` loads the weights
     into this process, and `vllm` starts a server on all GPUs of this machine, which ends when the model is closed or no
-    longer used. Give `reply_settings(profile)` as `params` of the artefact. Raises ModelError,
-    DeviceError, EngineError or EngineError.
+    longer used. Give `reply_settings(profile)` as `params` of the artefact. Raises ModelError, DeviceError or
+    EngineError.
     """
     name, models = profile.resolve(name), profile.models
     if is_address(name) or profile.engine.generation == "transformers":
         return load_policy(name, models.dtype, models.device, remote), load_tokenizer(name)
-    load_tokenizer(name)  # a folder without a model or a chat template is told of before a server starts
+    load_tokenizer(name)  # says before a server starts that a folder has no model or no chat template
     parallel = profile.engine.vllm_parallel
     replicas = max(1, torch.cuda.device_count() // parallel)
     server = serve(name, scratch, dtype=models.dtype, parallel=parallel, replicas=replicas, limits=profile.remote)
@@ -171,21 +171,3 @@ def open_sampler(
 def reply_settings(profile: Profile) -> dict[str, str]:
     """What changes the replies of `open_sampler`'s models besides their weights."""
     return {"generation": profile.engine.generation, "dtype": profile.models.dtype, "device": profile.models.device}
-
-
-def _wait(process: Process, url: str, program: str, model: str, seconds: float) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is behind no proxy
-    deadline = time.monotonic() + seconds
-    while True:
-        if ended := process.ended():
-            raise EngineError(f"The {program} server for {model} {ended}; mend what they name and repeat the command.")
-        try:
-            opener.open(f"{url}/health", timeout=5).close()
-            return
-        except (OSError, urllib.error.URLError):
-            if time.monotonic() > deadline:
-                raise EngineError(
-                    f"The {program} server for {model} did not answer within {seconds:.0f} s; its last lines: "
-                    f"{process.last_lines()}; look into {process.log}, or take a smaller model."
-                ) from None
-            time.sleep(0.2)

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from acelib.core import (
     read_rows,
     write_rows,
 )
-from acelib.engine.cluster import ClusterJudge, connect
+from acelib.engine.cluster import ClusterJudge, join_cluster
 from acelib.engine.serving import open_sampler, reply_settings
 from acelib.judge import Judge
 from acelib.models import Server
@@ -100,7 +100,7 @@ def sample_and_judge(
         folder.mkdir(parents=True, exist_ok=True)
         job, ray, workers = _Job(profile, location, options), None, profile.judge.workers
         if profile.engine.cluster != "none":
-            ray = connect(profile.engine.cluster)
+            ray = join_cluster(profile.engine.cluster)
             workers = min(MOST_WORKERS, max(1, int(ray.cluster_resources().get("CPU", 0))))
         made = _on_cluster(ray, job, missing, meter) if ray else _here(job, missing, logs, meter)
         with closing(made), (ClusterJudge if ray else Judge).from_settings(profile.judge, workers) as judge:
@@ -109,7 +109,7 @@ def sample_and_judge(
                 with making(paths[number], sources[number]) as temporary:
                     write_rows(temporary, rows)
                 logs[number].unlink(missing_ok=True)
-                meter.add(number, len(shards[number]))
+                meter.show({number: len(shards[number])})
     return [row for path in paths for row in read_rows(path)]
 
 
@@ -118,19 +118,14 @@ class _Meter:
 
     def __init__(self, progress: Progress | None, n: int, total: int, missing: int):
         self.progress, self.n, self.total, self.kept = progress, n, total, total - missing
-        self.made, self.start = 0, time.monotonic()
-        self.parts: dict[int, float] = {}  # questions that are sampled of each shard in progress
+        self.start, self.sampled = time.monotonic(), {}  # questions, by shard
 
-    def show(self) -> None:
+    def show(self, sampled: dict[int, float]) -> None:
+        self.sampled |= sampled
         if self.progress:
-            made = self.made + sum(self.parts.values())
+            made = sum(self.sampled.values())
             rate = self.n * made / max(1e-9, time.monotonic() - self.start)
             self.progress(int(self.kept + made), self.total, f"{LABEL} ({rate:,.1f} programs/s)")
-
-    def add(self, number: int, questions: int) -> None:
-        self.parts.pop(number, None)
-        self.made += questions
-        self.show()
 
 
 def _here(
@@ -139,9 +134,8 @@ def _here(
     model, tokenizer = open_sampler(job.profile, job.model, logs[0].parent)
     for number, shard in shards.items():
 
-        def progress(done: int, total: int, number: int = number, shard: Sequence[Problem] = shard) -> None:
-            meter.parts[number] = len(shard) * done / total
-            meter.show()
+        def progress(done: int, total: int, number: int = number, questions: int = len(shard)) -> None:
+            meter.show({number: questions * done / total})
 
         yield number, sample_programs(model, tokenizer, shard, log=logs[number], **job.options, progress=progress)
 
@@ -195,8 +189,7 @@ def _on_cluster(
                 )
             ready, _ = ray.wait(list(flying), num_returns=1, timeout=EVERY)
             if not ready:
-                meter.parts = _parts(ray, samplers.values(), {number for _, number in flying.values()}, meter.parts)
-                meter.show()
+                meter.show(_sampled(ray, samplers.values(), {number for _, number in flying.values()}))
                 continue
             (reference,) = ready
             place, number = flying.pop(reference)
@@ -214,7 +207,7 @@ def _on_cluster(
                 yield number, programs
                 continue
             waiting.appendleft(number)
-            meter.parts.pop(number, None)
+            meter.sampled.pop(number, None)
             if samplers.pop(place, None):
                 why = f"{place}: {lost}"
                 print(f"{LABEL}: lost the sampler on {why} Left: {len(samplers)}.", flush=True)
@@ -223,18 +216,15 @@ def _on_cluster(
             ray.kill(sampler)
 
 
-def _parts(ray: Any, samplers: Iterable[Any], flying: set[int], known: dict[int, float]) -> dict[int, float]:
-    """Questions that are sampled of the shards in flight: what was known, or what the samplers say within a second."""
+def _sampled(ray: Any, samplers: Iterable[Any], flying: set[int]) -> dict[int, float]:
+    """Questions that are sampled of the shards in flight, as far as the samplers answer within a second."""
     asked = [sampler.progress.options(concurrency_group="progress").remote() for sampler in samplers]
-    parts = {number: known[number] for number in flying & known.keys()}
+    found = {}
     for reference in ray.wait(asked, num_returns=len(asked), timeout=EVERY)[0]:
-        try:
-            number, part = ray.get(reference)
-        except ray.exceptions.RayError:  # lost, as its shard will say
-            continue
-        if number in flying:
-            parts[number] = part
-    return parts
+        with suppress(ray.exceptions.RayError):  # a lost one, as its shard will say
+            number, questions = ray.get(reference)
+            found |= {number: questions} if number in flying else {}
+    return found
 
 
 def _start_samplers(ray: Any, job: _Job) -> dict[str, Any]:

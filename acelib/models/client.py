@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -73,8 +74,13 @@ class Client:
         self.changed, self.stopped = asyncio.Event(), asyncio.Event()
         missing = iter([item for item in self.requests.items() if item[0] not in self.replies])
         key = os.environ.get("OPENAI_API_KEY") or "none"  # servers of one's own ask for none, the client does
+        here = urlsplit(self.server.url).hostname in ("127.0.0.1", "::1", "localhost")  # where no proxy leads
         async with openai.AsyncOpenAI(
-            base_url=self.server.url, api_key=key, timeout=self.limits.timeout_seconds, max_retries=0
+            base_url=self.server.url,
+            api_key=key,
+            timeout=self.limits.timeout_seconds,
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not here),
         ) as self.client:
             await asyncio.gather(*(self.work(missing) for _ in range(self.limits.concurrency)))
         if self.error:

@@ -12,6 +12,7 @@ from acelib.core import ModelError, Profile
 from acelib.engine import processes_per_machine
 from acelib.models import is_address
 from acelib.preflight.shapes import FULL, HALF, Shape, shape_of, training_gib
+from acelib.training import largest_divisor
 
 BUFFERS = 1.1  # what an engine needs beside weights and cache
 USABLE = 0.92  # share of a card that a stage may fill; the rest goes to fragments and to CUDA itself
@@ -106,7 +107,7 @@ class CostModel:
         settings, rank = self.profile.reward_model, self.engine.lora_rank
         programs = min(self.profile.sampling.n, 2 * self.profile.pairs.max_pairs_per_question)
         tokens = settings.epochs * self.questions * self.plan.questions_with_pairs * programs * self.length
-        at_once = _divisor(max(1, settings.batch_size // self.learners), settings.micro_batch) * programs
+        at_once = largest_divisor(max(1, settings.batch_size // self.learners), settings.micro_batch) * programs
         gib = training_gib(scorer, self.learners, at_once, settings.max_length, lora_rank=rank)
         return tokens, self.passing(scorer, tokens, self.passes), gib
 
@@ -120,7 +121,7 @@ class CostModel:
         # Learning, and a forward pass each for the old policy's log-probs and for the reference's.
         hours += self.passing(policy, tokens, self.passes + 2)
         longest = self.plan.question_tokens + rl.max_new_tokens
-        at_once = _divisor(max(1, rollout // rl.updates_per_rollout // self.learners), rl.micro_batch)
+        at_once = largest_divisor(max(1, rollout // rl.updates_per_rollout // self.learners), rl.micro_batch)
         held = {"reference": self.size if rl.beta > 0 and not engine.lora_rank else 0, "lora_rank": engine.lora_rank}
         step = training_gib(policy, self.learners, at_once, longest, logits=rl.max_new_tokens, **held)
         sampling = training_gib(policy, self.learners, 0, 0, **held)
@@ -165,11 +166,6 @@ class CostModel:
         hours = sum(self.decoding(one, tokens) for one in shapes)
         gib = self.sampling_gib(max(shapes, key=lambda one: one.parameters), profile.sampling)
         yield Stage("07", f"evaluation of {len(shapes)} models", len(shapes) * tokens, hours, gib)
-
-
-def _divisor(number: int, limit: int) -> int:
-    """The largest divisor up to `limit`: how the trainers split a batch into passes."""
-    return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
 def stages(profile: Profile) -> list[Stage]:

@@ -5,9 +5,11 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "batches": ["largest_divisor"],
         "log": ["log_rows"],
         "reinforce_trainer": ["ReinforceTrainer", "make_reinforce_trainer", "train", "trainer_arguments"],
-        "reward_trainer": ["LOG_FILE", "QuestionRewardTrainer", "train_reward_model"],
+        "reward_trainer": ["QuestionRewardTrainer", "train_reward_model"],
         "rollouts": ["question_order"],
+        "settings": ["LOG_FILE"],
     },
 )

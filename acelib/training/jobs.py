@@ -3,8 +3,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
-from acelib.core import Progress, Run
+from acelib.core import Profile, Progress, Run
 from acelib.data import load_benchmark
 from acelib.judge import Judge
 from acelib.reward_model import load_reward_model
@@ -18,20 +19,9 @@ from acelib.training.reward_trainer import train_reward_model
 def reward_model(run: Run, path: Path, scratch: Path, progress: Progress, pairs: str) -> None:
     """A reward model from the preference pairs in the table `pairs`. Raises ArtifactError, and as
     `train_reward_model` does."""
-    profile = run.profile
-    train_reward_model(
-        run.read(pairs, Pair),
-        profile.resolve(profile.reward_model.base),
-        path,
-        scratch,
-        settings=profile.reward_model,
-        n=profile.sampling.n,
-        seed=profile.seed,
-        dtype=profile.models.dtype,
-        device=profile.models.device,
-        progress=progress,
-        engine=profile.engine,
-    )
+    profile, settings = run.profile, run.profile.reward_model
+    options = dict(settings=settings, n=profile.sampling.n, progress=progress, **_options(profile))
+    train_reward_model(run.read(pairs, Pair), profile.resolve(settings.base), path, scratch, **options)
 
 
 def policy(run: Run, path: Path, scratch: Path, progress: Progress, reward: str) -> None:
@@ -42,23 +32,16 @@ def policy(run: Run, path: Path, scratch: Path, progress: Progress, reward: str)
     workers = max(1, profile.judge.workers // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     with Judge.from_settings(profile.judge, workers=workers) as judge:
         rule = rule_reward(judge, problems)
-        learned = None
+        measure = held_out_pass_rate(judge, load_benchmark(profile, rl.eval_questions), prompt, rl)
+        options = dict(settings=rl, prompt=prompt, measure=measure, progress=progress, **_options(profile))
         if reward == "reward_model":
             scorer = load_reward_model(run.path("reward_model"), models.dtype, models.device)
             learned = model_reward(*scorer, profile.reward_model.score_batch)
-        train(
-            profile.resolve(models.policy),
-            problems,
-            learned or rule,
-            path,
-            scratch,
-            settings=rl,
-            prompt=prompt,
-            seed=profile.seed,
-            dtype=models.dtype,
-            device=models.device,
-            watch=[rule] if learned else [],
-            measure=held_out_pass_rate(judge, load_benchmark(profile, rl.eval_questions), prompt, rl),
-            progress=progress,
-            engine=profile.engine,
-        )
+            train(profile.resolve(models.policy), problems, learned, path, scratch, watch=[rule], **options)
+        else:
+            train(profile.resolve(models.policy), problems, rule, path, scratch, **options)
+
+
+def _options(profile: Profile) -> dict[str, Any]:
+    models = profile.models
+    return dict(seed=profile.seed, dtype=models.dtype, device=models.device, engine=profile.engine)

@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from acelib.core import Reinforce
-from acelib.judge import Judge
+from acelib.core import Progress, Reinforce
+from acelib.judge import Judge, Report
 from acelib.models import Conversation, solve_messages
 from acelib.rewards import judge_replies
 from acelib.schema import Problem
@@ -18,6 +18,17 @@ from acelib.training.rollouts import sample_texts
 Sample = Callable[[Sequence[Conversation], int, float], list[list[str]]]  # conversations, replies each, temperature
 Measure = Callable[[Sample], dict[str, float]]
 PHASES = ("generate", "reward", "reference", "update", "evaluate")
+SAME = ["reward", "reward_std", "entropy", "mixed", "unjudged", "sampled", "sampler_gap"]
+SAME += ["loss", "grad_norm", "learning_rate"]
+RENAMED = {
+    "kl": "kl_per_reply",
+    "length": "completions/mean_length",
+    "truncated": "completions/clipped_ratio",
+    "clip_fraction": "clip_ratio/region_mean",
+    "pass_at_1": "held_out/pass_at_1",
+    "greedy": "held_out/greedy",
+    "test_pass_rate": "held_out/test_pass_rate",
+}  # columns of `log_rows` that have another name in the trainer's log
 PATIENCE = 5  # rollouts without any signal before the run says so, and over which the KL is averaged
 
 
@@ -30,7 +41,7 @@ def held_out_pass_rate(judge: Judge, problems: Sequence[Problem], prompt: str, s
     known = {problem.id: problem for problem in problems}
     conversations = [solve_messages(prompt, problem.question) for problem in problems]
 
-    def reports(sample, n, temperature):
+    def reports(sample: Sample, n: int, temperature: float) -> list[Report]:
         rows = sample(conversations, n, temperature)
         ids = [problem.id for problem, row in zip(problems, rows, strict=True) for _ in row]
         found = judge_replies(judge, known, ids, [text for row in rows for text in row])
@@ -48,14 +59,15 @@ def held_out_pass_rate(judge: Judge, problems: Sequence[Problem], prompt: str, s
     return measure
 
 
-class Watch(TrainerCallback):
-    """Measures on held-out questions, reports progress, and speaks up when there is nothing to learn from."""
+class RolloutMonitor(TrainerCallback):
+    """Measures on held-out questions, reports progress, stops a policy that is too far from its reference, and warns
+    when there is nothing to learn from."""
 
-    def __init__(self, settings: Reinforce, measure, progress):
+    def __init__(self, settings: Reinforce, measure: Measure | None, progress: Progress | None):
         self.settings, self.measure, self.progress = settings, measure, progress
         self.trainer: Any = None  # the trainer is made after its callbacks
 
-    def _look(self) -> None:
+    def _measure_held_out(self) -> None:
         trainer = self.trainer
         if self.measure is None:
             return
@@ -68,32 +80,30 @@ class Watch(TrainerCallback):
             print(f"  rollout {trainer.rollout}: held-out pass@1 {sampled:.3f}, greedy {greedy:.3f}", flush=True)
         trainer.model.train()  # TRL logs under the mode that the model is in, and before the first step that is eval
 
-    def _too_far(self, state) -> bool:
-        if not self.settings.max_kl:
-            return False
+    def _is_too_far(self, state) -> bool:
         before = [entry["kl_per_reply"] for entry in state.log_history if "kl_per_reply" in entry]
         recent = [*before, fmean(self.trainer._metrics["train"]["kl_per_reply"])][-PATIENCE:]
         return len(recent) == PATIENCE and fmean(recent) > self.settings.max_kl
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step == 0:
-            self._look()
+            self._measure_held_out()
             self.trainer.log({})
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.settings.updates_per_rollout:
             return
         done = self.trainer.rollout
-        if self._too_far(state):
+        if self.settings.max_kl and self._is_too_far(state):
             control.should_training_stop = True
         if done % self.settings.eval_every == 0 or done == self.settings.steps or control.should_training_stop:
-            self._look()
+            self._measure_held_out()
         if self.progress is not None:
             self.progress(done, self.settings.steps)
 
     def on_log(self, args, state, control, **kwargs):
-        rollouts = [entry for entry in state.log_history if "mixed" in entry][-PATIENCE:]
-        if len(rollouts) < PATIENCE or any(entry["mixed"] for entry in rollouts) or self.trainer.rollout % PATIENCE:
+        done, rollouts = self.trainer.rollout, [entry for entry in state.log_history if "mixed" in entry][-PATIENCE:]
+        if len(rollouts) < PATIENCE or any(entry["mixed"] for entry in rollouts) or done % PATIENCE:
             return
         if all(entry["unjudged"] == 1 for entry in rollouts):
             why = "no reply could be judged; look at the judge's machine (memory, processes) and start again"
@@ -102,30 +112,13 @@ class Watch(TrainerCallback):
                 "all replies to a question got the same reward, so only the KL penalty moves the policy; choose "
                 "questions with mixed outcomes, a finer reward (pass rate), or more samples per question"
             )
-        warnings.warn(f"Rollouts {self.trainer.rollout - PATIENCE + 1} to {self.trainer.rollout}: {why}.", stacklevel=2)
+        warnings.warn(f"Rollouts {done - PATIENCE + 1} to {done}: {why}.", stacklevel=2)
 
 
 def log_rows(history: Sequence[dict[str, float]], updates_per_rollout: int) -> list[dict[str, float | None]]:
-    """One row per rollout from the trainer's log (row 0: before training); None where nothing was measured."""
-    names = {
-        "reward": "reward",
-        "reward_std": "reward_std",
-        "kl": "kl_per_reply",
-        "entropy": "entropy",
-        "length": "completions/mean_length",
-        "truncated": "completions/clipped_ratio",
-        "mixed": "mixed",
-        "unjudged": "unjudged",
-        "clip_fraction": "clip_ratio/region_mean",
-        "sampled": "sampled",
-        "sampler_gap": "sampler_gap",
-        "loss": "loss",
-        "grad_norm": "grad_norm",
-        "learning_rate": "learning_rate",
-        "pass_at_1": "held_out/pass_at_1",
-        "greedy": "held_out/greedy",
-        "test_pass_rate": "held_out/test_pass_rate",
-    }
+    """One row per rollout from the trainer's log (row 0: before training); None where nothing was measured. KL is in
+    nats per reply, entropy in nats per token, lengths in tokens, and of the rest most are shares."""
+    names = {name: name for name in SAME} | RENAMED
     for key in dict.fromkeys(key for entry in history for key in entry):
         if key.startswith("rewards/") and key.endswith("/mean"):
             names["reward_" + key.split("/")[1]] = key

@@ -1,7 +1,7 @@
 """GPU memory during training: an end with a remedy at the second or third step instead of an error at hour five."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from transformers import TrainerCallback
@@ -12,28 +12,22 @@ from acelib.models import GIB, UNFRAGMENTED
 WATCHED = 3  # steps
 
 
-@dataclass(frozen=True)
-class Memory:
-    """GiB on this process's GPU: the peaks of tensors and of what torch's allocator held since the last reading, and
-    all that this process can have (what the allocator holds now and what the card has free)."""
+class Memory(NamedTuple):
+    """GiB on this process's GPU."""
 
-    allocated: float
-    reserved: float
-    capacity: float
+    allocated: float  # peak of the tensors since the last reading
+    reserved: float  # peak of what torch's allocator held
+    capacity: float  # all that this process can have: what the allocator holds now, and what the card has free
 
 
 def read_memory() -> Memory | None:
     """Memory since the last call, whose peaks it forgets; None where no GPU is in use."""
     if not torch.cuda.is_initialized():
         return None
-    free, _ = torch.cuda.mem_get_info()
-    found = Memory(
-        torch.cuda.max_memory_allocated() / GIB,
-        torch.cuda.max_memory_reserved() / GIB,
-        (free + torch.cuda.memory_reserved()) / GIB,
-    )
+    capacity = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    found = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved(), capacity
     torch.cuda.reset_peak_memory_stats()
-    return found
+    return Memory(*(one / GIB for one in found))
 
 
 def expected_growth(before: Memory, after: Memory, step: int) -> float:
@@ -67,9 +61,7 @@ class MemoryWatch(TrainerCallback):
             return
         self.readings.append(now)
         step = len(self.readings)
-        if step == 1:
-            return
-        growth = expected_growth(self.readings[-2], now, step)
+        growth = expected_growth(self.readings[-2], now, step) if step > 1 else 0.0
         if growth > 0 and now.reserved + growth > now.capacity:
             raise DeviceError(
                 f"GPU memory will not last: at step {step} of this run {now.reserved:.1f} of {now.capacity:.1f} GiB "

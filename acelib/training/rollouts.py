@@ -1,4 +1,7 @@
-"""Rollouts: in which order questions come, how replies to them are sampled, and how rollouts are taken apart."""
+"""Rollouts: in which order questions come, how replies to them are sampled, and how rollouts are taken apart.
+
+`trainer` is a `ReinforceTrainer` throughout, and a `Rollout` the dict of tensors that its module describes.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,10 +10,14 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from acelib.core import EngineError
 from acelib.models import Conversation, generate, prompt_seeds, prompt_tokens, sample_tokens
+
+Rollout = dict[str, torch.Tensor]
 
 
 def question_order(questions: int, needed: int, seed: int) -> list[int]:
@@ -21,7 +28,12 @@ def question_order(questions: int, needed: int, seed: int) -> list[int]:
 
 
 def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
-    """Sampled replies in TRL's `rollout_func` form; each question arrives repeated once per reply."""
+    """Sampled replies in TRL's `rollout_func` form: lists with the token ids of each prompt and reply, and with the
+    reply's log-probs at `trainer.temperature`. `prompts` are this process's conversations, each `n` times in a row.
+
+    The log-probs stay in `trainer._sampled_logps` (replies, tokens), too, where they are exact. Raises EngineError when
+    a process gets a part of a question's replies.
+    """
     n, tokenizer = trainer.num_generations, trainer.processing_class
     questions = prompts[::n]
     if [q for q in questions for _ in range(n)] != prompts:
@@ -53,7 +65,7 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
     trainer._sampled_logps = None
     if trainer.samples_exactly:
         rows = [torch.tensor(row) for row in logprobs]
-        trainer._sampled_logps = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(trainer.model.device)
+        trainer._sampled_logps = pad_sequence(rows, batch_first=True).to(trainer.model.device)
     return {
         "prompt_ids": [row for row in ids for _ in range(n)],
         "completion_ids": list(replies),
@@ -80,10 +92,8 @@ def _vllm_replies(trainer: Any, prompts: list[list[int]], n: int, temperature: f
         vllm.sync_weights()
         trainer._last_loaded_step = trainer.state.global_step
     usual, vllm.temperature = vllm.temperature, temperature
-    try:
-        _, ids, logprobs, _ = vllm.generate([one for one in prompts for _ in range(n)], images=None, num_generations=n)
-    finally:
-        vllm.temperature = usual
+    _, ids, logprobs, _ = vllm.generate([one for one in prompts for _ in range(n)], images=None, num_generations=n)
+    vllm.temperature = usual
     return [list(reply) for reply in ids], [[token[0] for token in reply] for reply in logprobs]
 
 
@@ -112,25 +122,23 @@ def sample_texts(trainer: Any, conversations: Sequence[Conversation], n: int, te
     return rows[: len(prompts)]
 
 
-def mixed(questions: torch.Tensor) -> torch.Tensor:
-    """Which rows of (questions, replies) hold two different rewards."""
-    return questions.nan_to_num(-math.inf).amax(1) > questions.nan_to_num(math.inf).amin(1)
+def has_signal(rewards: torch.Tensor) -> torch.Tensor:
+    """Which rows (questions,) of `rewards` (questions, replies) hold two different ones; NaN is none."""
+    return rewards.nan_to_num(-math.inf).amax(1) > rewards.nan_to_num(math.inf).amin(1)
 
 
-def partition(rollout: dict[str, torch.Tensor], n: int) -> list[dict[str, torch.Tensor]]:
-    """The questions with different rewards, and the others."""
-    chosen = mixed(rollout["rewards"].view(-1, n)).repeat_interleave(n)
-    return [{name: x[rows] for name, x in rollout.items()} for rows in (chosen, ~chosen)]
+def partition(rollout: Rollout, n: int) -> tuple[Rollout, Rollout]:
+    """The questions whose `n` replies have different rewards, and the others."""
+    chosen = has_signal(rollout["rewards"].view(-1, n)).repeat_interleave(n)
+    kept, dropped = ({name: x[rows] for name, x in rollout.items()} for rows in (chosen, ~chosen))
+    return kept, dropped
 
 
-def join(rollouts: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Rollouts below each other; prompts are padded on the left, replies on the right."""
-    joined = {}
-    for name in rollouts[0]:
-        parts = [rollout[name] for rollout in rollouts]
-        width = max(part.shape[-1] for part in parts)
-        if parts[0].dim() == 2:
-            side = (lambda short: (short, 0)) if name.startswith("prompt") else (lambda short: (0, short))
-            parts = [torch.nn.functional.pad(part, side(width - part.shape[1])) for part in parts]
-        joined[name] = torch.cat(parts)
-    return joined
+def join(rollouts: Sequence[Rollout]) -> Rollout:
+    """Rollouts below each other; tensors of two dimensions get the width of the widest."""
+
+    def widened(name: str, part: torch.Tensor) -> torch.Tensor:
+        missing = max(rollout[name].shape[-1] for rollout in rollouts) - part.shape[-1]
+        return pad(part, (missing, 0) if name.startswith("prompt") else (0, missing)) if part.dim() == 2 else part
+
+    return {name: torch.cat([widened(name, rollout[name]) for rollout in rollouts]) for name in rollouts[0]}

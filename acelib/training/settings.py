@@ -4,6 +4,9 @@ Trained weights are float32 on every device, and bfloat16 is left to autocast (o
 copies of its own): at a learning rate of 5e-7 nearly every update of a bfloat16 weight would be rounded away.
 """
 
+import json
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, is_peft_model
 from peft import LoraConfig
+from transformers import PrinterCallback
 
 from acelib.core import Engine, EngineError, full_disk_explained
 from acelib.models import out_of_memory_explained
+from acelib.reward_model import can_share_prefix
+from acelib.training.batches import largest_divisor
 from acelib.training.checkpoints import last_checkpoint
 from acelib.training.memory import MemoryWatch
 
@@ -30,13 +36,45 @@ LOCAL = Engine(
     cluster="none",
     shard_questions=1000,
 )
+LOG_FILE = "training_log.json"  # beside the weights
 
 
-# accelerate calls the CPU of several processes cpu:0, a place from which torch.load knows no way: a checkpoint's
-# optimiser could not be read there.
-torch.serialization.register_package(
-    11, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
-)
+class Quiet:
+    """Mixed into TRL's trainers: they print no log lines, write no model card, report to nobody, and use one GPU per
+    process. Over several that it sees the Trainer would spread the model (`DataParallel`), which then has no `device`
+    and gets batches of another size."""
+
+    def __init__(self, *rest, args, **kwargs):
+        args._n_gpu = min(1, args.n_gpu)
+        super().__init__(*rest, args=args, **kwargs)
+        self.remove_callback(PrinterCallback)
+
+    def _send_telemetry(self):
+        pass
+
+    def create_model_card(self, *args, **kwargs):
+        pass
+
+
+def common_arguments(
+    folder: Path, seed: int, device: torch.device, dtype: str, per_process: int, micro_batch: int
+) -> dict[str, Any]:
+    """TrainingArguments of both trainings; a process has `per_process` examples of a batch, and reads `micro_batch` of
+    them at a time, or the largest number below that divides them. TRL's own defaults fit a GPU."""
+    at_once, gpu = largest_divisor(per_process, micro_batch), device.type != "cpu"
+    return dict(
+        output_dir=str(folder),
+        seed=seed,
+        bf16=dtype == "bfloat16",
+        gradient_checkpointing=gpu,
+        use_cpu=not gpu,
+        dataloader_pin_memory=gpu,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=per_process // at_once,
+        save_strategy="steps",
+        report_to="none",
+        disable_tqdm=True,
+    )
 
 
 def adapters(engine: Engine, task: str) -> LoraConfig | None:
@@ -66,23 +104,29 @@ def vllm_arguments(engine: Engine, longest: int) -> dict[str, Any]:
             "engine.generation is vllm, which is not installed; run `pip install -r requirements-gpu.txt` on a machine "
             "with a GPU, or set engine.generation to transformers."
         )
-    where = (
-        {"vllm_server_base_url": engine.vllm_server}
-        if engine.vllm_mode == "server"
-        else {
-            "vllm_gpu_memory_utilization": engine.vllm_memory,
-            "vllm_enable_sleep_mode": True,
-            "vllm_tensor_parallel_size": engine.vllm_parallel,
-            "vllm_max_model_length": longest,
-        }
-    )
-    return {"use_vllm": True, "vllm_mode": engine.vllm_mode, "vllm_importance_sampling_correction": False} | where
+    arguments = {"use_vllm": True, "vllm_mode": engine.vllm_mode, "vllm_importance_sampling_correction": False}
+    if engine.vllm_mode == "server":
+        return arguments | {"vllm_server_base_url": engine.vllm_server}
+    return arguments | {
+        "vllm_gpu_memory_utilization": engine.vllm_memory,
+        "vllm_enable_sleep_mode": True,
+        "vllm_tensor_parallel_size": engine.vllm_parallel,
+        "vllm_max_model_length": longest,
+    }
 
 
 def is_sharded(accelerator: Accelerator) -> bool:
     """Whether no process holds all weights."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     return accelerator.distributed_type == DistributedType.FSDP or plugin is not None and plugin.zero_stage == 3
+
+
+def shares_prompts(trainer: Any) -> bool:
+    """Whether each prompt can be read once for all that follows it: not where the model is wrapped (several processes,
+    autocast, adapters) or checkpoints its activations, nor with anything but full attention."""
+    args, model = trainer.args, trainer.model
+    plain = not (args.gradient_checkpointing or args.bf16 or is_peft_model(model))
+    return plain and trainer.accelerator.distributed_type == DistributedType.NO and can_share_prefix(model)
 
 
 def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> None:
@@ -99,30 +143,40 @@ def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> N
         )
 
 
-def for_one_device(arguments: Any) -> Any:
-    """TrainingArguments of a process that uses one GPU at most. Over several that it sees the Trainer would otherwise
-    spread the model (`DataParallel`), which then has no `device` and gets batches of another size."""
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
+@cache  # torch keeps what is registered
+def _read_numbered_cpus() -> None:
+    """accelerate calls the CPU of several processes cpu:0, a place from which torch.load knows no way: a checkpoint's
+    optimiser could not be read there."""
+    torch.serialization.register_package(
+        11, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
+    )
 
 
-def run_from_last_checkpoint(trainer: Any, scratch: Path, section: str) -> None:
-    """Train to the end, from the newest whole checkpoint in `scratch` where there is one.
+def train_and_save(
+    trainer: Any, path: Path, scratch: Path, section: str, rows: Callable[[list[dict]], list[dict]] = list
+) -> list[dict]:
+    """Train to the end, from the newest whole checkpoint in `scratch` where there is one; then `path` gets the model
+    and LOG_FILE, which holds what `rows` makes of the trainer's log. Returns that.
 
     `section` of the profile is where `micro_batch` stands, for the remedy when a GPU has too little memory. Raises
     DeviceError then, and FullDiskError.
     """
     checkpoint, remedy = last_checkpoint(scratch), f"lower {section}.micro_batch"
+    _read_numbered_cpus()
     trainer.add_callback(MemoryWatch(remedy))
     with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    log = rows(trainer.state.log_history)
+    if trainer.is_world_process_zero():
+        path.mkdir(parents=True, exist_ok=True)
+        (path / LOG_FILE).write_text(json.dumps(log, indent=1), encoding="utf-8")
+    save_trained(trainer, path)
+    return log
 
 
-def save_trained(trainer: Any, path: str | Path) -> None:
-    """The model as one ordinary folder with its tokenizer: gathered from all processes, adapters merged.
-
-    Whoever returns finds it there.
-    """
+def save_trained(trainer: Any, path: Path) -> None:
+    """The model as one ordinary folder with its tokenizer: gathered from all processes, adapters merged. It is there
+    when any of them returns."""
     model, accelerator = trainer.accelerator.unwrap_model(trainer.model), trainer.accelerator
     if is_peft_model(model):
         if accelerator.is_main_process:
@@ -133,5 +187,5 @@ def save_trained(trainer: Any, path: str | Path) -> None:
         trainer.save_model(str(path))
     if accelerator.is_main_process:
         trainer.processing_class.save_pretrained(path)
-        (Path(path) / "training_args.bin").unlink(missing_ok=True)  # names paths of this machine
+        (path / "training_args.bin").unlink(missing_ok=True)  # names paths of this machine
     accelerator.wait_for_everyone()
