@@ -21,7 +21,7 @@ from acelib.core import CourseError, DataError, EngineError, Profile, atomic, di
 from acelib.engine.cluster import ClusterJudge, connect
 from acelib.engine.serving import open_sampler, reply_settings
 from acelib.judge import Judge
-from acelib.models import Server
+from acelib.models import SamplingParams, Server
 from acelib.sampling import judge_programs, sample_programs, samples_to_rows
 from acelib.schema import Problem, Program, Row
 
@@ -38,25 +38,21 @@ class _Job:
 
     profile: Profile
     model: str  # a folder or a hub name
-    options: dict[str, Any]  # of `sample_programs`
+    params: SamplingParams
+    names: dict[str, str]  # `prompt` and `model_name` of `sample_programs`
 
 
 def sample_and_judge(
     profile: Profile,
     model: str,
     problems: Sequence[Problem],
+    params: SamplingParams,
     *,
     prompt: str,
-    n: int,
-    temperature: float,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
     folder: Path,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """AceCode-87K rows with `n` judged programs per problem (`samples_to_rows`), in the order of the problems.
+    """AceCode-87K rows with `params.n` judged programs per problem (`samples_to_rows`), in the order of the problems.
 
     `profile.engine` says what samples (`open_sampler`), how many questions make a shard, and whether one process does
     it (`cluster: none`) or a Ray cluster: one sampler per `vllm_parallel` GPUs, or per node
@@ -68,27 +64,28 @@ def sample_and_judge(
     if len({problem.id for problem in problems}) < len(problems):
         raise DataError("Two problems have the same id; give every problem its own.")
     size, location = profile.engine.shard_questions, profile.resolve(model)
-    options = dict(
-        prompt=prompt,
-        n=n,
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        model_name=model,
-    )
     shards = [problems[start : start + size] for start in range(0, len(problems), size)]
     weights = path_digest(location) if Path(location).is_dir() else location
-    settings = [options, reply_settings(profile), weights, asdict(replace(profile.judge, workers=1))]
+    settings = [
+        prompt,
+        model,
+        asdict(params),
+        reply_settings(profile),
+        weights,
+        asdict(replace(profile.judge, workers=1)),
+    ]
     keys = [digest([settings, [asdict(problem) for problem in shard]]) for shard in shards]
     paths = [folder / f"shard-{number:05d}.parquet" for number in range(len(shards))]
     logs = [path.with_name(f"{path.stem}-{key[:12]}.jsonl") for path, key in zip(paths, keys)]  # of replies
     missing = {number: shards[number] for number, path in enumerate(paths) if _key(path) != keys[number]}
-    meter = _Meter(progress, n, len(problems), sum(map(len, missing.values())))
+    meter = _Meter(progress, params.n, len(problems), sum(map(len, missing.values())))
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        job, ray, workers = _Job(profile, location, options), None, profile.judge.workers
+        job, ray, workers = (
+            _Job(profile, location, params, dict(prompt=prompt, model_name=model)),
+            None,
+            profile.judge.workers,
+        )
         if profile.engine.cluster != "none":
             ray = connect(profile.engine.cluster)
             workers = min(MOST_WORKERS, max(1, int(ray.cluster_resources().get("CPU", 0))))
@@ -128,7 +125,7 @@ class _Meter:
         if self.progress:
             made = self.made + sum(self.parts.values())
             rate = self.n * made / max(1e-9, time.monotonic() - self.start)
-            self.progress(int(self.kept + made), self.total, f"{LABEL} ({rate:,.1f} programs/s)")
+            self.progress(round(self.kept + made, 1), self.total, f"{LABEL} ({rate:,.1f} programs/s)")
 
     def add(self, number: int, questions: int) -> None:
         self.parts.pop(number, None)
@@ -146,7 +143,10 @@ def _here(
             meter.parts[number] = len(shard) * done / total
             meter.show()
 
-        yield number, sample_programs(model, tokenizer, shard, log=logs[number], **job.options, progress=progress)
+        yield (
+            number,
+            sample_programs(model, tokenizer, shard, job.params, log=logs[number], progress=progress, **job.names),
+        )
 
 
 class _Sampler:
@@ -169,7 +169,7 @@ class _Sampler:
             self.opened = open_sampler(self.job.profile, self.job.model, folder)
         log = folder / "replies.jsonl"
         try:
-            return sample_programs(*self.opened, shard, log=log, **self.job.options, progress=progress)
+            return sample_programs(*self.opened, shard, self.job.params, log=log, progress=progress, **self.job.names)
         except CourseError:
             model = self.opened[0]
             if isinstance(model, Server) and (trouble := model.trouble()):

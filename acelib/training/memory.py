@@ -7,8 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from acelib.core import DeviceError
-from acelib.models import GIB
-from acelib.models.devices import UNFRAGMENTED
+from acelib.models import GIB, UNFRAGMENTED
 
 WATCHED = 3  # steps
 
