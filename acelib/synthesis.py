@@ -23,6 +23,14 @@ REPLY_SCHEMA = {
 }
 
 
+class TeacherReplyError(DataError):
+    """A teacher's reply that holds no usable question with tests; `reason` is the short form that is counted."""
+
+    def __init__(self, reason: str, remedy: str):
+        super().__init__(f"The teacher's reply cannot be used: {reason}; {remedy}.")
+        self.reason = reason
+
+
 def load_seeds(path: str | Path) -> list[Row]:
     """Seed programs: rows with `id`, `source` and `program`.
 
@@ -43,10 +51,10 @@ def find_json(text: str) -> tuple[dict, bool]:
 
     Fences and chat before and after the object do not matter. A truncated object is cut after its last complete
     string (of the last few, the first that gives valid JSON) and its open brackets are closed.
-    Raises DataError when there is none.
+    Raises TeacherReplyError when there is none.
     """
     if not text.strip():
-        raise DataError("it is empty", "check the teacher's chat template and stop tokens")
+        raise TeacherReplyError("it is empty", "check the teacher's chat template and stop tokens")
     decoder = json.JSONDecoder(strict=False)
     starts = [match.start() for match in re.finditer(r'\{\s*"', text)]
     for start in starts:
@@ -64,7 +72,7 @@ def find_json(text: str) -> tuple[dict, bool]:
                 continue
             if "question" in found:
                 return found, True
-    raise DataError("it is not JSON", "ask for one JSON object or use a stronger teacher")
+    raise TeacherReplyError("it is not JSON", "ask for one JSON object or use a stronger teacher")
 
 
 def close_brackets(text: str) -> str:
@@ -91,14 +99,14 @@ def parse_reply(reply: str, counts: Counter | None = None) -> tuple[str, list[st
     """The question and the usable tests of a teacher's reply.
 
     Kept are tests that parse, assert something, call the function the question is about and no other unknown one, and
-    have not been seen. What is dropped is added to `counts` by reason. Raises DataError when nothing is left.
+    have not been seen. What is dropped is added to `counts` by reason. Raises TeacherReplyError when nothing is left.
     """
     counts = Counter() if counts is None else counts
     found, salvaged = find_json(reply)
     counts["replies: truncated, salvaged"] += salvaged
     question, raw = found["question"], found.get("tests", [])
     if not isinstance(question, str) or not question.strip():
-        raise DataError("it has no question", "check that the prompt asks for the key `question`")
+        raise TeacherReplyError("it has no question", "check that the prompt asks for the key `question`")
     raw = raw if isinstance(raw, list) else [raw]
     counts["tests: imagined"] += len(raw)
     cleaned = [clean_test(test) if isinstance(test, str) else None for test in raw]
@@ -113,7 +121,7 @@ def parse_reply(reply: str, counts: Counter | None = None) -> tuple[str, list[st
         else:
             tests[test] = None
     if not tests:
-        raise DataError("it has no usable assert", "check that the prompt asks for assert statements")
+        raise TeacherReplyError("it has no usable assert", "check that the prompt asks for assert statements")
     counts["tests: kept"] += len(tests)
     return question.strip().encode("utf-8", "replace").decode(), list(tests)  # half a character is no text
 
@@ -149,7 +157,7 @@ def problems_from_replies(replies: Sequence[Row]) -> tuple[list[Problem], Counte
     for row in replies:
         try:
             question, tests = parse_reply(row["reply"], counts)
-        except DataError as error:
+        except TeacherReplyError as error:
             counts[f"replies: {error.reason}"] += 1
             continue
         if question in problems:
