@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from acelib.core import DeviceError, ModelError
+from acelib.core import DeviceError, EngineError
 from acelib.core.profiles import ROOT, load_profile
-from acelib.engine.launcher import processes_per_machine
+from acelib.engine.configuration import processes_per_machine
 from acelib.models.devices import Gpu, Machine, gpu_memory, gpu_problem, machine_facts
 from acelib.models.generation import load_policy, pick_device
 from acelib.preflight.machine import check_gpu, check_gpu_memory, preflight_gpu
@@ -87,7 +87,7 @@ def test_a_launch_says_how_many_gpus_it_wants(tmp_path):
     assert processes_per_machine(str(file)) == (8, 16) and processes_per_machine("none") == (1, 1)
     for text in ("num_machines: 2\n", "[]", "a: [", ""):
         file.write_text(text)
-        with pytest.raises(ModelError, match="is no accelerate configuration .*; correct engine.launch"):
+        with pytest.raises(EngineError, match="is no accelerate configuration .*; correct engine.launch"):
             processes_per_machine(str(file))
     profile = load_profile("pocket", {"models.device": "cuda", "engine.launch": str(tmp_path / "none.yaml")})
     (found,) = preflight_gpu(profile)

@@ -12,9 +12,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import httpx2
@@ -47,7 +46,7 @@ class Request:
     key: str  # of its reply in the log
     name: str  # of the conversation
     body: dict[str, Any]
-    worst: float = 0.0  # dollars it may cost
+    worst: float  # dollars it may cost
     flying: bool = False
     concessions: frozenset[str] = frozenset()  # see `_shaped`
     answered: list[int] = field(default_factory=list)  # replies so far, at the start and after each attempt
@@ -80,85 +79,76 @@ def remote_replies(
     EngineError, with a remedy, when the server cannot be used, refuses too often, or the cap is reached.
     """
     response_format = {"type": "json_schema", "json_schema": {"name": "reply", "schema": json_schema, "strict": True}}
-    usual = {"temperature": params.temperature, "max_tokens": params.max_new_tokens}
+    usual = {"model": server.model, "temperature": params.temperature, "max_tokens": params.max_new_tokens}
     usual |= {"top_p": params.top_p} if params.top_p < 1 else {}
     usual |= {"response_format": response_format} if json_schema else {}
+    seeds = [{"seed": params.seed + i} if params.temperature else {} for i in range(params.n)]
     wanted: dict[str, list[str]] = {}
     requests: dict[str, Request] = {}
     for name, messages in conversations.items():
-        body = {"model": server.model, "messages": messages} | usual
-        bodies = [body | ({"seed": params.seed + i} if params.temperature else {}) for i in range(params.n)]
+        bodies = [usual | {"messages": messages} | seed for seed in seeds]
         wanted[name] = [hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest() for one in bodies]
-        requests |= {key: Request(key, name, one) for key, one in zip(wanted[name], bodies, strict=True)}
+        for key, body in zip(wanted[name], bodies, strict=True):
+            tokens = len(json.dumps(body).encode()) + TEMPLATE_TOKENS, params.max_new_tokens
+            requests[key] = Request(key, name, body, price(server, *tokens))
     with open_log(server.log) as log:
-        ledger = Ledger(log)
-        replies = ledger.read(requests.keys())
-        if len(replies) < len(requests):
+        client = Client(server, log, requests, progress)
+        if len(client.replies) < len(requests):
             # In a thread of its own: a notebook's thread already runs an event loop. On Ctrl-C the portal cancels it.
             with start_blocking_portal() as portal:
-                portal.call(Client(server, ledger, requests, replies, progress).run)
+                portal.call(client.run)
     if progress:
         progress(len(requests), len(requests))
-    if refused := ledger.refused:
+    if refused := client.refused:
         print(
             f"{len(refused):,} of {len(requests):,} requests were refused by {server.url} and count as empty replies "
             f"(most often: {most_often(refused)}); they are asked again once their lines are removed from {server.log}."
         )
-    return {name: [replies[key] for key in keys] for name, keys in wanted.items()}
+    return {name: [client.replies[key] for key in keys] for name, keys in wanted.items()}
 
 
-class Ledger:
-    """The log of what was paid for. `dollars` is the sum of all; `refused` tells of the wanted requests, by key, why
-    the server will not answer them."""
+def price(server: Server, tokens_in: int, tokens_out: int) -> float:
+    limits = server.limits
+    return (tokens_in * limits.dollars_per_million_input + tokens_out * limits.dollars_per_million_output) / 1e6
 
-    def __init__(self, log: Log):
-        self.log, self.dollars, self.refused = log, 0.0, {}
 
-    def read(self, wanted: Collection[str]) -> dict[str, str]:
-        """The replies whose key is wanted. Raises ArtifactError."""
-        replies = {}
-        for record in self.log.records():
-            try:
-                self.dollars += record["dollars"]
-                if "reply" in record and record["key"] in wanted:
-                    replies[record["key"]] = record["reply"]
-                    if "refused" in record:
-                        self.refused[record["key"]] = record["refused"]
-            except (KeyError, TypeError):
-                name = self.log.file.name
-                raise ArtifactError(f"{name} has a line that is no reply, {record!s:.40}; remove it.") from None
-        return replies
-
-    def append(self, **record: Any) -> None:
-        self.log.append(record)
-        self.dollars += record["dollars"]
-        if "refused" in record:
-            self.refused[record["key"]] = record["refused"]
+def most_often(reasons: dict[str, str]) -> str:
+    return Counter(reasons.values()).most_common(1)[0][0]
 
 
 class Client:
     """Sends the missing requests, at most `limits.concurrency` at a time, and stops all of them at the first error."""
 
-    def __init__(
-        self,
-        server: Server,
-        ledger: Ledger,
-        requests: dict[str, Request],
-        replies: dict[str, str],
-        progress: Progress | None,
-    ):
-        self.server, self.limits, self.ledger, self.progress = server, server.limits, ledger, progress
-        self.requests, self.replies = requests, replies
+    def __init__(self, server: Server, log: Log, requests: dict[str, Request], progress: Progress | None):
+        """Reads the log. Raises ArtifactError when it is damaged."""
+        self.server, self.limits, self.progress = server, server.limits, progress
+        self.log, self.requests, self.dollars = log, requests, 0.0
+        self.questions = len({request.name for request in requests.values()})
+        self.replies: dict[str, str] = {}  # as the next two by key
+        self.refused: dict[str, str] = {}  # why the server will not answer
+        self.held: dict[str, str] = {}  # refusals since the last answer
         self.at_work: dict[asyncio.Task, Request] = {}
         self.landed = asyncio.Event()
         self.answered, self.reached, self.error = 0, False, None
         self.concessions: frozenset[str] = frozenset()
-        self.held: dict[str, dict[str, str]] = {}  # refusals since the last answer, by key
-        self.refused = {requests[key].name for key in ledger.refused}  # questions, as is the next
-        self.asked = len({request.name for request in requests.values()})
+        for record in log.records():
+            try:
+                self.dollars += record["dollars"]
+                if "reply" in record and record["key"] in requests:
+                    self.replies[record["key"]] = record["reply"]
+                    self.refused |= {record["key"]: record["refused"]} if "refused" in record else {}
+            except (KeyError, TypeError):
+                name = log.file.name
+                raise ArtifactError(f"{name} has a line that is no reply, {record!s:.40}; remove it.") from None
+
+    def record(self, request: Request, dollars: float, **values: Any) -> None:
+        self.log.append(
+            {"key": request.key, "id": request.name, "model": self.server.model, **values, "dollars": dollars}
+        )
+        self.dollars += dollars
 
     async def run(self) -> None:
-        """Add the missing replies to `ledger` and `replies`. Raises EngineError."""
+        """Add the missing replies to the log and to `replies`. Raises EngineError."""
         missing = iter([request for key, request in self.requests.items() if key not in self.replies])
         async with openai.AsyncOpenAI(
             base_url=self.server.url,
@@ -170,14 +160,14 @@ class Client:
             await asyncio.gather(*(self.work(missing) for _ in range(self.limits.concurrency)), return_exceptions=True)
         if self.error:
             raise self.error
-        if self.held and len(self.replies) == len(self.ledger.refused):  # nothing was answered, today or before
-            self.check_refusals(all_it_does=not all(ONE_REQUEST.search(one["refused"]) for one in self.held.values()))
+        if self.held and len(self.replies) == len(self.refused):  # nothing was answered, today or before
+            self.check_refusals(all_it_does=not all(map(ONE_REQUEST.search, self.held.values())))
         self.keep_refusals()
 
     async def work(self, missing: Iterator[Request]) -> None:
         for request in missing:
+            self.at_work[asyncio.current_task()] = request
             try:
-                self.at_work[asyncio.current_task()] = request
                 await self.ask(request)
             except Exception as error:  # raised by `run` once what is in flight, and will be paid for, is in
                 self.error = self.error or error
@@ -190,58 +180,59 @@ class Client:
                 self.progress(len(self.replies), len(self.requests))
 
     async def ask(self, request: Request) -> None:
-        """One reply, into the log and `replies`, whatever has to be waited for or repeated on the way."""
-        request.worst = self.price(len(json.dumps(request.body).encode()) + TEMPLATE_TOKENS, request.body["max_tokens"])
+        """One reply, into the log and `replies`, or a refusal, whatever has to be repeated on the way."""
         request.concessions, seen = self.concessions, self.answered
-        request.answered = [seen]
+        request.answered.append(seen)
         while True:
             body = _shaped(request.body, request.concessions)
             try:
                 return await self.client.chat.completions.create(**body)
             except openai.APIError as caught:
-                error = caught
-            status, about_one = _status(error), _about_one(error)
+                error, cause = caught, caught.__cause__
+            status, said = getattr(error, "status_code", None), _said(error)
+            about_one = status == 413 or status in (400, 403, 422) and ONE_REQUEST.search(said)
             if status in (400, 422) and not about_one:
                 if more := _concession(body, str(error)):
                     request.concessions |= {more}
                     continue
-                about_one = not _about_all(error, body)
+                setting = str(error.param).partition(".")[0]  # that all requests share, unless it is the messages
+                about_one = not NO_MODEL.search(said) and (setting == "messages" or setting not in body)
             if about_one:
-                return self.refuse(request, _without_key(_said(error)))
-            if remedy := self.hopeless(error, request.name):
-                raise EngineError(f"The server at {self.server.url} {remedy}.") from None
-            last = status or type(error.__cause__).__name__
-            busy = status in BUSY or isinstance(error.__cause__, NEVER_SENT)
+                return self.refuse(request, said)
+            if remedy := self.hopeless(status, said, request.name):
+                raise EngineError(f"The server at {self.server.url} {remedy}.")
+            busy = status in BUSY or isinstance(cause, NEVER_SENT)
             if busy and self.answered > seen:  # others get through, so the server is only busy
                 seen = self.answered
                 continue
             failures = 1 + int(error.request.headers.get("x-stainless-retry-count", 0))
+            last = status or type(cause).__name__
             if not busy and (request.answered[-1] > request.answered[-2] or self.is_last(status)):
                 return self.refuse(request, f"{failures} failures, last {last}")
-            told = f" and Retry-After: {error.response.headers.get('retry-after')}" if status in BUSY else ""
+            wait = status and error.response.headers.get("retry-after")
             raise EngineError(
-                f"The server at {self.server.url} failed {failures} times in a row, last with {last}{told}; when it is "
-                f"well again repeat the command, which goes on from there: {self.kept()}."
-            ) from None
+                f"The server at {self.server.url} failed {failures} times in a row, last with {last}"
+                f"{f' and Retry-After: {wait}' if wait else ''}; when it is well again repeat the command, which goes "
+                f"on from there: {self.kept()}."
+            )
 
     async def attempt(self, send, http: httpx2.Request, **options: Any) -> httpx2.Response:
         """Sends a request once the cap allows it, and logs its reply, or that one was lost.
 
-        What it raises beyond httpx's errors, the official client hands on at once."""
+        The official client repeats httpx's errors and statuses that may pass, and hands on the other errors at once.
+        """
         request, reply, stop = self.at_work[asyncio.current_task()], None, None
         await self.take_turn(request)
-        log = partial(self.ledger.append, key=request.key, id=request.name, model=self.server.model)
         try:
             response = await send(http, **options)
             self.reached = True
             if response.is_success:
                 reply = _reply(response)
-                cost = self.price(*_tokens(reply["usage"])) if _tokens(reply["usage"]) else request.worst
-                log(**reply, dollars=cost)
+                self.record(request, self.cost(request, reply["usage"]), **reply)
         except httpx2.RequestError as error:
             if not isinstance(error, NEVER_SENT):  # the reply was lost, perhaps not its price
                 self.reached = True
-                log(error=type(error).__name__, dollars=request.worst)
+                self.record(request, request.worst, error=type(error).__name__)
             elif not self.reached:
                 stop = "cannot be reached; start it, or correct its address under `models` in the profile"
             stop = self.server.trouble() or stop
@@ -253,123 +244,96 @@ class Client:
             self.landed.set()
         if stop:
             raise EngineError(f"The server at {self.server.url} {stop}.")
-        if not reply:
-            if self.error:
-                raise self.error
-            return response
-        self.replies[request.key] = reply["reply"]
-        if not self.answered:  # what only a later request needs says nothing of the server
-            self.concessions = request.concessions
-        self.answered += 1
-        self.keep_refusals()
+        if reply:
+            self.replies[request.key] = reply["reply"]
+            if not self.answered:  # what only a later request needs says nothing of the server
+                self.concessions = request.concessions
+            self.answered += 1
+            self.keep_refusals()
+        elif self.error:
+            raise self.error
         return response
 
     async def take_turn(self, request: Request) -> None:
         """Wait until the cap allows this request, too."""
         while not self.error:
             reserved = sum(other.worst for other in self.at_work.values() if other.flying)
-            if not request.worst or self.ledger.dollars + reserved + request.worst <= self.limits.max_dollars + 1e-9:
+            if not request.worst or self.dollars + reserved + request.worst <= self.limits.max_dollars + 1e-9:
                 request.flying = True
                 return
             if not reserved:
                 raise EngineError(
-                    f"The next request could cost ${request.worst:.4f}, and ${self.ledger.dollars:.4f} of "
-                    f"remote.max_dollars = {self.limits.max_dollars:g} are spent; raise it in the profile (for your own "
-                    f"server set both prices to 0) and repeat the command, which goes on from there: {self.kept()}."
+                    f"The next request could cost ${request.worst:.4f}, and ${self.dollars:.4f} of "
+                    f"remote.max_dollars = {self.limits.max_dollars:g} are spent; raise it in the profile (for a server "
+                    f"of your own set both prices to 0) and repeat the command, which goes on from there: "
+                    f"{self.kept()}."
                 )
             self.landed.clear()  # what is in flight may turn out cheaper than the most that it can cost
             await self.landed.wait()
         raise self.error
 
+    def cost(self, request: Request, usage: Any) -> float:
+        """Dollars by the server's count of tokens; the most it may be where there is none."""
+        try:
+            return price(self.server, int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+        except (LookupError, TypeError, ValueError):
+            return request.worst
+
     def is_last(self, status: int | None) -> bool:
         """Whether a living server has answered all requests but this one."""
-        answered = len(self.replies) > len(self.ledger.refused)
+        answered = len(self.replies) > len(self.refused)
         return bool(status) and answered and len(self.replies) + len(self.held) + 1 == len(self.requests)
 
     def refuse(self, request: Request, reason: str) -> None:
         """Give up a request. Its empty reply is kept once another one has been answered, which shows that the request
         is to blame and not the server; so what is mended on the server is asked again."""
-        self.held[request.key] = {"id": request.name, "refused": reason}
-        self.check_refusals(
-            len({one["id"] for one in self.held.values()}) >= max(FEW_REFUSALS, self.limits.concurrency)
-        )
+        self.held[request.key] = reason[:300]
+        many = len({self.requests[key].name for key in self.held}) >= max(FEW_REFUSALS, self.limits.concurrency)
+        self.check_refusals(all_it_does=many)
 
     def keep_refusals(self) -> None:
-        for key, refusal in self.held.items():
-            self.ledger.append(key=key, model=self.server.model, reply="", **refusal, dollars=0.0)
-            self.replies[key] = ""
-            self.refused.add(refusal["id"])
+        for key, reason in self.held.items():
+            self.record(self.requests[key], 0.0, reply="", refused=reason)
+            self.replies[key], self.refused[key] = "", reason
         self.held.clear()
 
     def check_refusals(self, all_it_does: bool) -> None:
         """Raises EngineError when refusals are no exception."""
-        refused = self.refused | {one["id"] for one in self.held.values()}
-        if not all_it_does and len(refused) <= max(FEW_REFUSALS, self.limits.max_refused * self.asked):
+        refused = {self.requests[key].name for key in (*self.refused, *self.held)}
+        if not all_it_does and len(refused) <= max(FEW_REFUSALS, self.limits.max_refused * self.questions):
             return
-        said = most_often({key: one["refused"] for key, one in self.held.items()})
         remedy = "leave these questions out" if all_it_does else "raise remote.max_refused"
         raise EngineError(
-            f"The server at {self.server.url} refuses {len(refused):,} of {self.asked:,} questions, most often with "
-            f"{said!r}; mend what that names in the profile or on the server, or {remedy}, and repeat the command, "
-            f"which goes on from there: {self.kept()}."
+            f"The server at {self.server.url} refuses {len(refused):,} of {self.questions:,} questions, most often "
+            f"with {most_often(self.held)!r}; mend what that names in the profile or on the server, or {remedy}, and repeat "
+            f"the command, which goes on from there: {self.kept()}."
         )
-
-    def price(self, tokens_in: int, tokens_out: int) -> float:
-        limits = self.limits
-        return (tokens_in * limits.dollars_per_million_input + tokens_out * limits.dollars_per_million_output) / 1e6
 
     def kept(self) -> str:
         return f"{len(self.replies):,} of {len(self.requests):,} replies are kept in {self.server.log}"
 
-    def hopeless(self, error: openai.APIError, name: str) -> str | None:
-        """What is wrong and how to mend it, where no repetition helps. The server's words may quote the key."""
-        status = _status(error)
+    def hopeless(self, status: int | None, said: str, name: str) -> str | None:
+        """What is wrong and how to mend it, where no repetition helps."""
         if status in (401, 403):
             return f"refuses the key ({status}); put a valid one into the environment variable OPENAI_API_KEY"
-        if status == 404 or status == 400 and NO_MODEL.search(_said(error)):
+        if status == 404 or status == 400 and NO_MODEL.search(said):
             return (
                 f"has no model {self.server.model!r} ({status}); the address under `models` in the profile is "
                 f"http://host/v1#model, with a model that {self.server.url}/models lists"
             )
-        if status == 402 or getattr(error, "code", None) == "insufficient_quota":
+        if status == 402 or "insufficient_quota" in said:
             return f"says that the account has no credit left; top it up and repeat the command ({self.kept()})"
         if status and status < 500 and status not in (408, 409, 429):
-            said = _without_key(" ".join(str(error).split()))
-            return f"refuses {name!r} ({said}); mend the values in the profile that it names"
+            return f"refuses {name!r} ({said[:300]}); mend the values in the profile that it names"
         return None
 
 
-def most_often(reasons: dict[str, str]) -> str:
-    return Counter(reasons.values()).most_common(1)[0][0]
-
-
-def _status(error: openai.APIError) -> int | None:
-    """The HTTP status of an error; None when no answer came, or one that is none."""
-    return error.status_code if isinstance(error, openai.APIStatusError) else None
-
-
 def _said(error: openai.APIError) -> str:
-    """The code and the message in an answer of the usual form, which does not quote the request."""
+    """The code and the message in an answer of the usual form, which does not quote the request; without the key."""
     body = error.body if isinstance(error.body, dict) else {"message": error.body}
-    words = [body.get("code") or _status(error), body.get("message")]
-    return " ".join(": ".join(str(word) for word in words if word).split())
-
-
-def _without_key(said: str) -> str:
-    key = os.environ.get("OPENAI_API_KEY")
-    return (said.replace(key, "***") if key else said)[:300]
-
-
-def _about_one(error: openai.APIError) -> bool:
-    """Whether the server says that something is wrong with this request: its content, or its length."""
-    status = _status(error)
-    return status == 413 or status in (400, 403, 422) and ONE_REQUEST.search(_said(error)) is not None
-
-
-def _about_all(error: openai.APIError, body: dict[str, Any]) -> bool:
-    """Whether it says that something is wrong that all requests share: the model, or a sampling value."""
-    setting = str(error.param).partition(".")[0]
-    return NO_MODEL.search(_said(error)) is not None or setting != "messages" and setting in body
+    words = [body.get("code") or getattr(error, "status_code", None), body.get("message")]
+    said = " ".join(": ".join(str(word) for word in words if word).split())
+    return said.replace(os.environ.get("OPENAI_API_KEY") or "\0", "***")
 
 
 def _reply(response: httpx2.Response) -> dict[str, Any]:
@@ -382,12 +346,6 @@ def _reply(response: httpx2.Response) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise NoReply("no reply in the answer") from None
     return {"reply": text, "finish_reason": choice.get("finish_reason"), "usage": answer.get("usage")}
-
-
-def _tokens(usage: Any) -> list[int] | None:
-    """[read, written], where the server counts them."""
-    counts = [usage.get(f"{side}_tokens") for side in ("prompt", "completion")] if isinstance(usage, dict) else [None]
-    return counts if all(isinstance(one, int) for one in counts) else None
 
 
 def _shaped(body: dict[str, Any], concessions: frozenset[str]) -> dict[str, Any]:
