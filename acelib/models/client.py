@@ -264,9 +264,8 @@ class Client:
             if not reserved:
                 raise EngineError(
                     f"The next request could cost ${request.worst:.4f}, and ${self.dollars:.4f} of "
-                    f"remote.max_dollars = {self.limits.max_dollars:g} are spent; raise it in the profile (for a server "
-                    f"of your own set both prices to 0) and repeat the command, which goes on from there: "
-                    f"{self.kept()}."
+                    f"remote.max_dollars = {self.limits.max_dollars:g} are spent; raise it in the profile (set both "
+                    f"prices to 0 for your own server) and repeat the command, which goes on from there: {self.kept()}."
                 )
             self.landed.clear()  # what is in flight may turn out cheaper than the most that it can cost
             await self.landed.wait()
@@ -305,8 +304,8 @@ class Client:
         remedy = "leave these questions out" if all_it_does else "raise remote.max_refused"
         raise EngineError(
             f"The server at {self.server.url} refuses {len(refused):,} of {self.questions:,} questions, most often "
-            f"with {most_often(self.held)!r}; mend what that names in the profile or on the server, or {remedy}, and repeat "
-            f"the command, which goes on from there: {self.kept()}."
+            f"with {most_often(self.held)!r}; mend what that names in the profile or on the server, or {remedy}, and "
+            f"repeat the command, which goes on from there: {self.kept()}."
         )
 
     def kept(self) -> str:
