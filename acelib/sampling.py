@@ -46,11 +46,8 @@ def sample_replies(
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]
             if not all(key in done for key in batch):
-
-                def within(replies: float, _: int, start: int = start) -> None:
-                    progress(round(start + replies / params.n, 1), len(keys))
-
-                rows = generate(model, tokenizer, [conversations[key] for key in batch], params, progress and within)
+                share = progress and (lambda part, _, at=start: progress(round(at + part / params.n, 2), len(keys)))
+                rows = generate(model, tokenizer, [conversations[key] for key in batch], params, share)
                 replies = {key: [one.text for one in row] for key, row in zip(batch, rows, strict=True)}
                 file.append(*({"id": key, "replies": texts} for key, texts in replies.items()))
                 done |= replies
@@ -127,15 +124,15 @@ def restrict_tests(rows: Iterable[Row], problems: Sequence[Problem]) -> list[Row
     by_id = {row["id"]: row for row in rows}
     restricted = []
     for problem, row in zip(problems, problems_to_rows(problems), strict=True):
-        if problem.id not in by_id or not set(problem.tests) <= set(by_id[problem.id]["test_cases"]):
+        judged = by_id.get(problem.id, {"test_cases": (), "inferences": ()})
+        if problem.id not in by_id or not set(problem.tests) <= set(judged["test_cases"]):
             raise DataError(f"Question {problem.id!r} was not judged on all of these tests; judge its programs again.")
-        places = [by_id[problem.id]["test_cases"].index(test) for test in problem.tests]
-        inferences = []
-        for item in by_id[problem.id]["inferences"]:
+        places, row["inferences"] = [judged["test_cases"].index(test) for test in problem.tests], []
+        for item in judged["inferences"]:
             results = [item["test_results"][place] for place in places]
-            rate = sum(results) / len(results) if results else 0.0
-            inferences.append(item | {"test_results": results, "pass_rate": rate})
-        restricted.append(row | {"inferences": inferences})
+            rate = sum(results) / max(1, len(results))
+            row["inferences"].append(item | {"test_results": results, "pass_rate": rate})
+        restricted.append(row)
     return restricted
 
 

@@ -25,7 +25,7 @@ from acelib.models import SamplingParams, Server
 from acelib.sampling import judge_programs, sample_programs, samples_to_rows
 from acelib.schema import Problem, Program, Row
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[float, int, str], None]
 MOST_WORKERS = 1024  # of a Judge
 AHEAD = 2  # shards at each sampler: it begins the next one while the last one is judged
 EVERY = 1.0  # seconds between two looks at what the samplers have done of their shards
@@ -125,7 +125,7 @@ class _Meter:
         if self.progress:
             made = self.made + sum(self.parts.values())
             rate = self.n * made / max(1e-9, time.monotonic() - self.start)
-            self.progress(round(self.kept + made, 1), self.total, f"{LABEL} ({rate:,.1f} programs/s)")
+            self.progress(round(self.kept + made, 2), self.total, f"{LABEL} ({rate:,.1f} programs/s)")
 
     def add(self, number: int, questions: int) -> None:
         self.parts.pop(number, None)

@@ -207,7 +207,9 @@ class Client:
                 continue
             failures = 1 + int(error.request.headers.get("x-stainless-retry-count", 0))
             last = status or type(cause).__name__
-            if not busy and (request.answered[-1] > request.answered[-2] or self.is_last(status)):
+            known = len(self.replies) + len(self.held) + 1
+            last_one = status and len(self.replies) > len(self.refused) and known == len(self.requests)
+            if not busy and (last_one or request.answered[-1] > request.answered[-2]):  # it alone does not get through
                 return self.refuse(request, f"{failures} failures, last {last}")
             wait = status and error.response.headers.get("retry-after")
             raise EngineError(
@@ -277,11 +279,6 @@ class Client:
             return price(self.server, int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
         except (LookupError, TypeError, ValueError):
             return request.worst
-
-    def is_last(self, status: int | None) -> bool:
-        """Whether a living server has answered all requests but this one."""
-        answered = len(self.replies) > len(self.refused)
-        return bool(status) and answered and len(self.replies) + len(self.held) + 1 == len(self.requests)
 
     def refuse(self, request: Request, reason: str) -> None:
         """Give up a request. Its empty reply is kept once another one has been answered, which shows that the request

@@ -216,7 +216,7 @@ def sample_tokens(
             torch.stack([noises[i][j] for i, j in batch]),
             params,
             tokenizer.pad_token_id,
-            progress and (lambda done, start=start: progress(round(start + done, 1), len(jobs))),
+            progress and (lambda done, start=start: progress(round(start + done, 2), len(jobs))),
         )
         for (i, j), reply in zip(batch, replies, strict=True):
             results[i][j] = reply
