@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -27,6 +28,7 @@ from acelib.models.server import Server
 TEMPLATE_TOKENS = 256  # what a chat template and a system prompt may add to a message
 FEW_REFUSALS = 20  # questions; so many may always be refused, unless it is all that the server does
 BUSY = (429, 503)
+HERE = ("127.0.0.1", "::1", "localhost")  # where no proxy leads
 # How servers say that something is wrong with one request, and that they do not have the model (some with a 400).
 ONE_REQUEST = re.compile(
     r"content.?filter|content .*policy|usage policy|invalid_prompt|flagged|moderation|inspection|"
@@ -55,8 +57,8 @@ class Request:
 class Attempts(openai.DefaultAsyncHttpxClient):
     """Lets `attempt(send, request, ...)` make each attempt, the official client's repetitions, too."""
 
-    def __init__(self, attempt):
-        super().__init__()
+    def __init__(self, attempt, url: str):
+        super().__init__(trust_env=urlsplit(url).hostname not in HERE)
         self.attempt = attempt
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
@@ -155,7 +157,7 @@ class Client:
             api_key=os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own ask for none, the client does
             timeout=self.limits.timeout_seconds,
             max_retries=self.limits.max_retries,
-            http_client=Attempts(self.attempt),
+            http_client=Attempts(self.attempt, self.server.url),
         ) as self.client:
             await asyncio.gather(*(self.work(missing) for _ in range(self.limits.concurrency)), return_exceptions=True)
         if self.error:
