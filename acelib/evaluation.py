@@ -28,7 +28,7 @@ def evaluate(
 
     Rows: id, question, model, greedy (bool: the greedy program passes every test), correct (bool per sample), pass_rate
     (float per sample), completions (the sampled replies). Replies are kept in `scratch` until the caller has stored
-    the rows, so an interrupted evaluation goes on where it stopped. `progress` counts problems, of the samples.
+    the rows, so an interrupted evaluation resumes. `progress` counts problems, of the samples.
     """
     common = dict(prompt=prompt, model_name=name)
     log = scratch / f"{name}-greedy.jsonl"

@@ -216,8 +216,7 @@ class Client:
             wait = status and error.response.headers.get("retry-after")
             raise EngineError(
                 f"The server at {self.server.url} failed {failures} times in a row, last with {last}"
-                f"{f' and Retry-After: {wait}' if wait else ''}; when it is well again repeat the command, which goes "
-                f"on from there: {self.kept()}."
+                f"{f' and Retry-After: {wait}' if wait else ''}; when it is well again {self.again()}."
             )
 
     async def attempt(self, send, http: httpx2.Request, **options: Any) -> httpx2.Response:
@@ -269,7 +268,7 @@ class Client:
                 raise EngineError(
                     f"The next request could cost ${request.worst:.4f}, and ${self.dollars:.4f} of "
                     f"remote.max_dollars = {self.limits.max_dollars:g} are spent; raise it in the profile (set both "
-                    f"prices to 0 for your own server) and repeat the command, which goes on from there: {self.kept()}."
+                    f"prices to 0 for your own server) and {self.again()}."
                 )
             self.landed.clear()  # what is in flight may turn out cheaper than the most that it can cost
             await self.landed.wait()
@@ -304,11 +303,12 @@ class Client:
         raise EngineError(
             f"The server at {self.server.url} refuses {len(refused):,} of {self.questions:,} questions, most often "
             f"with {most_often(self.held)!r}; mend what that names in the profile or on the server, or {remedy}, and "
-            f"repeat the command, which goes on from there: {self.kept()}."
+            f"{self.again()}."
         )
 
-    def kept(self) -> str:
-        return f"{len(self.replies):,} of {len(self.requests):,} replies are kept in {self.server.log}"
+    def again(self) -> str:
+        kept = f"{len(self.replies):,} of {len(self.requests):,} replies are kept in {self.server.log}"
+        return f"repeat the command ({kept})"
 
     def hopeless(self, status: int | None, said: str, name: str) -> str | None:
         """What is wrong and how to mend it, where no repetition helps."""
@@ -320,7 +320,7 @@ class Client:
                 f"http://host/v1#model, with a model that {self.server.url}/models lists"
             )
         if status == 402 or "insufficient_quota" in said:
-            return f"says that the account has no credit left; top it up and repeat the command ({self.kept()})"
+            return f"says that the account has no credit left; top it up and {self.again()}"
         if status and status < 500 and status not in (408, 409, 429):
             return f"refuses {name!r} ({said[:300]}); mend the values in the profile that it names"
         return None

@@ -130,7 +130,7 @@ def decode(
     """`copies[i]` replies to `prompts[i]` (token ids), in order, all decoded together; `params.stop` must be given.
 
     noise: (sum(copies), max_new_tokens), uniform in [0, 1), the only source of chance, so a row of it decides a reply
-    whatever else is in the batch. `report` is told about once a second how many replies are done, in parts of replies.
+    whatever else is in the batch. `report` gets, about once a second, how many replies are done, fractions included.
     """
     device, size = model.device, params.max_new_tokens
     with _fast_attention(model):

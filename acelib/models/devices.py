@@ -135,6 +135,6 @@ def out_of_memory_explained(remedy: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         said = str(error).partition(". GPU")[0].splitlines()[0].rstrip(".")
         raise DeviceError(
-            f"The GPU's memory is full ({said}); {remedy}, or {UNFRAGMENTED}, and repeat the command, which goes on "
-            "from the last checkpoint."
+            f"The GPU's memory is full ({said}); {remedy}, or {UNFRAGMENTED}, and repeat the command: it "
+            "resumes from the last checkpoint."
         ) from error
