@@ -175,12 +175,9 @@ def policy_confidence(
         # Padded on the left, all replies end in the last column, so that only their logits have to be kept.
         tokens, mask = pad([sum(ids[key], []) for key in chunk], tokenizer.pad_token_id, model.device)
         longest = max(len(ids[key][1]) for key in chunk)
+        positions = token_positions(mask)
         logits = model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=token_positions(mask),
-            use_cache=False,
-            logits_to_keep=longest + 1,
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
         ).logits[:, :-1]
         for key, row, one in zip(chunk, logits, tokens, strict=True):
             n = len(ids[key][1])

@@ -231,7 +231,9 @@ def test_the_cap_stops_before_the_request_that_could_exceed_it(tmp_path, concurr
     prices = dict(dollars_per_million_input=10.0, dollars_per_million_output=1000.0, concurrency=concurrency)
     seen, log = Behaviour(delay=0.01), tmp_path / "log"
     with serving(seen) as url:
-        with pytest.raises(EngineError, match=r"could cost \$0\.10.*max_dollars = 0\.5 .* raise it .* repeat the command .\d of 20 repl"):
+        with pytest.raises(
+            EngineError, match=r"could cost \$0\.10.*max_dollars = 0\.5 .* raise it .*command .\d of 20 repl"
+        ):
             ask(url, log, questions(20), max_dollars=0.5, **prices)
         spent = sum(line["dollars"] for line in records(log))
         assert 0.5 - 0.106 < spent <= 0.5 and len(seen.requests) == len(records(log)) == round(spent / 0.051)

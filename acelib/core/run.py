@@ -300,7 +300,7 @@ class Run:
         plt.close(fig)
         display(Image(filename=str(path), alt=caption), Markdown(f"*{caption}*"))
 
-    def progress(self, done: float, total: int, label: str) -> None:
+    def progress(self, done: int, total: int, label: str) -> None:
         """Tell the runner, or the reader when there is no runner, how far a long step is. Cheap to call often."""
         now = time.monotonic()
         watched = os.environ.get("ACELIB_PROGRESS")

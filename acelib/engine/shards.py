@@ -38,8 +38,7 @@ class _Job:
 
     profile: Profile
     model: str  # a folder or a hub name
-    params: SamplingParams
-    names: dict[str, str]  # `prompt` and `model_name` of `sample_programs`
+    options: dict[str, Any]  # of `sample_programs`
 
 
 def sample_and_judge(
@@ -64,12 +63,11 @@ def sample_and_judge(
     if len({problem.id for problem in problems}) < len(problems):
         raise DataError("Two problems have the same id; give every problem its own.")
     size, location = profile.engine.shard_questions, profile.resolve(model)
+    options = dict(params=params, prompt=prompt, model_name=model)
     shards = [problems[start : start + size] for start in range(0, len(problems), size)]
     weights = path_digest(location) if Path(location).is_dir() else location
     settings = [
-        prompt,
-        model,
-        asdict(params),
+        options | {"params": asdict(params)},
         reply_settings(profile),
         weights,
         asdict(replace(profile.judge, workers=1)),
@@ -81,11 +79,7 @@ def sample_and_judge(
     meter = _Meter(progress, params.n, len(problems), sum(map(len, missing.values())))
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        job, ray, workers = (
-            _Job(profile, location, params, dict(prompt=prompt, model_name=model)),
-            None,
-            profile.judge.workers,
-        )
+        job, ray, workers = _Job(profile, location, options), None, profile.judge.workers
         if profile.engine.cluster != "none":
             ray = connect(profile.engine.cluster)
             workers = min(MOST_WORKERS, max(1, int(ray.cluster_resources().get("CPU", 0))))
@@ -143,10 +137,7 @@ def _here(
             meter.parts[number] = len(shard) * done / total
             meter.show()
 
-        yield (
-            number,
-            sample_programs(model, tokenizer, shard, job.params, log=logs[number], progress=progress, **job.names),
-        )
+        yield number, sample_programs(model, tokenizer, shard, log=logs[number], **job.options, progress=progress)
 
 
 class _Sampler:
@@ -169,7 +160,7 @@ class _Sampler:
             self.opened = open_sampler(self.job.profile, self.job.model, folder)
         log = folder / "replies.jsonl"
         try:
-            return sample_programs(*self.opened, shard, self.job.params, log=log, progress=progress, **self.job.names)
+            return sample_programs(*self.opened, shard, log=log, **self.job.options, progress=progress)
         except CourseError:
             model = self.opened[0]
             if isinstance(model, Server) and (trouble := model.trouble()):
