@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from acelib.core import DataError
 from acelib.judge import Report
-from acelib.models import check_room, context_length, left_pad, render
+from acelib.models import check_room, context_length, pad, render, token_positions
 
 
 def expected_best(values: Sequence[float], scores: Sequence[float], n: int) -> float:
@@ -148,9 +148,9 @@ def policy_confidence(
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
         # Padded on the left, all replies end in the last column, so that only their logits have to be kept.
-        tokens, mask = left_pad([sum(ids[key], []) for key in chunk], tokenizer.pad_token_id, model.device)
+        tokens, mask = pad([sum(ids[key], []) for key in chunk], tokenizer.pad_token_id, model.device)
         longest = max(len(ids[key][1]) for key in chunk)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        positions = token_positions(mask)
         logits = model(
             input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
         ).logits[:, :-1]

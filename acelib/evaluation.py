@@ -7,7 +7,7 @@ from typing import Any
 
 from acelib.core import Progress
 from acelib.judge import Judge
-from acelib.models import sample_tokens, solve_messages, stop_tokens
+from acelib.models import SamplingParams, sample_tokens, solve_messages
 from acelib.sampling import judge_programs, sample_programs
 from acelib.schema import Problem, Row
 
@@ -17,45 +17,29 @@ def evaluate(
     tokenizer: Any,
     problems: Sequence[Problem],
     judge: Judge,
+    params: SamplingParams,
     *,
     name: str,
     prompt: str,
-    samples: int,
-    temperature: float,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
     scratch: Path,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """One greedy and `samples` sampled programs per problem, judged by all tests of the problem.
+    """One greedy and `params.n` sampled programs per problem, judged by all tests of the problem.
 
     Rows: id, question, model, greedy (bool: the greedy program passes every test), correct (bool per sample), pass_rate
     (float per sample), completions (the sampled replies). Replies are kept in `scratch` until the caller has stored
-    the rows, so an interrupted evaluation goes on where it stopped.
+    the rows, so an interrupted evaluation resumes. `progress` counts problems, of the samples.
     """
-    common = dict(prompt=prompt, max_new_tokens=max_new_tokens, batch_size=batch_size, model_name=name)
-    greedy = sample_programs(
-        model, tokenizer, problems, n=1, temperature=0.0, seed=seed, log=scratch / f"{name}-greedy.jsonl", **common
-    )
-    sampled = sample_programs(
-        model,
-        tokenizer,
-        problems,
-        n=samples,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        log=scratch / f"{name}-sampled.jsonl",
-        progress=progress,
-        **common,
-    )
-    rates = [float(report.pass_rate) for report in judge_programs(judge, problems, greedy + sampled)]
+    common = dict(prompt=prompt, model_name=name)
+    log = scratch / f"{name}-greedy.jsonl"
+    greedy = sample_programs(model, tokenizer, problems, params.greedy(), log=log, **common)
+    log = scratch / f"{name}-sampled.jsonl"
+    sampled = sample_programs(model, tokenizer, problems, params, log=log, progress=progress, **common)
+    rates = [float(report.pass_rate) for report in judge_programs(judge, problems, [*greedy, *sampled])]
     rows = []
     for number, problem in enumerate(problems):
-        mine = slice(number * samples, (number + 1) * samples)
-        passed = rates[len(greedy) :][mine]
+        mine = slice(number * params.n, (number + 1) * params.n)
+        passed = rates[len(problems) :][mine]
         rows.append(
             {
                 "id": problem.id,
@@ -93,37 +77,19 @@ def ask(
     tokenizer: Any,
     problems: Sequence[Problem],
     prompt: Prompt,
-    *,
-    n: int = 1,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int = 0,
+    params: SamplingParams,
     progress: Progress | None = None,
 ) -> list[list[str]]:
-    """`n` replies per problem (temperature 0: greedy), each with the prefill that it continues.
+    """`params.n` replies per problem, each with the prefill that it continues.
 
-    Raises ModelError when a prompt and `max_new_tokens` exceed the model's context.
+    Raises ModelError when a prompt and `params.max_new_tokens` exceed the model's context.
     """
-    texts = []
+    prompts = []
     for problem in problems:
         chat = solve_messages(prompt.user, problem.question)
         # EvalPlus's way: whatever the template does to the end of a message, it does it after the mark
         chat += [{"role": "assistant", "content": prompt.prefill + MARK}] if prompt.prefill else []
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=not prompt.prefill)
-        texts.append(text.partition(MARK)[0])
-    found = sample_tokens(
-        model,
-        [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts],
-        n=n,
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        stop=stop_tokens(model, tokenizer),
-        pad_id=tokenizer.pad_token_id,
-        progress=progress,
-    )
+        prompts.append(tokenizer(text.partition(MARK)[0], add_special_tokens=False)["input_ids"])
+    found = sample_tokens(model, tokenizer, prompts, params, progress=progress)
     return [[prompt.prefill + tokenizer.decode(one.ids, skip_special_tokens=True) for one in row] for row in found]

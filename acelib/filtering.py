@@ -8,6 +8,7 @@ from typing import Any
 
 from acelib.core import DataError, Progress
 from acelib.judge import Report
+from acelib.models import SamplingParams
 from acelib.pairs import preference_pairs
 from acelib.sampling import sample_programs
 from acelib.schema import Problem, Program, Row
@@ -18,30 +19,14 @@ def proxy_programs(
     proxy: Any,
     tokenizer: Any,
     problems: Sequence[Problem],
+    params: SamplingParams,
     *,
     prompt: str,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
     log: Path,
-    model_name: str = "",
     progress: Progress | None = None,
 ) -> list[Program]:
     """One greedy program of the proxy per problem, in order."""
-    return sample_programs(
-        proxy,
-        tokenizer,
-        problems,
-        prompt=prompt,
-        n=1,
-        temperature=0.0,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        log=log,
-        model_name=model_name,
-        progress=progress,
-    )
+    return sample_programs(proxy, tokenizer, problems, params.greedy(), prompt=prompt, log=log, progress=progress)
 
 
 def filter_tests(tests: Sequence[str], passed: Sequence[bool], min_tests: int = 5) -> tuple[str, ...] | None:
@@ -74,12 +59,6 @@ def filter_problems(problems: Sequence[Problem], passed: Sequence[Sequence[bool]
 def passed_tests(reports: Sequence[Report]) -> list[list[bool]]:
     """Verdicts as booleans, reports x tests."""
     return [[bool(verdict.passed) for verdict in report.verdicts] for report in reports]
-
-
-def precision_recall(valid: Sequence[bool], kept: Sequence[bool]) -> tuple[float, float]:
-    """Share of kept tests that are valid, and share of valid tests that are kept; nan when there are none."""
-    both = sum(v and k for v, k in zip(valid, kept, strict=True))
-    return both / sum(kept) if any(kept) else float("nan"), both / sum(valid) if any(valid) else float("nan")
 
 
 def filter_quality(

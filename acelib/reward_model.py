@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicCache
 
 from acelib.core import ModelError
-from acelib.models import left_pad, load_classifier, load_tokenizer, pick_device
+from acelib.models import load_classifier, load_tokenizer, pad, pick_device, read_on, read_prompts
 from acelib.schema import Pair
 
 
@@ -96,38 +95,18 @@ def score_questions(
     must stay off where the model is wrapped (several processes, autocast) or checkpoints its activations.
     """
     counts = [len(programs) for programs in questions]
-    flat = [ids for programs in questions for ids in programs]
     if not share_prefix:
-        ids, mask = right_pad(flat, pad_id, model.device)
+        flat = [ids for programs in questions for ids in programs]
+        ids, mask = pad(flat, pad_id, model.device, side="right")
         return model(input_ids=ids, attention_mask=mask, use_cache=False).logits.squeeze(-1).float().split(counts)
     shared = [_common_prefix(programs) for programs in questions]
-    ids, mask = left_pad([programs[0][:k] for programs, k in zip(questions, shared)], pad_id, model.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-
-    owner = torch.arange(len(questions)).repeat_interleave(torch.tensor(counts)).to(model.device)
-    cache.batch_select_indices(owner)
+    starts = pad([programs[0][:k] for programs, k in zip(questions, shared)], pad_id, model.device)
     tails = [program[k:] for programs, k in zip(questions, shared) for program in programs]
-    ids, tail_mask = right_pad(tails, pad_id, model.device)
-    steps = positions[owner, -1:] + 1 + torch.arange(ids.shape[1], device=model.device)
-    hidden = model.base_model(
-        input_ids=ids,
-        attention_mask=torch.cat([mask[owner], tail_mask], dim=1),
-        position_ids=steps,
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    last = hidden[torch.arange(len(tails)), tail_mask.sum(-1) - 1]
+    ids, mask = pad(tails, pad_id, model.device, side="right")
+    owner = torch.arange(len(questions)).repeat_interleave(torch.tensor(counts)).to(model.device)
+    hidden = read_on(model.base_model, read_prompts(model.base_model, *starts), owner, ids, mask).last_hidden_state
+    last = hidden[torch.arange(len(tails)), mask.sum(-1) - 1]
     return model.score(last).squeeze(-1).float().split(counts)
-
-
-def right_pad(sequences: Sequence[Sequence[int]], pad_id: int, device=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both (len(sequences), longest)."""
-    width = max(map(len, sequences))
-    ids = torch.tensor([list(s) + [pad_id] * (width - len(s)) for s in sequences], device=device)
-    mask = torch.tensor([[1] * len(s) + [0] * (width - len(s)) for s in sequences], device=device)
-    return ids, mask
 
 
 def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from acelib.core import DataError, Progress, open_log
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
-from acelib.models import Server, check_conversations, generate, out_of_memory_explained, remote_replies, solve_messages
+from acelib.models import SamplingParams, Server, check_conversations, generate, out_of_memory_explained, solve_messages
 from acelib.schema import Problem, Program, Row
 
 
@@ -16,66 +16,43 @@ def sample_replies(
     model: Any,
     tokenizer: Any,
     conversations: dict[str, list[dict[str, str]]],
+    params: SamplingParams,
     *,
-    n: int,
-    temperature: float,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
     log: Path,
     json_schema: dict[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, list[str]]:
-    """`n` raw replies for each conversation, keyed as given.
+    """`params.n` raw replies for each conversation, keyed as given.
 
     Each batch is appended to `log` (JSON lines) as it comes, before anybody parses it. Called again with the same log,
     only the batches that are not complete there are generated, and the replies are those of an uninterrupted run: what
     is sampled depends on the seed and the conversation alone (so two equal conversations get equal replies).
+    `progress` counts conversations, also in parts.
 
     A server (see `acelib.models.server`) has limits, and a log of its own where it is paid; it alone is asked for JSON
     after `json_schema`. Raises ModelError when a prompt does not fit the model's context, DeviceError, and
     ArtifactError, and what `remote_replies` does.
     """
     if isinstance(model, Server):
-        return remote_replies(
-            model if model.log else replace(model, log=log),
-            conversations,
-            n=n,
-            temperature=temperature,
-            top_p=top_p,
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-            json_schema=json_schema,
-            progress=progress,
-        )
+        from acelib.models import remote_replies  # loads openai
+
+        server = model if model.log else replace(model, log=log)
+        return remote_replies(server, conversations, params, json_schema=json_schema, progress=progress)
     # All of them first: a prompt that is too long should cost seconds, not the hours up to its batch.
-    check_conversations(model, tokenizer, conversations.values(), max_new_tokens)
-    keys = list(conversations)
-    size = max(1, batch_size // n)
+    check_conversations(model, tokenizer, conversations.values(), params.max_new_tokens)
+    keys, size = list(conversations), max(1, params.batch_size // params.n)
     with open_log(log) as file, out_of_memory_explained("lower the stage's batch_size in the profile"):
-        done = {one["id"]: one["replies"] for one in file.records() if len(one.get("replies", ())) == n}
+        done = {one["id"]: one["replies"] for one in file.records() if len(one.get("replies", ())) == params.n}
         for start in range(0, len(keys), size):
             batch = keys[start : start + size]
             if not all(key in done for key in batch):
-                completions = generate(
-                    model,
-                    tokenizer,
-                    [conversations[key] for key in batch],
-                    n=n,
-                    temperature=temperature,
-                    top_p=top_p,
-                    max_new_tokens=max_new_tokens,
-                    batch_size=batch_size,
-                    seed=seed,
-                )
-                replies = {
-                    key: [completion.text for completion in row] for key, row in zip(batch, completions, strict=True)
-                }
+                share = progress and (lambda part, _, at=start: progress(round(at + part / params.n, 2), len(keys)))
+                rows = generate(model, tokenizer, [conversations[key] for key in batch], params, share)
+                replies = {key: [one.text for one in row] for key, row in zip(batch, rows, strict=True)}
                 file.append(*({"id": key, "replies": texts} for key, texts in replies.items()))
                 done |= replies
             if progress:
-                progress(min(start + size, len(keys)), len(keys))
+                progress(start + len(batch), len(keys))
     return {key: done[key] for key in keys}
 
 
@@ -83,37 +60,21 @@ def sample_programs(
     model: Any,
     tokenizer: Any,
     problems: Sequence[Problem],
+    params: SamplingParams,
     *,
     prompt: str,
-    n: int,
-    temperature: float,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
     log: Path,
     model_name: str = "",
     progress: Progress | None = None,
 ) -> list[Program]:
-    """`n` programs per problem, in the order of the problems (temperature 0 is greedy; see `sample_replies`).
+    """`params.n` programs per problem, in the order of the problems (see `sample_replies`).
 
     Raises DataError when two problems share an id.
     """
-    if len({problem.id for problem in problems}) < len(problems):
+    conversations = {problem.id: solve_messages(prompt, problem.question) for problem in problems}
+    if len(conversations) < len(problems):
         raise DataError("Two problems have the same id; give every problem its own.")
-    replies = sample_replies(
-        model,
-        tokenizer,
-        {problem.id: solve_messages(prompt, problem.question) for problem in problems},
-        n=n,
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        log=log,
-        progress=progress,
-    )
+    replies = sample_replies(model, tokenizer, conversations, params, log=log, progress=progress)
     return [
         Program(problem.id, extract_program(reply, problem.entry_point), model_name, reply)
         for problem in problems
@@ -142,17 +103,15 @@ def samples_to_rows(problems: Sequence[Problem], programs: Sequence[Program], re
     """AceCode-87K rows whose `inferences` carry the programs; `reports` is aligned with `programs`."""
     inferences: dict[str, list[Row]] = {problem.id: [] for problem in problems}
     for program, report in zip(programs, reports, strict=True):
-        mine = inferences[program.problem_id]
-        mine.append(
-            {
-                "completion_id": len(mine),
-                "model_name": program.model,
-                "completion": program.reply,
-                "program": program.text,
-                "pass_rate": float(report.pass_rate),
-                "test_results": [bool(verdict.passed) for verdict in report.verdicts],
-            }
-        )
+        row = {
+            "completion_id": len(inferences[program.problem_id]),
+            "model_name": program.model,
+            "completion": program.reply,
+            "program": program.text,
+            "pass_rate": float(report.pass_rate),
+            "test_results": [bool(verdict.passed) for verdict in report.verdicts],
+        }
+        inferences[program.problem_id].append(row)
     return [row | {"inferences": inferences[row["id"]]} for row in map(Problem.to_row, problems)]
 
 
@@ -165,15 +124,15 @@ def restrict_tests(rows: Iterable[Row], problems: Sequence[Problem]) -> list[Row
     by_id = {row["id"]: row for row in rows}
     restricted = []
     for problem in problems:
-        if problem.id not in by_id or not set(problem.tests) <= set(by_id[problem.id]["test_cases"]):
+        row, judged = problem.to_row(), by_id.get(problem.id, {"test_cases": (), "inferences": ()})
+        if problem.id not in by_id or not set(problem.tests) <= set(judged["test_cases"]):
             raise DataError(f"Question {problem.id!r} was not judged on all of these tests; judge its programs again.")
-        places = [by_id[problem.id]["test_cases"].index(test) for test in problem.tests]
-        inferences = []
-        for item in by_id[problem.id]["inferences"]:
+        places, row["inferences"] = [judged["test_cases"].index(test) for test in problem.tests], []
+        for item in judged["inferences"]:
             results = [item["test_results"][place] for place in places]
-            rate = sum(results) / len(results) if results else 0.0
-            inferences.append(item | {"test_results": results, "pass_rate": rate})
-        restricted.append(problem.to_row() | {"inferences": inferences})
+            rate = sum(results) / max(1, len(results))
+            row["inferences"].append(item | {"test_results": results, "pass_rate": rate})
+        restricted.append(row)
     return restricted
 
 

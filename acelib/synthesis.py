@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from acelib.core import CourseError, DataError, Progress, read_rows
+from acelib.models import SamplingParams
 from acelib.sampling import sample_replies
 from acelib.schema import Problem, Row, called_functions, entry_point_of
 
@@ -129,12 +130,9 @@ def imagine(
     teacher: Any,
     tokenizer: Any,
     seeds: Sequence[Row],
+    params: SamplingParams,
     *,
     prompt: str,
-    temperature: float,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
     log: Path,
     progress: Progress | None = None,
 ) -> list[Row]:
@@ -143,19 +141,8 @@ def imagine(
     `prompt` is a template with {program}. Replies go to `log` as they come, before anybody parses them: called again
     with the same log, only what is missing is generated.
     """
-    replies = sample_replies(
-        teacher,
-        tokenizer,
-        {row["id"]: [{"role": "user", "content": prompt.replace("{program}", row["program"])}] for row in seeds},
-        n=1,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        log=log,
-        json_schema=REPLY_SCHEMA,
-        progress=progress,
-    )
+    chats = {row["id"]: [{"role": "user", "content": prompt.replace("{program}", row["program"])}] for row in seeds}
+    replies = sample_replies(teacher, tokenizer, chats, params, log=log, json_schema=REPLY_SCHEMA, progress=progress)
     return [{"id": row["id"], "source": row["source"], "reply": replies[row["id"]][0]} for row in seeds]
 
 

@@ -31,7 +31,7 @@ import judge as bench_judge  # noqa: E402
 from acelib.core import Run, load_profile, read_rows, write_json, write_rows  # noqa: E402  # noqa: E402
 from acelib.course import machine  # noqa: E402
 from acelib.judge import Judge, Submission  # noqa: E402
-from acelib.models import generate, load_policy, load_tokenizer, solve_messages  # noqa: E402
+from acelib.models import SamplingParams, generate, load_policy, load_tokenizer, solve_messages  # noqa: E402
 from acelib.pairs import build_pairs  # noqa: E402
 from acelib.schema import Problem  # noqa: E402
 
@@ -188,10 +188,7 @@ def pocket(run_dir: Path) -> dict[str, float]:
             model,
             tokenizer,
             [solve_messages(profile.prompts.solve, one.question) for one in problems],
-            n=16,
-            max_new_tokens=profile.sampling.max_new_tokens,
-            batch_size=profile.sampling.batch_size,
-            seed=number,
+            SamplingParams.of(profile.sampling, n=16, temperature=1.0, top_p=1.0, seed=number),
         )
         speeds.append(sum(len(one.token_ids) for row in rows for one in row) / (time.perf_counter() - start))
     return found | {"policy, tokens/s on one core": statistics.median(speeds)}

@@ -317,10 +317,16 @@ def test_adopted_data_replace_the_first_two_notebooks(course):
 
 def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
     write_notebook(course.folder / "00_a.ipynb", "x = 1")
-    sound = Machine("2.13.0", (13, 0), (80, 90), "580.65.06", (13, 0), None, (Gpu("NVIDIA A100", (8, 0)),))
+    sound = Machine("2.13.0", (80, 90), "580.65.06", None, (Gpu("NVIDIA A100", (8, 0)),))
     for changes, said in [
-        ({"gpus": (), "driver": None, "driver_cuda": None}, "has no NVIDIA driver; go to a machine with a GPU"),
-        ({"gpus": (), "torch_cuda": None}, "torch 2.13.0 was built without CUDA; install the build with it"),
+        (
+            {"gpus": (), "driver": None, "said": "Found no NVIDIA driver on your system"},
+            "has no NVIDIA driver; go to a machine with a GPU",
+        ),
+        (
+            {"gpus": (), "said": "Torch not compiled with CUDA enabled"},
+            "torch 2.13.0 can use no GPU: it was built without CUDA; run `python -m pip install",
+        ),
         ({}, "engine.launch starts 8 processes on this machine, and it has 1 GPU"),
     ]:
         monkeypatch.setattr("acelib.models.ask_apart", lambda what, changes=changes: replace(sound, **changes))

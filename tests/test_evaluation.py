@@ -12,6 +12,7 @@ from acelib.data.baselines import profile_baselines, published_baselines, reprod
 from acelib.data.benchmarks import load_benchmark
 from acelib.evaluation import EVALPLUS, Prompt, ask, evaluate
 from acelib.models.generation import Completion, generate, load_policy, load_tokenizer, solve_messages
+from acelib.models.params import SamplingParams
 from acelib.schema import Problem
 from acelib.scorecard import CLAIMS, Claim, scorecard, verdict
 from acelib.stats import Interval, paired_bootstrap
@@ -69,10 +70,11 @@ class FakeJudge:
 
 
 def test_evaluate_keeps_the_order(tmp_path, monkeypatch):
-    def fake_generate(model, tokenizer, conversations, *, n, temperature, **_):
+    def fake_generate(model, tokenizer, conversations, params, progress=None):
         texts = ["def f(x):\n    return 'good'", "def f(x):\n    return 'bad'", "no code at all", ""]
         reply = lambda i: f"```python\n{texts[i % 4]}\n```" if i % 4 < 2 else texts[i % 4]  # noqa: E731
-        return [[Completion(reply(i if temperature else 1), [], True, 0.0) for i in range(n)] for _ in conversations]
+        rows = [[reply(i if params.temperature else 1) for i in range(params.n)] for _ in conversations]
+        return [[Completion(text, [], True, 0.0) for text in row] for row in rows]
 
     monkeypatch.setattr("acelib.sampling.generate", fake_generate)
     monkeypatch.setattr("acelib.sampling.check_conversations", lambda *_: None)
@@ -83,13 +85,9 @@ def test_evaluate_keeps_the_order(tmp_path, monkeypatch):
         None,
         problems,
         judge,
+        SamplingParams(n=6, max_new_tokens=10, batch_size=4, seed=0),
         name="policy",
         prompt="{question}",
-        samples=6,
-        temperature=1.0,
-        max_new_tokens=10,
-        batch_size=4,
-        seed=0,
         scratch=tmp_path,
     )
     assert [row["id"] for row in rows] == ["t0", "t1", "t2"]
@@ -216,14 +214,14 @@ def test_a_gain_over_a_baseline_that_is_not_reproduced_is_not_claimable():
 def test_asking_without_a_prefill_is_generate_and_with_one_the_reply_goes_on_from_it():
     folder = ROOT / "data" / "models" / "policy"
     model, tokenizer, problems = load_policy(folder), load_tokenizer(folder), load_benchmark(load_profile("pocket"), 2)
-    options = dict(max_new_tokens=40, batch_size=4, seed=0)
+    sampled = SamplingParams(n=2, max_new_tokens=40, batch_size=4, seed=0)
     chats = [solve_messages("{question}", problem.question) for problem in problems]
-    for n, temperature in ((1, 0.0), (2, 1.0)):
-        asked = ask(model, tokenizer, problems, Prompt("{question}"), n=n, temperature=temperature, **options)
-        same = generate(model, tokenizer, chats, n=n, temperature=temperature, **options)
+    for params in (sampled, sampled.greedy()):
+        asked = ask(model, tokenizer, problems, Prompt("{question}"), params)
+        same = generate(model, tokenizer, chats, params)
         assert asked == [[one.text for one in row] for row in same]
     begun = "```python\ndef build(num):"
-    (reply,), _ = ask(model, tokenizer, problems, Prompt("{question}", begun), **options)
+    (reply,), _ = ask(model, tokenizer, problems, Prompt("{question}", begun), sampled.greedy())
     assert reply.startswith(begun) and reply.endswith("```") and "return" in reply[len(begun) :]
 
 
@@ -238,5 +236,11 @@ def test_a_template_that_trims_keeps_the_end_of_the_prefill():
             raise StopIteration(text)
 
     with pytest.raises(StopIteration, match="```python\n$") as seen:
-        list(ask(None, Trims(), [Problem("t", "Q", "f", ())], EVALPLUS, max_new_tokens=1, batch_size=1))
+        ask(
+            None,
+            Trims(),
+            [Problem("t", "Q", "f", ())],
+            EVALPLUS,
+            SamplingParams(max_new_tokens=1, batch_size=1, seed=0),
+        )
     assert "```\nQ\n```" in str(seen.value)

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from acelib.core import DataError
-from acelib.filtering import filter_problems, filter_quality, filter_tests, precision_recall
+from acelib.filtering import filter_problems, filter_quality, filter_tests
 from acelib.schema import Problem
 from acelib.stats import auc
 
@@ -34,13 +34,6 @@ def test_problems_keep_everything_but_their_tests():
 def test_a_filter_that_leaves_nothing_says_so():
     with pytest.raises(DataError, match="None of 1 questions keeps 5 tests"):
         filter_problems([Problem("c", "q", "f", ())], [[]])
-
-
-def test_precision_and_recall_by_hand():
-    assert precision_recall([True, True, True, False], [True, False, True, True]) == (2 / 3, 2 / 3)
-    precision, recall = precision_recall([True], [False])
-    assert math.isnan(precision) and recall == 0.0
-    assert math.isnan(precision_recall([False], [True])[1])
 
 
 def test_auc_by_hand():

@@ -1,11 +1,15 @@
+import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from tiny_models import save_tiny_policy, tiny_policy
 
 from acelib.core import CourseError, ModelError
+from acelib.core.profiles import ROOT, load_profile
+from acelib.models import decoding
 from acelib.models.generation import (
     generate,
     load_policy,
@@ -15,6 +19,7 @@ from acelib.models.generation import (
     solve_messages,
     stop_tokens,
 )
+from acelib.models.params import SamplingParams
 
 QUESTIONS = ["Sort xs.", "Keep only the even numbers, then return the sum.", "Reverse.", "Sort xs twice, please."]
 
@@ -35,18 +40,8 @@ def prompt_ids(tokenizer, conversations):
 
 def common_token(model, tokenizer, prompts):
     """A token that greedy decoding reaches after a few steps, to serve as a second end of sequence."""
-    replies = sample_tokens(
-        model,
-        prompts,
-        n=1,
-        temperature=0,
-        max_new_tokens=12,
-        batch_size=8,
-        seed=0,
-        stop=[],
-        pad_id=tokenizer.pad_token_id,
-    )
-    return replies[1][0].ids[5]
+    params = SamplingParams(temperature=0, max_new_tokens=12, batch_size=8, seed=0, stop=())
+    return sample_tokens(model, tokenizer, prompts, params)[1][0].ids[5]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
@@ -55,17 +50,8 @@ def test_greedy_equals_transformers_generate(policy, conversations, batch_size, 
     model, tokenizer = policy
     prompts = prompt_ids(tokenizer, conversations)
     eos = [tokenizer.eos_token_id] + ([common_token(model, tokenizer, prompts)] if with_eos else [])
-    ours = sample_tokens(
-        model,
-        prompts,
-        n=2,
-        temperature=0,
-        max_new_tokens=40,
-        batch_size=batch_size,
-        seed=0,
-        stop=eos,
-        pad_id=tokenizer.pad_token_id,
-    )
+    params = SamplingParams(n=2, temperature=0, max_new_tokens=40, batch_size=batch_size, seed=0, stop=tuple(eos))
+    ours = sample_tokens(model, tokenizer, prompts, params)
     ended = 0
     for prompt, replies in zip(prompts, ours, strict=True):
         theirs = model.generate(
@@ -86,27 +72,26 @@ def test_greedy_equals_transformers_generate(policy, conversations, batch_size, 
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
 def test_samples_do_not_depend_on_batching_or_order(policy, conversations, top_p):
     model, tokenizer = policy
-    options = dict(n=5, temperature=0.9, top_p=top_p, max_new_tokens=20, seed=7)
-    together = generate(model, tokenizer, conversations, batch_size=64, **options)
-    apart = generate(model, tokenizer, conversations[::-1], batch_size=3, **options)[::-1]
-    alone = [generate(model, tokenizer, [c], batch_size=2, **options)[0] for c in conversations]
+    params = SamplingParams(n=5, temperature=0.9, top_p=top_p, max_new_tokens=20, batch_size=64, seed=7)
+    together = generate(model, tokenizer, conversations, params)
+    apart = generate(model, tokenizer, conversations[::-1], replace(params, batch_size=3))[::-1]
+    alone = [generate(model, tokenizer, [c], replace(params, batch_size=2))[0] for c in conversations]
 
     def ids(replies):
         return [[r.token_ids for r in row] for row in replies]
 
     assert ids(together) == ids(apart) == ids(alone)
-    other = generate(model, tokenizer, conversations, batch_size=64, **(options | {"seed": 8}))
+    other = generate(model, tokenizer, conversations, replace(params, seed=8))
     assert ids(together) != ids(other)
-    twice = generate(model, tokenizer, [conversations[0]] * 2, batch_size=64, **options)
+    twice = generate(model, tokenizer, [conversations[0]] * 2, params)
     assert ids(twice)[0] != ids(twice)[1]
 
 
 def test_logprob_is_the_models_own(policy, conversations):
     model, tokenizer = policy
     prompt = prompt_ids(tokenizer, conversations)[0]
-    for reply in generate(
-        model, tokenizer, conversations[:1], n=4, temperature=0.8, max_new_tokens=15, batch_size=4, seed=1
-    )[0]:
+    params = SamplingParams(n=4, temperature=0.8, max_new_tokens=15, batch_size=4, seed=1)
+    for reply in generate(model, tokenizer, conversations[:1], params)[0]:
         with torch.no_grad():
             logits = model(torch.tensor([prompt + reply.token_ids])).logits[0, len(prompt) - 1 : -1]
         expected = torch.log_softmax(logits / 0.8, -1).gather(1, torch.tensor(reply.token_ids)[:, None]).sum()
@@ -120,18 +105,8 @@ def test_frequencies_follow_the_model_and_top_p(policy, conversations):
         p = torch.softmax(model(torch.tensor([prompt])).logits[0, -1], -1)
 
     def frequencies(top_p):
-        replies = sample_tokens(
-            model,
-            [prompt],
-            n=4000,
-            temperature=1,
-            top_p=top_p,
-            max_new_tokens=1,
-            batch_size=4000,
-            seed=3,
-            stop=[],
-            pad_id=0,
-        )[0]
+        params = SamplingParams(n=4000, top_p=top_p, max_new_tokens=1, batch_size=4000, seed=3, stop=())
+        replies = sample_tokens(model, tokenizer, [prompt], params)[0]
         return torch.bincount(torch.tensor([r.ids[0] for r in replies]), minlength=len(p)) / 4000
 
     assert (frequencies(1.0) - p).abs().max() < 0.03
@@ -146,17 +121,8 @@ def test_frequencies_follow_the_model_and_top_p(policy, conversations):
 def test_sliding_window_models_work(conversations):
     model, tokenizer = tiny_policy(use_sliding_window=True, sliding_window=8, max_window_layers=1)
     prompts = prompt_ids(tokenizer, conversations)
-    ours = sample_tokens(
-        model,
-        prompts,
-        n=1,
-        temperature=0,
-        max_new_tokens=20,
-        batch_size=64,
-        seed=0,
-        stop=stop_tokens(model, tokenizer),
-        pad_id=tokenizer.pad_token_id,
-    )
+    params = SamplingParams(temperature=0, max_new_tokens=20, batch_size=64, seed=0)
+    ours = sample_tokens(model, tokenizer, prompts, params)
     for prompt, (reply,) in zip(prompts, ours, strict=True):
         theirs = model.generate(
             torch.tensor([prompt]),
@@ -175,17 +141,17 @@ def test_every_end_of_sequence_token_stops(policy):
 
 def test_progress_reaches_the_total(policy, conversations):
     seen = []
-    generate(
-        *policy,
-        conversations,
-        n=3,
-        temperature=1,
-        max_new_tokens=2,
-        batch_size=5,
-        seed=0,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    params = SamplingParams(n=3, max_new_tokens=2, batch_size=5, seed=0)
+    generate(*policy, conversations, params, lambda done, total: seen.append((done, total)))
     assert seen == [(5, 12), (10, 12), (12, 12)]
+
+
+def test_progress_moves_within_a_batch_by_tokens(policy, conversations, monkeypatch):
+    monkeypatch.setattr(decoding, "REPORT_SECONDS", 0.0)
+    seen = []
+    params = SamplingParams(n=2, max_new_tokens=10, batch_size=4, seed=0, stop=())
+    generate(*policy, conversations, params, lambda done, total: seen.append((done, total)))
+    assert seen == [(round(4 * step / 10, 1), 8) for step in range(1, 21)]
 
 
 def test_braces_in_a_question_survive():
@@ -196,9 +162,8 @@ def test_round_trip_through_a_folder(tmp_path, conversations):
     folder = save_tiny_policy(tmp_path / "policy")
     model, tokenizer = load_policy(folder, device="cpu"), load_tokenizer(folder)
     assert not model.training and model.dtype == torch.float32
-    a = generate(model, tokenizer, conversations, max_new_tokens=5, batch_size=2, seed=0, temperature=0)
-    b = generate(*tiny_policy(), conversations, max_new_tokens=5, batch_size=2, seed=0, temperature=0)
-    assert a == b
+    params = SamplingParams(max_new_tokens=5, batch_size=2, seed=0, temperature=0)
+    assert generate(model, tokenizer, conversations, params) == generate(*tiny_policy(), conversations, params)
 
 
 def test_no_folder_names_the_profile(tmp_path):
@@ -234,14 +199,39 @@ def test_folder_without_weights_tokenizer_or_template(tmp_path):
 
 def test_prompt_that_does_not_fit(policy, conversations):
     with pytest.raises(ModelError, match="do not fit the model's context of 128"):
-        generate(*policy, conversations, max_new_tokens=120, batch_size=2, seed=0)
+        generate(*policy, conversations, SamplingParams(max_new_tokens=120, batch_size=2, seed=0))
 
 
 @pytest.mark.parametrize("bad", [{"n": 0}, {"top_p": 0.0}, {"temperature": -1.0}, {"batch_size": 0}])
-def test_impossible_requests(policy, conversations, bad):
-    with pytest.raises(ModelError, match="Cannot sample"):
-        generate(*policy, conversations, **({"max_new_tokens": 2, "batch_size": 2, "seed": 0} | bad))
+def test_impossible_requests(bad):
+    with pytest.raises(ModelError, match="Cannot sample .*; make counts positive"):
+        SamplingParams(**({"max_new_tokens": 2, "batch_size": 2, "seed": 0} | bad))
+
+
+def test_what_a_profile_says_becomes_one_object():
+    profile = load_profile("pocket")
+    params = SamplingParams.of(profile.sampling, profile.best_of_n, n=3, seed=5)
+    assert (params.n, params.temperature, params.top_p) == (3, profile.best_of_n.temperature, profile.best_of_n.top_p)
+    assert (params.max_new_tokens, params.batch_size) == (profile.sampling.max_new_tokens, profile.sampling.batch_size)
+    assert params.greedy() == replace(params, n=1, temperature=0.0, top_p=1.0)
+
+
+DIGESTS = ["fae01f57ca8bdb2c", "303f5ae949e9124d"]
+
+
+def test_what_the_shipped_policy_samples_stays_the_same():
+    """Digests of token ids; should another processor round differently, compare two commits on it instead."""
+    folder = ROOT / "data" / "models" / "policy"
+    model, tokenizer = load_policy(folder, device="cpu"), load_tokenizer(folder)
+    asked = "Write a function `f(xs)` that returns the sum of the even numbers of a list."
+    chats = [solve_messages("{question}", asked), solve_messages("{question}", "Sort a list.")]
+    params = SamplingParams(n=3, temperature=0.9, top_p=0.95, max_new_tokens=50, batch_size=4, seed=5)
+    ids = [
+        [[one.token_ids for one in row] for row in generate(model, tokenizer, chats, how)]
+        for how in (params, params.greedy())
+    ]
+    assert [hashlib.sha256(json.dumps(one).encode()).hexdigest()[:16] for one in ids] == DIGESTS
 
 
 def test_no_conversations_no_replies(policy):
-    assert generate(*policy, [], max_new_tokens=2, batch_size=2, seed=0) == []
+    assert generate(*policy, [], SamplingParams(max_new_tokens=2, batch_size=2, seed=0)) == []

@@ -5,6 +5,7 @@ import pytest
 from acelib.core.profiles import load_profile
 from acelib.engine.serving import serve
 from acelib.models.generation import load_policy, load_tokenizer
+from acelib.models.params import SamplingParams
 from acelib.synthesis import imagine, load_seeds, problems_from_replies
 
 
@@ -30,11 +31,8 @@ def test_the_same_questions_over_http_as_from_the_folder(address, tmp_path):
             load_policy(name, "float32", "cpu", (profile.remote, tmp_path / "paid.jsonl")),
             load_tokenizer(name),
             seeds,
+            SamplingParams(temperature=0.0, max_new_tokens=500, batch_size=2, seed=0),
             prompt=profile.prompts.teacher,
-            temperature=0.0,
-            max_new_tokens=500,
-            batch_size=2,
-            seed=0,
             log=tmp_path / "replies.jsonl",
         )
         found.append(problems_from_replies(replies))

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from acelib.core import ModelError
 from acelib.models import reward_heads
 from acelib.models.generation import load_tokenizer
-from acelib.models.reward_heads import LAYOUTS, convert_reward_model, detect_layout, read_head
+from acelib.models.reward_heads import LAYOUTS, convert_reward_model, read_head
 from acelib.reward_model import encode, load_reward_model, score
 
 BIAS = 0.625
@@ -81,7 +81,6 @@ def test_each_layout_is_found_and_scores_as_its_weights_say(tmp_path, layout, sh
     bias = BIAS if layout == "llama-factory" else 0.0
     head = read_head(folder)
     assert (head.layout, head.bias, head.weight.shape) == (layout, bias, (1, 32))
-    assert detect_layout(folder) == layout
     assert type(load_reward_model(folder)[0]).__name__ == "Qwen2ForSequenceClassification"
     by_hand = scores_by_hand(folder, bias)
     assert len(set(by_hand)) == 4
@@ -94,9 +93,9 @@ def test_there_and_back_every_bit_is_the_same(tmp_path, there, back, sharded):
     original = save_reward_model(tmp_path / "a", there, sharded)
     dropped = convert_reward_model(original, tmp_path / "b", back)
     assert dropped == (BIAS if there == "llama-factory" else 0.0)
-    assert detect_layout(tmp_path / "b") == back
+    assert read_head(tmp_path / "b").layout == back
     assert convert_reward_model(tmp_path / "b", tmp_path / "c", there) == 0.0
-    assert detect_layout(tmp_path / "c") == there
+    assert read_head(tmp_path / "c").layout == there
     before, after = weights(original), weights(tmp_path / "c")
     assert before.keys() == after.keys()
     for name in before.keys() - {"v_head.summary.bias"}:
@@ -132,7 +131,7 @@ def test_a_head_in_a_file_of_its_own_is_found(tmp_path):
 
 def test_the_older_name_of_openrlhfs_head(tmp_path):
     folder = save_reward_model(tmp_path / "a", "openrlhf", head="value_head")
-    assert detect_layout(folder) == "openrlhf"
+    assert read_head(folder).layout == "openrlhf"
     convert_reward_model(folder, tmp_path / "b", "openrlhf")
     assert json.loads((tmp_path / "b" / "config.json").read_text())["value_head_prefix"] == "score"
     assert torch.equal(weights(tmp_path / "b")["score.weight"], weights(folder)["value_head.weight"])
@@ -197,9 +196,9 @@ def test_a_target_in_use_is_not_overwritten_unless_told(tmp_path):
     (tmp_path / "empty" / "stale.txt").write_text("old")
     with pytest.raises(ModelError, match="is not empty; name another folder, or pass overwrite"):
         convert_reward_model(folder, tmp_path / "empty", "llama-factory")
-    assert detect_layout(tmp_path / "empty") == "trl"
+    assert read_head(tmp_path / "empty").layout == "trl"
     convert_reward_model(folder, tmp_path / "empty", "llama-factory", overwrite=True)
-    assert detect_layout(tmp_path / "empty") == "llama-factory" and not (tmp_path / "empty" / "stale.txt").exists()
+    assert read_head(tmp_path / "empty").layout == "llama-factory" and not (tmp_path / "empty" / "stale.txt").exists()
     for place in (folder, tmp_path):
         with pytest.raises(ModelError, match="holds the model that is to be converted"):
             convert_reward_model(folder, place, "trl", overwrite=True)
@@ -246,31 +245,31 @@ def test_other_heads_are_refused_by_name(tmp_path, change, said):
     folder = save_reward_model(tmp_path / "rm", "trl")
     spoil(folder, **change)
     with pytest.raises(ModelError, match=said):
-        detect_layout(folder)
+        read_head(folder)
 
 
 def test_folders_that_hold_no_reward_model_are_refused(tmp_path):
     with pytest.raises(ModelError, match="Qwen2ForCausalLM.*it holds nothing"):
-        detect_layout(save_tiny_policy(tmp_path / "tied"))
+        read_head(save_tiny_policy(tmp_path / "tied"))
     with pytest.raises(ModelError, match="it holds lm_head.weight, not"):
-        detect_layout(save_tiny_policy(tmp_path / "untied", tie_word_embeddings=False))
+        read_head(save_tiny_policy(tmp_path / "untied", tie_word_embeddings=False))
     with pytest.raises(ModelError, match="has no config.json"):
-        detect_layout(tmp_path)
+        read_head(tmp_path)
     folder = save_reward_model(tmp_path / "rm", "trl", sharded=True)
     (folder / "model-00002-of-00003.safetensors").rename(folder / "model-2.bin")
     with pytest.raises(ModelError, match="lacks the weights model-00002-of-00003.safetensors .*model-2.bin"):
-        detect_layout(folder)
+        read_head(folder)
     (folder / "model-00002-of-00003.safetensors").write_text("<!DOCTYPE html>")
     with pytest.raises(ModelError, match="is no safetensors file"):
-        detect_layout(folder)
+        read_head(folder)
     (folder / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(ModelError, match="is no index of weights"):
-        detect_layout(folder)
+        read_head(folder)
     config = json.loads((folder / "config.json").read_text())
     for model_type, said in (("clip_text_model", "a clip_text_model cannot be one"), ("x", "cannot read")):
         (folder / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
         with pytest.raises(ModelError, match=said):
-            detect_layout(folder)
+            read_head(folder)
 
 
 def test_missing_backbone_weights_are_not_filled_in_at_random(tmp_path):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ from acelib import sampling
 from acelib.core import DataError, ModelError
 from acelib.core.tables import read_rows, write_rows
 from acelib.models.generation import Completion, load_policy, load_tokenizer
+from acelib.models.params import SamplingParams
 from acelib.sampling import (
     judge_programs,
     pass_rates,
@@ -19,7 +21,8 @@ from acelib.schema import Problem, Program
 
 TESTS = ("assert f(1) == 1", "assert f(2) == 2")
 PROBLEMS = [Problem("a", "qa", "f", TESTS), Problem("b", "qb", "f", TESTS)]
-OPTIONS = dict(prompt="{question}", n=2, temperature=1.0, max_new_tokens=9, batch_size=2, seed=3)
+PARAMS = SamplingParams(n=2, max_new_tokens=9, batch_size=2, seed=3)
+OPTIONS = dict(params=PARAMS, prompt="{question}")
 
 
 def _report(*passed):
@@ -32,10 +35,10 @@ def talker(monkeypatch):
     """A model that answers with numbered programs and remembers what it was asked."""
     asked = []
 
-    def generate(model, tokenizer, conversations, *, n, seed, **options):
-        asked.append((seed, [conversation[0]["content"] for conversation in conversations]))
+    def generate(model, tokenizer, conversations, params, progress=None):
+        asked.append((params.seed, [conversation[0]["content"] for conversation in conversations]))
         reply = "```python\ndef f(x):\n    return {}\n```"
-        return [[Completion(reply.format(i), [], True, 0.0) for i in range(n)] for _ in conversations]
+        return [[Completion(reply.format(i), [], True, 0.0) for i in range(params.n)] for _ in conversations]
 
     monkeypatch.setattr(sampling, "generate", generate)
     monkeypatch.setattr(sampling, "check_conversations", lambda *_: None)
@@ -54,7 +57,7 @@ def test_a_second_run_generates_nothing_and_a_changed_n_everything(talker, tmp_p
     assert len(talker) == 2
     assert sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **OPTIONS) == first
     assert len(talker) == 2
-    sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **(OPTIONS | {"n": 3}))
+    sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **(OPTIONS | {"params": replace(PARAMS, n=3)}))
     assert len(talker) == 4
 
 

@@ -22,8 +22,7 @@ from acelib.core.tables import read_rows
 from acelib.data.ranking import picked_correct, rank, read_recorded
 from acelib.judge import Judge, Report, Verdict
 from acelib.models.generation import render
-from acelib.models.prefix import left_pad, response_logps
-from acelib.reward_model import right_pad
+from acelib.models.prefix import pad, response_logps
 
 DOUBLE, ALSO, SQUARE, BROKEN = (
     "def f(x):\n    return 2 * x\n",
@@ -81,8 +80,8 @@ def test_confidence_agrees_with_the_log_probs_that_training_uses():
     model, tokenizer = tiny_policy(initializer_range=0.1)
     prompts, replies = PROMPTS[:3], REPLIES[:3]
     starts = [tokenizer(render(tokenizer, [{"role": "user", "content": p}]))["input_ids"] for p in prompts]
-    tokens, mask = right_pad([tokenizer(reply)["input_ids"] for reply in replies], tokenizer.pad_token_id)
-    logps, _ = response_logps(model, *left_pad(starts, tokenizer.pad_token_id), tokens, mask, 1.0, 8)
+    tokens, mask = pad([tokenizer(reply)["input_ids"] for reply in replies], tokenizer.pad_token_id, side="right")
+    logps, _ = response_logps(model, *pad(starts, tokenizer.pad_token_id), tokens, mask, 1.0, 8)
     expected = (logps.sum(1) / mask.sum(1)).tolist()
     found = policy_confidence(model, tokenizer, prompts, replies)
     assert found["mean_logprob"] == pytest.approx(expected, rel=1e-4, abs=1e-5)

@@ -13,6 +13,7 @@ from acelib.core import CourseError, EngineError, ModelError
 from acelib.core.profiles import load_profile
 from acelib.engine import serving
 from acelib.engine.serving import open_sampler, reply_settings, serve
+from acelib.models.params import SamplingParams
 from acelib.models.server import Server
 from acelib.sampling import sample_replies
 
@@ -20,7 +21,7 @@ QUESTIONS = {
     "a": [{"role": "user", "content": "Write a function `f(xs)` that returns the sum of the list of integers."}],
     "b": [{"role": "user", "content": "Write a function `g(xs)` that returns the length of the list of integers."}],
 }
-GREEDY = dict(n=1, temperature=0.0, max_new_tokens=60, batch_size=2, seed=0)
+GREEDY = SamplingParams(temperature=0.0, max_new_tokens=60, batch_size=2, seed=0)
 
 
 def transformers_serve(model, scratch, **options):
@@ -44,11 +45,11 @@ def test_a_server_of_our_own_gives_the_replies_of_the_folder_and_ends_when_dropp
     monkeypatch.delenv("NO_PROXY", raising=False)
     profile, environment = load_profile("pocket"), dict(os.environ)
     here, tokenizer = open_sampler(profile, profile.models.policy, tmp_path)
-    expected = sample_replies(here, tokenizer, QUESTIONS, log=tmp_path / "here.jsonl", **GREEDY)
+    expected = sample_replies(here, tokenizer, QUESTIONS, GREEDY, log=tmp_path / "here.jsonl")
     assert all("return" in replies[0] for replies in expected.values())
 
     server = transformers_serve(profile.resolve(profile.models.policy), tmp_path)
-    assert sample_replies(server, None, QUESTIONS, log=tmp_path / "served.jsonl", **GREEDY) == expected
+    assert sample_replies(server, None, QUESTIONS, GREEDY, log=tmp_path / "served.jsonl") == expected
 
     assert os.environ == environment
 
@@ -64,12 +65,12 @@ def test_a_server_that_dies_says_so_at_once_and_the_next_one_goes_on_from_its_re
     model = save_tiny_policy(tmp_path / "model")
     server, log = transformers_serve(model, tmp_path), tmp_path / "served.jsonl"
     first = dict(list(QUESTIONS.items())[:1])
-    done = sample_replies(server, None, first, log=log, **GREEDY)
+    done = sample_replies(server, None, first, GREEDY, log=log)
     psutil.Process(server.process.pid).kill()
     assert gone(server.process.pid)
     with pytest.raises(CourseError, match=r"exit status -9.*Repeat the command"):
-        sample_replies(server, None, QUESTIONS, log=log, **GREEDY)
-    assert sample_replies(server, None, first, log=log, **GREEDY) == done  # from the log: nobody is asked
+        sample_replies(server, None, QUESTIONS, GREEDY, log=log)
+    assert sample_replies(server, None, first, GREEDY, log=log) == done  # from the log: nobody is asked
     server.close()
 
 

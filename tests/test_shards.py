@@ -1,6 +1,7 @@
 """Shards in this process and on a local Ray cluster of two nodes: the same rows as without shards, whatever dies."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from acelib.engine import shards
 from acelib.engine.shards import sample_and_judge
 from acelib.judge import Judge, JudgeError, Limits
 from acelib.models.generation import load_policy, load_tokenizer
+from acelib.models.params import SamplingParams
 from acelib.sampling import judge_programs, sample_programs, samples_to_rows
 from acelib.schema import Problem
 
 LIMITS = Limits(cpu_seconds=1.0, wall_seconds=20)
-OPTIONS = dict(prompt="{question}", n=2, temperature=1.0, max_new_tokens=60, batch_size=4, seed=1)
+PARAMS = SamplingParams(n=2, max_new_tokens=60, batch_size=4, seed=1)
 WORDS = {"sum": "6", "length": "3", "largest element": "3"}
 ON = {"cluster": "auto", "shard_questions": 1}
 PROBLEMS = [
@@ -30,10 +32,11 @@ PROBLEMS = [
 ]
 
 
-def made(folder, problems=PROBLEMS, engine=None, device="cpu", **changes):
+def made(folder, problems=PROBLEMS, engine=None, device="cpu", progress=None, **changes):
     values = {f"engine.{name}": value for name, value in ({"shard_questions": 4} | (engine or {})).items()}
     chosen = load_profile("pocket", values | {"models.device": device})
-    return sample_and_judge(chosen, chosen.models.policy, problems, folder=Path(folder), **(OPTIONS | changes))
+    options = dict(prompt="{question}", folder=Path(folder), progress=progress)
+    return sample_and_judge(chosen, chosen.models.policy, problems, replace(PARAMS, **changes), **options)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,10 @@ def without_shards(tmp_path_factory):
         load_policy(name, device="cpu"),
         load_tokenizer(name),
         PROBLEMS,
+        PARAMS,
+        prompt="{question}",
         log=tmp_path_factory.mktemp("old") / "log",
         model_name="data/models/policy",
-        **OPTIONS,
     )
     with Judge(workers=1, limits=LIMITS) as judge:
         return samples_to_rows(PROBLEMS, programs, judge_programs(judge, PROBLEMS, programs))
@@ -90,10 +94,10 @@ def test_a_stop_in_any_shard_loses_that_one_at_most(fatal, without_shards, tmp_p
 def _only_others_than(problems):
     from acelib.models.generation import generate
 
-    def checked(model, tokenizer, conversations, **options):
+    def checked(model, tokenizer, conversations, *options):
         asked = {conversation[0]["content"] for conversation in conversations}
         assert not asked & {problem.question for problem in problems}
-        return generate(model, tokenizer, conversations, **options)
+        return generate(model, tokenizer, conversations, *options)
 
     return checked
 

@@ -7,6 +7,7 @@ from acelib import sampling
 from acelib.core import CourseError, DataError
 from acelib.core.tables import write_rows
 from acelib.models.generation import Completion
+from acelib.models.params import SamplingParams
 from acelib.synthesis import (
     TeacherReplyError,
     clean_test,
@@ -131,7 +132,7 @@ def test_every_seed_is_accounted_for():
 def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
     asked = []
 
-    def generate(model, tokenizer, conversations, *, seed, **options):
+    def generate(model, tokenizer, conversations, params, progress=None):
         asked.append([conversation[0]["content"] for conversation in conversations])
         if model == "dies" and len(asked) == 3:
             raise KeyboardInterrupt
@@ -140,7 +141,7 @@ def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, "generate", generate)
     monkeypatch.setattr(sampling, "check_conversations", lambda *_: None)
     seeds = [{"id": str(i), "source": "", "program": str(i)} for i in range(6)]
-    options = dict(prompt="test {program}", temperature=0.7, max_new_tokens=9, batch_size=2, seed=0)
+    options = dict(params=SamplingParams(max_new_tokens=9, batch_size=2, seed=0), prompt="test {program}")
     with pytest.raises(KeyboardInterrupt):
         imagine("dies", None, seeds, log=tmp_path / "log.jsonl", **options)
     with (tmp_path / "log.jsonl").open("a") as file:

@@ -13,7 +13,7 @@ from typing import IO, Any
 from acelib.core.errors import ArtifactError
 from acelib.core.files import full_disk_explained
 
-Progress = Callable[[int, int], None]  # (done, total)
+Progress = Callable[[float, int], None]  # (done, also in parts of one; total)
 UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what network disks say that know no locks
 SYNC_SECONDS = 1.0  # of records that are lost when the machine itself goes, not just the process
 

@@ -17,7 +17,7 @@ from acelib.core import Profile, Run
 from acelib.data import load_benchmark
 from acelib.evaluation import evaluate
 from acelib.judge import Judge
-from acelib.models import load_policy, load_tokenizer, solve_messages
+from acelib.models import SamplingParams, load_policy, load_tokenizer, solve_messages
 from acelib.pairs import build_pairs, hard_quarter, mixed_share
 from acelib.reward_model import is_held_out, load_reward_model, score
 from acelib.rewards import gated, model_reward, pass_rate_reward, rule_reward, with_format
@@ -126,13 +126,16 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
             load_tokenizer(folder),
             load_benchmark(profile),
             judge,
+            SamplingParams.of(
+                profile.sampling,
+                settings,
+                profile.evaluation,
+                n=profile.evaluation.samples,
+                top_p=1.0,
+                seed=profile.seed,
+            ),
             name="policy",
             prompt=profile.prompts.solve,
-            samples=profile.evaluation.samples,
-            temperature=profile.evaluation.temperature,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=profile.sampling.batch_size,
-            seed=profile.seed,
             scratch=scratch,
         )
     n = min(settings.samples_per_question, len(rates[0]))

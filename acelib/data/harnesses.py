@@ -23,7 +23,7 @@ from acelib.data.baselines import published_baselines, reproduces
 from acelib.data.benchmarks import benchmark_rows, read_benchmark
 from acelib.evaluation import EVALPLUS, Prompt, ask
 from acelib.extraction import EXTRACTIONS
-from acelib.models import load_policy, load_tokenizer
+from acelib.models import SamplingParams, load_policy, load_tokenizer
 from acelib.schema import Problem, Row
 from acelib.stats import bootstrap_mean
 
@@ -245,17 +245,10 @@ def collect(
         return samples
     problems = questions(harness, dataset, path)
     location = profile.resolve(model)
-    replies = ask(
-        load_policy(location, profile.models.dtype, profile.models.device),
-        load_tokenizer(location),
-        problems,
-        own_prompt(harness, dataset) if own else Prompt(profile.prompts.solve),
-        n=n,
-        temperature=temperature,
-        seed=profile.seed,
-        max_new_tokens=profile.sampling.max_new_tokens,
-        batch_size=profile.sampling.batch_size,
-    )
+    network, tokenizer = load_policy(location, profile.models.dtype, profile.models.device), load_tokenizer(location)
+    prompt = own_prompt(harness, dataset) if own else Prompt(profile.prompts.solve)
+    params = SamplingParams.of(profile.sampling, n=n, temperature=temperature, top_p=1.0, seed=profile.seed)
+    replies = ask(network, tokenizer, problems, prompt, params)
     found, extract = {one.id: mine for one, mine in zip(problems, replies, strict=True)}, EXTRACTIONS[extraction]
     write_json(folder / "replies.json", found)
     write_json(request, asked)

@@ -29,11 +29,11 @@ from acelib.core import (
 from acelib.engine.cluster import ClusterJudge, join_cluster
 from acelib.engine.serving import open_sampler, reply_settings
 from acelib.judge import Judge
-from acelib.models import Server
+from acelib.models import SamplingParams, Server
 from acelib.sampling import judge_programs, sample_programs, samples_to_rows
 from acelib.schema import Problem, Program, Row
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[float, int, str], None]
 MOST_WORKERS = 1024  # of a Judge
 AHEAD = 2  # shards at each sampler: it begins the next one while the last one is judged
 EVERY = 1.0  # seconds between two looks at what the samplers have done of their shards
@@ -53,18 +53,13 @@ def sample_and_judge(
     profile: Profile,
     model: str,
     problems: Sequence[Problem],
+    params: SamplingParams,
     *,
     prompt: str,
-    n: int,
-    temperature: float,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
     folder: Path,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """AceCode-87K rows with `n` judged programs per problem (`samples_to_rows`), in the order of the problems.
+    """AceCode-87K rows with `params.n` judged programs per problem (`samples_to_rows`), in the order of the problems.
 
     `profile.engine` says what samples (`open_sampler`), how many questions make a shard, and whether one process does
     it (`cluster: none`) or a Ray cluster: one sampler per `vllm_parallel` GPUs, or per node
@@ -76,26 +71,16 @@ def sample_and_judge(
     if len({problem.id for problem in problems}) < len(problems):
         raise DataError("Two problems have the same id; give every problem its own.")
     size, location = profile.engine.shard_questions, profile.resolve(model)
-    options = dict(
-        prompt=prompt,
-        n=n,
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        model_name=model,
-    )
+    options = dict(params=params, prompt=prompt, model_name=model)
     shards = [problems[start : start + size] for start in range(0, len(problems), size)]
     weights = path_digest(location) if Path(location).is_dir() else location
-    settings = [options, reply_settings(profile), weights, asdict(replace(profile.judge, workers=1))]
+    judging = asdict(replace(profile.judge, workers=1))
+    settings = [options | {"params": asdict(params)}, reply_settings(profile), weights, judging]
     sources = [[settings, [asdict(problem) for problem in shard]] for shard in shards]
     paths = [folder / f"shard-{number:05d}.parquet" for number in range(len(shards))]
-    logs = [
-        path.with_name(f"{path.stem}-{digest(source)[:12]}.jsonl") for path, source in zip(paths, sources)
-    ]  # of replies
+    logs = [path.with_name(f"{path.stem}-{digest(one)[:12]}.jsonl") for path, one in zip(paths, sources)]  # of replies
     missing = {number: shards[number] for number, path in enumerate(paths) if not is_current(path, sources[number])}
-    meter = _Meter(progress, n, len(problems), sum(map(len, missing.values())))
+    meter = _Meter(progress, params.n, len(problems), sum(map(len, missing.values())))
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         job, ray, workers = _Job(profile, location, options), None, profile.judge.workers
@@ -125,7 +110,7 @@ class _Meter:
         if self.progress:
             made = sum(self.sampled.values())
             rate = self.n * made / max(1e-9, time.monotonic() - self.start)
-            self.progress(int(self.kept + made), self.total, f"{LABEL} ({rate:,.1f} programs/s)")
+            self.progress(round(self.kept + made, 2), self.total, f"{LABEL} ({rate:,.1f} programs/s)")
 
 
 def _here(

@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "client": ["remote_replies"],
         "devices": [
             "GIB",
             "Machine",
@@ -32,8 +33,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "solve_messages",
             "stop_tokens",
         ],
-        "prefix": ["left_pad", "response_logps"],
+        "params": ["SamplingParams"],
+        "prefix": ["pad", "read_on", "read_prompts", "response_logps", "token_positions"],
         "reward_heads": ["load_classifier"],
-        "server": ["Server", "connect", "is_address", "remote_replies"],
+        "server": ["Server", "connect", "is_address"],
     },
 )

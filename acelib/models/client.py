@@ -1,21 +1,19 @@
-"""What `models.server` sends: requests side by side, with back-off, concessions to what the server lacks, and a cap.
+"""Replies from a server: requests side by side, each reply paid for once, and never beyond a cap.
 
-What is wrong with one request alone (its content, its length, an error each time while others get through) costs that
-request and no other.
-
-The retries of the official client are off: they would not share a rate limit among the requests in flight, and would
-hide from the cap that a lost connection may have been paid for.
+The official client repeats what may succeed later, as long and as patiently as the server asks for. Ours are the log,
+to which every reply is appended before anybody reads it, so a stop at any moment loses at most what is in flight; the
+cap, which counts lost answers at their highest price; and what a refusal means: what is wrong with one request alone
+(its content, its length, an error each time while others get through) costs that request and no other.
 """
 
 import asyncio
+import hashlib
 import json
 import os
-import random
 import re
-import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,14 +21,14 @@ import httpx2
 import openai
 from anyio.from_thread import start_blocking_portal
 
-from acelib.core import EngineError, Progress
-from acelib.models.server import Ledger, Request, Server, usual
+from acelib.core import ArtifactError, EngineError, Log, Progress, open_log
+from acelib.models.params import SamplingParams
+from acelib.models.server import Server
 
 TEMPLATE_TOKENS = 256  # what a chat template and a system prompt may add to a message
-LONGEST_BACK_OFF = 30.0  # seconds, where the server names none
-LONGEST_WAIT = 600.0  # seconds; a server that names more has closed for now
 FEW_REFUSALS = 20  # questions; so many may always be refused, unless it is all that the server does
 BUSY = (429, 503)
+HERE = ("127.0.0.1", "::1", "localhost")  # where no proxy leads
 # How servers say that something is wrong with one request, and that they do not have the model (some with a 400).
 ONE_REQUEST = re.compile(
     r"content.?filter|content .*policy|usage policy|invalid_prompt|flagged|moderation|inspection|"
@@ -38,272 +36,319 @@ ONE_REQUEST = re.compile(
     re.IGNORECASE,
 )
 NO_MODEL = re.compile(r"model_not_found|(invalid|unknown) model|model .{0,99}not (exist|found)", re.IGNORECASE)
+NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
 
-def send(
-    server: Server, ledger: Ledger, requests: dict[str, Request], replies: dict[str, str], progress: Progress | None
-) -> None:
-    """Add the missing replies to `ledger` and `replies`; both, and `requests`, by key. Raises EngineError."""
-    # In a thread of its own: a notebook's thread already runs an event loop. On Ctrl-C the portal cancels what runs.
-    with start_blocking_portal() as portal:
-        portal.call(Client(server, ledger, requests, replies, progress).run)
+class NoReply(httpx2.RequestError):
+    """An answer without a reply in it, as some gateways send; the official client asks again."""
+
+
+@dataclass
+class Request:
+    key: str  # of its reply in the log
+    name: str  # of the conversation
+    body: dict[str, Any]
+    worst: float  # dollars it may cost
+    flying: bool = False
+    concessions: frozenset[str] = frozenset()  # see `_shaped`
+    answered: list[int] = field(default_factory=list)  # replies so far, at the start and after each attempt
+
+
+class Attempts(openai.DefaultAsyncHttpxClient):
+    """Lets `attempt(send, request, ...)` make each attempt, the official client's repetitions, too."""
+
+    def __init__(self, attempt, url: str):
+        super().__init__(trust_env=urlsplit(url).hostname not in HERE)
+        self.attempt = attempt
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        return await self.attempt(super().send, request, **options)
+
+
+def remote_replies(
+    server: Server,
+    conversations: dict[str, list[dict[str, str]]],
+    params: SamplingParams,
+    *,
+    json_schema: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, list[str]]:
+    """`params.n` raw replies for each conversation, keyed as given; what `sample_replies` does with a local model.
+
+    Requests that are in the log are not sent again, whatever the server's address: they are told apart by model,
+    messages and sampling values. `json_schema` asks for structured output where the server has it. A refusal is a
+    reply: the server's words where they are one, else an empty text; how many were empty is printed. Raises
+    EngineError, with a remedy, when the server cannot be used, refuses too often, or the cap is reached.
+    """
+    response_format = {"type": "json_schema", "json_schema": {"name": "reply", "schema": json_schema, "strict": True}}
+    usual = {"model": server.model, "temperature": params.temperature, "max_tokens": params.max_new_tokens}
+    usual |= {"top_p": params.top_p} if params.top_p < 1 else {}
+    usual |= {"response_format": response_format} if json_schema else {}
+    seeds = [{"seed": params.seed + i} if params.temperature else {} for i in range(params.n)]
+    wanted: dict[str, list[str]] = {}
+    requests: dict[str, Request] = {}
+    for name, messages in conversations.items():
+        bodies = [usual | {"messages": messages} | seed for seed in seeds]
+        wanted[name] = [hashlib.sha256(json.dumps(one, sort_keys=True).encode()).hexdigest() for one in bodies]
+        for key, body in zip(wanted[name], bodies, strict=True):
+            tokens = len(json.dumps(body).encode()) + TEMPLATE_TOKENS, params.max_new_tokens
+            requests[key] = Request(key, name, body, price(server, *tokens))
+    with open_log(server.log) as log:
+        client = Client(server, log, requests, progress)
+        if len(client.replies) < len(requests):
+            # In a thread of its own: a notebook's thread already runs an event loop. On Ctrl-C the portal cancels it.
+            with start_blocking_portal() as portal:
+                portal.call(client.run)
+    if progress:
+        progress(len(requests), len(requests))
+    if refused := client.refused:
+        print(
+            f"{len(refused):,} of {len(requests):,} requests were refused by {server.url} and count as empty replies "
+            f"(most often: {most_often(refused)}); they are asked again once their lines are removed from {server.log}."
+        )
+    return {name: [client.replies[key] for key in keys] for name, keys in wanted.items()}
+
+
+def price(server: Server, tokens_in: int, tokens_out: int) -> float:
+    limits = server.limits
+    return (tokens_in * limits.dollars_per_million_input + tokens_out * limits.dollars_per_million_output) / 1e6
+
+
+def most_often(reasons: dict[str, str]) -> str:
+    return Counter(reasons.values()).most_common(1)[0][0]
 
 
 class Client:
     """Sends the missing requests, at most `limits.concurrency` at a time, and stops all of them at the first error."""
 
-    def __init__(
-        self,
-        server: Server,
-        ledger: Ledger,
-        requests: dict[str, Request],
-        replies: dict[str, str],
-        progress: Progress | None,
-    ):
-        self.server, self.limits, self.ledger, self.progress = server, server.limits, ledger, progress
-        self.requests, self.replies = requests, replies
-        self.flying, self.reserved = 0, 0.0  # requests in flight, and dollars they may cost
-        self.answered, self.reached, self.not_before = 0, False, 0.0
-        self.error: Exception | None = None
-        self.concessions: frozenset[str] = frozenset()  # see `_shaped`
-        self.held: dict[str, dict[str, str]] = {}  # refusals since the last answer, by key
-        self.refused = {requests[key].name for key in ledger.refused}  # questions, as is the next
-        self.asked = len({request.name for request in requests.values()})
+    def __init__(self, server: Server, log: Log, requests: dict[str, Request], progress: Progress | None):
+        """Reads the log. Raises ArtifactError when it is damaged."""
+        self.server, self.limits, self.progress = server, server.limits, progress
+        self.log, self.requests, self.dollars = log, requests, 0.0
+        self.questions = len({request.name for request in requests.values()})
+        self.replies: dict[str, str] = {}  # as the next two by key
+        self.refused: dict[str, str] = {}  # why the server will not answer
+        self.held: dict[str, str] = {}  # refusals since the last answer
+        self.at_work: dict[asyncio.Task, Request] = {}
+        self.landed = asyncio.Event()
+        self.answered, self.reached, self.error = 0, False, None
+        self.concessions: frozenset[str] = frozenset()
+        for record in log.records():
+            try:
+                self.dollars += record["dollars"]
+                if "reply" in record and record["key"] in requests:
+                    self.replies[record["key"]] = record["reply"]
+                    self.refused |= {record["key"]: record["refused"]} if "refused" in record else {}
+            except (KeyError, TypeError):
+                name = log.file.name
+                raise ArtifactError(f"{name} has a line that is no reply, {record!s:.40}; remove it.") from None
+
+    def record(self, request: Request, dollars: float, **values: Any) -> None:
+        self.log.append(
+            {"key": request.key, "id": request.name, "model": self.server.model, **values, "dollars": dollars}
+        )
+        self.dollars += dollars
 
     async def run(self) -> None:
-        self.changed, self.stopped = asyncio.Event(), asyncio.Event()
-        missing = iter([item for item in self.requests.items() if item[0] not in self.replies])
-        key = os.environ.get("OPENAI_API_KEY") or "none"  # servers of one's own ask for none, the client does
-        here = urlsplit(self.server.url).hostname in ("127.0.0.1", "::1", "localhost")  # where no proxy leads
+        """Add the missing replies to the log and to `replies`. Raises EngineError."""
+        missing = iter([request for key, request in self.requests.items() if key not in self.replies])
         async with openai.AsyncOpenAI(
             base_url=self.server.url,
-            api_key=key,
+            api_key=os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own ask for none, the client does
             timeout=self.limits.timeout_seconds,
-            max_retries=0,
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not here),
+            max_retries=self.limits.max_retries,
+            http_client=Attempts(self.attempt, self.server.url),
         ) as self.client:
-            await asyncio.gather(*(self.work(missing) for _ in range(self.limits.concurrency)))
+            await asyncio.gather(*(self.work(missing) for _ in range(self.limits.concurrency)), return_exceptions=True)
         if self.error:
             raise self.error
-        if self.held and len(self.replies) == len(self.ledger.refused):  # nothing was answered, today or before
-            self.check_refusals(all_it_does=not all(ONE_REQUEST.search(one["refused"]) for one in self.held.values()))
+        if self.held and len(self.replies) == len(self.refused):  # nothing was answered, today or before
+            self.check_refusals(all_it_does=not all(map(ONE_REQUEST.search, self.held.values())))
         self.keep_refusals()
 
-    async def work(self, missing: Iterator[tuple[str, Request]]) -> None:
-        for key, request in missing:
+    async def work(self, missing: Iterator[Request]) -> None:
+        for request in missing:
+            self.at_work[asyncio.current_task()] = request
             try:
-                await self.ask(key, request.name, request.body)
+                await self.ask(request)
             except Exception as error:  # raised by `run` once what is in flight, and will be paid for, is in
                 self.error = self.error or error
-                self.stopped.set()
-                self.changed.set()
+                for task, other in self.at_work.items():
+                    if not other.flying:
+                        task.cancel()
             if self.error:
                 return
             if self.progress:
                 self.progress(len(self.replies), len(self.requests))
 
-    async def ask(self, key: str, name: str, body: dict[str, Any]) -> None:
-        """One reply, into the log and `replies`, whatever has to be waited for or repeated on the way."""
-        worst = self.price(len(json.dumps(body).encode()) + TEMPLATE_TOKENS, body["max_tokens"])
-        concessions, failures = self.concessions, 0
-        seen = latest = self.answered  # `latest`: at the last failure
-        while await self.take_turn(worst):
+    async def ask(self, request: Request) -> None:
+        """One reply, into the log and `replies`, or a refusal, whatever has to be repeated on the way."""
+        request.concessions, seen = self.concessions, self.answered
+        request.answered.append(seen)
+        while True:
+            body = _shaped(request.body, request.concessions)
             try:
-                completion = await self.client.chat.completions.create(**_shaped(body, concessions))
-                reply = _reply(completion)
-            except (openai.APIError, ValueError) as caught:
-                error = caught
-            else:
-                tokens = [(reply["usage"] or {}).get(f"{side}_tokens") for side in ("prompt", "completion")]
-                cost = self.price(*tokens) if all(isinstance(one, int) for one in tokens) else worst
-                self.ledger.append(key=key, id=name, model=self.server.model, **reply, dollars=cost)
-                self.replies[key] = reply["reply"]
-                if not self.answered:  # what only a later request needs says nothing of the server
-                    self.concessions = concessions
-                self.answered, self.reached = self.answered + 1, True
-                self.keep_refusals()
-                return
-            finally:
-                self.flying, self.reserved = self.flying - 1, self.reserved - worst
-                self.changed.set()
-            status, about_one = _status(error), _about_one(error)
+                return await self.client.chat.completions.create(**body)
+            except openai.APIError as caught:
+                error, cause = caught, caught.__cause__
+            status, said = getattr(error, "status_code", None), _said(error)
+            about_one = status == 413 or status in (400, 403, 422) and ONE_REQUEST.search(said)
             if status in (400, 422) and not about_one:
-                if more := _concession(_shaped(body, concessions), str(error)):
-                    concessions |= {more}
+                if more := _concession(body, str(error)):
+                    request.concessions |= {more}
                     continue
-                about_one = not _about_all(error, _shaped(body, concessions))
+                setting = str(error.param).partition(".")[0]  # that all requests share, unless it is the messages
+                about_one = not NO_MODEL.search(said) and (setting == "messages" or setting not in body)
             if about_one:
-                return self.refuse(key, name, _without_key(_said(error)))
-            if remedy := self.hopeless(error, name):
-                raise EngineError(f"The server at {self.server.url} {remedy}.") from None
-            if not status and not _never_sent(error):  # the reply was lost, perhaps not its price
-                self.ledger.append(key=key, id=name, model=self.server.model, error=type(error).__name__, dollars=worst)
-            busy = status in BUSY or _never_sent(error)
+                return self.refuse(request, said)
+            if remedy := self.hopeless(status, said, request.name):
+                raise EngineError(f"The server at {self.server.url} {remedy}.")
+            busy = status in BUSY or isinstance(cause, NEVER_SENT)
             if busy and self.answered > seen:  # others get through, so the server is only busy
-                failures, seen = 0, self.answered
-            failures += 1
-            if failures > self.limits.max_retries and not busy and (self.answered > latest or self.is_last(status)):
-                return self.refuse(key, name, f"{failures} failures, last {status or type(error).__name__}")
-            latest = self.answered
-            await self.back_off(error, failures)
+                seen = self.answered
+                continue
+            failures = 1 + int(error.request.headers.get("x-stainless-retry-count", 0))
+            last = status or type(cause).__name__
+            known = len(self.replies) + len(self.held) + 1
+            last_one = status and len(self.replies) > len(self.refused) and known == len(self.requests)
+            if not busy and (last_one or request.answered[-1] > request.answered[-2]):  # it alone does not get through
+                return self.refuse(request, f"{failures} failures, last {last}")
+            wait = status and error.response.headers.get("retry-after")
+            raise EngineError(
+                f"The server at {self.server.url} failed {failures} times in a row, last with {last}"
+                f"{f' and Retry-After: {wait}' if wait else ''}; when it is well again {self.again()}."
+            )
 
-    def is_last(self, status: int | None) -> bool:
-        """Whether a living server has answered all requests but this one."""
-        answered = len(self.replies) > len(self.ledger.refused)
-        return bool(status) and answered and len(self.replies) + len(self.held) + 1 == len(self.requests)
+    async def attempt(self, send, http: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Sends a request once the cap allows it, and logs its reply, or that one was lost.
 
-    def refuse(self, key: str, name: str, reason: str) -> None:
+        The official client repeats httpx's errors and statuses that may pass, and hands on the other errors at once.
+        """
+        request, reply, stop = self.at_work[asyncio.current_task()], None, None
+        await self.take_turn(request)
+        try:
+            response = await send(http, **options)
+            self.reached = True
+            if response.is_success:
+                reply = _reply(response)
+                self.record(request, self.cost(request, reply["usage"]), **reply)
+        except httpx2.RequestError as error:
+            if not isinstance(error, NEVER_SENT):  # the reply was lost, perhaps not its price
+                self.reached = True
+                self.record(request, request.worst, error=type(error).__name__)
+            elif not self.reached:
+                stop = "cannot be reached; start it, or correct its address under `models` in the profile"
+            stop = self.server.trouble() or stop
+            if not stop and not self.error:
+                raise
+        finally:
+            request.flying = False
+            request.answered.append(self.answered)
+            self.landed.set()
+        if stop:
+            raise EngineError(f"The server at {self.server.url} {stop}.")
+        if reply:
+            self.replies[request.key] = reply["reply"]
+            if not self.answered:  # what only a later request needs says nothing of the server
+                self.concessions = request.concessions
+            self.answered += 1
+            self.keep_refusals()
+        elif self.error:
+            raise self.error
+        return response
+
+    async def take_turn(self, request: Request) -> None:
+        """Wait until the cap allows this request, too."""
+        while not self.error:
+            reserved = sum(other.worst for other in self.at_work.values() if other.flying)
+            if not request.worst or self.dollars + reserved + request.worst <= self.limits.max_dollars + 1e-9:
+                request.flying = True
+                return
+            if not reserved:
+                raise EngineError(
+                    f"The next request could cost ${request.worst:.4f}, and ${self.dollars:.4f} of "
+                    f"remote.max_dollars = {self.limits.max_dollars:g} are spent; raise it in the profile (set both "
+                    f"prices to 0 for your own server) and {self.again()}."
+                )
+            self.landed.clear()  # what is in flight may turn out cheaper than the most that it can cost
+            await self.landed.wait()
+        raise self.error
+
+    def cost(self, request: Request, usage: Any) -> float:
+        """Dollars by the server's count of tokens; the most it may be where there is none."""
+        try:
+            return price(self.server, int(usage["prompt_tokens"]), int(usage["completion_tokens"]))
+        except (LookupError, TypeError, ValueError):
+            return request.worst
+
+    def refuse(self, request: Request, reason: str) -> None:
         """Give up a request. Its empty reply is kept once another one has been answered, which shows that the request
         is to blame and not the server; so what is mended on the server is asked again."""
-        self.held[key] = {"id": name, "refused": reason}
-        self.check_refusals(
-            len({one["id"] for one in self.held.values()}) >= max(FEW_REFUSALS, self.limits.concurrency)
-        )
+        self.held[request.key] = reason[:300]
+        many = len({self.requests[key].name for key in self.held}) >= max(FEW_REFUSALS, self.limits.concurrency)
+        self.check_refusals(all_it_does=many)
 
     def keep_refusals(self) -> None:
-        for key, refusal in self.held.items():
-            self.ledger.append(key=key, model=self.server.model, reply="", **refusal, dollars=0.0)
-            self.replies[key] = ""
-            self.refused.add(refusal["id"])
+        for key, reason in self.held.items():
+            self.record(self.requests[key], 0.0, reply="", refused=reason)
+            self.replies[key], self.refused[key] = "", reason
         self.held.clear()
 
     def check_refusals(self, all_it_does: bool) -> None:
         """Raises EngineError when refusals are no exception."""
-        refused = self.refused | {one["id"] for one in self.held.values()}
-        if not all_it_does and len(refused) <= max(FEW_REFUSALS, self.limits.max_refused * self.asked):
+        refused = {self.requests[key].name for key in (*self.refused, *self.held)}
+        if not all_it_does and len(refused) <= max(FEW_REFUSALS, self.limits.max_refused * self.questions):
             return
-        said = usual({key: one["refused"] for key, one in self.held.items()})
         remedy = "leave these questions out" if all_it_does else "raise remote.max_refused"
         raise EngineError(
-            f"The server at {self.server.url} refuses {len(refused):,} of {self.asked:,} questions, most often with "
-            f"{said!r}; mend what that names in the profile or on the server, or {remedy}, and repeat the command, "
-            f"which goes on from there: {self.kept()}."
+            f"The server at {self.server.url} refuses {len(refused):,} of {self.questions:,} questions, most often "
+            f"with {most_often(self.held)!r}; mend what that names in the profile or on the server, or {remedy}, and "
+            f"{self.again()}."
         )
 
-    async def back_off(self, error: Exception, failures: int) -> None:
-        """Wait as the server says, with all requests, or else longer each time. Raises EngineError when it is vain."""
-        self.reached |= not _never_sent(error)
-        told = _told_to_wait(error.response.headers) if _status(error) else None
-        if failures > self.limits.max_retries or (told or 0) > LONGEST_WAIT:
-            last = _status(error) or type(error).__name__
-            wait = f" and asks to wait {told:,.0f} s" if told else ""
-            raise EngineError(
-                f"The server at {self.server.url} failed {failures} times in a row, last with {last}{wait}; when it is "
-                f"well again repeat the command, which goes on from there: {self.kept()}."
-            ) from None
-        if told is None:
-            await self.pause(min(LONGEST_BACK_OFF, 0.5 * 2 ** (failures - 1)) * random.uniform(0.75, 1.0))
-        else:
-            self.not_before = max(self.not_before, time.monotonic() + told)
+    def again(self) -> str:
+        kept = f"{len(self.replies):,} of {len(self.requests):,} replies are kept in {self.server.log}"
+        return f"repeat the command ({kept})"
 
-    async def take_turn(self, worst: float) -> bool:
-        """Wait until the server and the cap allow one request more; False when there was an error elsewhere."""
-        while not self.error:
-            wait = self.not_before - time.monotonic()
-            if wait > 0:
-                await self.pause(wait)
-            elif not worst or self.ledger.dollars + self.reserved + worst <= self.limits.max_dollars + 1e-9:
-                self.flying, self.reserved = self.flying + 1, self.reserved + worst
-                return True
-            elif self.flying:  # may turn out cheaper than the most that it can cost
-                self.changed.clear()
-                await self.changed.wait()
-            else:
-                raise EngineError(
-                    f"The next request could cost ${worst:.4f}, and ${self.ledger.dollars:.4f} of remote.max_dollars = "
-                    f"{self.limits.max_dollars:g} are spent; raise it in the profile (for a server of your own set "
-                    f"both prices to 0) and repeat the command, which goes on from there: {self.kept()}."
-                )
-        return False
-
-    async def pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.stopped.wait(), seconds)
-
-    def price(self, tokens_in: int, tokens_out: int) -> float:
-        limits = self.limits
-        return (tokens_in * limits.dollars_per_million_input + tokens_out * limits.dollars_per_million_output) / 1e6
-
-    def kept(self) -> str:
-        return f"{len(self.replies):,} of {len(self.requests):,} replies are kept in {self.server.log}"
-
-    def hopeless(self, error: Exception, name: str) -> str | None:
-        """What is wrong and how to mend it, where no repetition helps. The server's words may quote the key."""
-        status = _status(error)
-        if not status and (trouble := self.server.trouble()):
-            return trouble
-        if _never_sent(error) and not self.reached:
-            return "cannot be reached; start it, or correct its address under `models` in the profile"
+    def hopeless(self, status: int | None, said: str, name: str) -> str | None:
+        """What is wrong and how to mend it, where no repetition helps."""
         if status in (401, 403):
             return f"refuses the key ({status}); put a valid one into the environment variable OPENAI_API_KEY"
-        if status == 404 or status == 400 and NO_MODEL.search(_said(error)):
+        if status == 404 or status == 400 and NO_MODEL.search(said):
             return (
                 f"has no model {self.server.model!r} ({status}); the address under `models` in the profile is "
                 f"http://host/v1#model, with a model that {self.server.url}/models lists"
             )
-        if status == 402 or getattr(error, "code", None) == "insufficient_quota":
-            return f"says that the account has no credit left; top it up and repeat the command ({self.kept()})"
+        if status == 402 or "insufficient_quota" in said:
+            return f"says that the account has no credit left; top it up and {self.again()}"
         if status and status < 500 and status not in (408, 409, 429):
-            said = _without_key(" ".join(str(error).split()))
-            return f"refuses {name!r} ({said}); mend the values in the profile that it names"
+            return f"refuses {name!r} ({said[:300]}); mend the values in the profile that it names"
         return None
 
 
-def _status(error: Exception) -> int | None:
-    """The HTTP status of an error; None when no answer came, or one that is none."""
-    return error.status_code if isinstance(error, openai.APIStatusError) else None
-
-
-def _said(error: openai.APIStatusError) -> str:
-    """The code and the message in an answer of the usual form, which does not quote the request."""
+def _said(error: openai.APIError) -> str:
+    """The code and the message in an answer of the usual form, which does not quote the request; without the key."""
     body = error.body if isinstance(error.body, dict) else {"message": error.body}
-    words = [body.get("code") or error.status_code, body.get("message")]
-    return " ".join(": ".join(str(word) for word in words if word).split())
+    words = [body.get("code") or getattr(error, "status_code", None), body.get("message")]
+    said = " ".join(": ".join(str(word) for word in words if word).split())
+    return said.replace(os.environ.get("OPENAI_API_KEY") or "\0", "***")
 
 
-def _without_key(said: str) -> str:
-    for secret in filter(None, [os.environ.get("OPENAI_API_KEY")]):
-        said = said.replace(secret, "***")
-    return said[:300]
-
-
-def _about_one(error: Exception) -> bool:
-    """Whether the server says that something is wrong with this request: its content, or its length."""
-    status = _status(error)
-    return status == 413 or status in (400, 403, 422) and ONE_REQUEST.search(_said(error)) is not None
-
-
-def _about_all(error: openai.APIStatusError, body: dict[str, Any]) -> bool:
-    """Whether it says that something is wrong that all requests share: the model, or a sampling value."""
-    setting = str(error.param).partition(".")[0]
-    return NO_MODEL.search(_said(error)) is not None or setting != "messages" and setting in body
-
-
-def _never_sent(error: Exception) -> bool:
-    return isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout))
-
-
-def _reply(completion: Any) -> dict[str, Any]:
-    """What the log keeps of an answer. Raises ValueError when it holds no reply, as some gateways' answers do."""
+def _reply(response: httpx2.Response) -> dict[str, Any]:
+    """What the log keeps of an answer."""
     try:
-        choice, usage = completion.choices[0], completion.usage
-        text = choice.message.content or choice.message.refusal or ""
-    except (AttributeError, TypeError, LookupError):
-        text = None
-    if not isinstance(text, str):
-        raise ValueError("no reply in the answer")
-    return {
-        "reply": text.encode("utf-8", "replace").decode(),  # half a character, as byte-level models write, is no text
-        "finish_reason": choice.finish_reason,
-        "usage": usage.model_dump(exclude_none=True, warnings=False) if isinstance(usage, openai.BaseModel) else None,
-    }
+        answer = response.json()
+        choice = answer["choices"][0]
+        text = choice["message"]["content"] or choice["message"].get("refusal") or ""
+        text = text.encode("utf-8", "replace").decode()  # half a character, as byte-level models write, is no text
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise NoReply("no reply in the answer") from None
+    return {"reply": text, "finish_reason": choice.get("finish_reason"), "usage": answer.get("usage")}
 
 
 def _shaped(body: dict[str, Any], concessions: frozenset[str]) -> dict[str, Any]:
     """The request in the form that a server takes which has refused the usual one."""
-    body = dict(body)
-    for field in concessions & {"seed", "response_format"}:
-        body.pop(field, None)
+    body = {name: value for name, value in body.items() if name not in concessions}
     if "json_object" in concessions and "response_format" in body:
         body["response_format"] = {"type": "json_object"}
     if "max_completion_tokens" in concessions:
@@ -320,14 +365,3 @@ def _concession(body: dict[str, Any], said: str) -> str | None:
     if "response_format" in body:
         return "json_object" if body["response_format"]["type"] == "json_schema" else "response_format"
     return None
-
-
-def _told_to_wait(headers: Any) -> float | None:
-    """Seconds from `retry-after-ms` or `Retry-After` (a number or a date); None when the server names none."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        told = headers["retry-after"]
-        return max(0.0, float(told) if told[0].isdigit() else parsedate_to_datetime(told).timestamp() - time.time())
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None

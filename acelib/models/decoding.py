@@ -4,7 +4,8 @@ Each prompt is read once and its keys and values are repeated for its samples, t
 token's attention copies nothing, and sequences that have ended leave the batch.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +16,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from acelib.models.prefix import left_pad
+from acelib.models.params import SamplingParams
+from acelib.models.prefix import pad, read_prompts
+
+REPORT_SECONDS = 1.0  # between two reports from inside a batch
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class SampledTokens:
 
 
 class _RoomyLayer(DynamicLayer):
-    """A cache layer that reserves room for the next tokens; the stock layer copies itself at every token."""
+    """Keys and values (sequences, heads, tokens, size), with room for the next tokens: the stock layer copies itself at
+    every token."""
 
     reserve = 32
 
@@ -64,8 +69,11 @@ def _new_cache(model: PreTrainedModel) -> DynamicCache:
 
 
 def _decode_attention(module, query, key, value, attention_mask, scaling=None, position_bias=None, **kwargs):
-    """Attention of one new token per sequence. The stock path copies all keys and values once per query head that
-    shares them, and on a CPU that copy is the largest cost of sampling."""
+    """Attention of one new token per sequence: query (sequences, heads, 1, size), key and value (sequences, groups,
+    tokens, size), mask (sequences, 1, 1, tokens), result (sequences, 1, heads, size).
+
+    The stock path copies all keys and values once per query head that shares them, and on a CPU that copy is the
+    largest cost of sampling."""
     batch, heads, new, size = query.shape
     if new > 1 or position_bias is not None:
         return sdpa_attention_forward(
@@ -81,14 +89,12 @@ def _decode_attention(module, query, key, value, attention_mask, scaling=None, p
     return out.view(batch, 1, heads, size), None
 
 
-AttentionInterface.register("acelib_decode", _decode_attention)
-AttentionMaskInterface.register("acelib_decode", sdpa_mask)
-
-
 @contextmanager
 def _fast_attention(model: PreTrainedModel) -> Iterator[None]:
     before = model.config._attn_implementation
     if before == "sdpa" and model.device.type == "cpu":
+        AttentionInterface.register("acelib_decode", _decode_attention)
+        AttentionMaskInterface.register("acelib_decode", sdpa_mask)
         model.config._attn_implementation = "acelib_decode"
     try:
         yield
@@ -97,7 +103,10 @@ def _fast_attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _draw(logprobs: torch.Tensor, noise: torch.Tensor, top_p: float) -> torch.Tensor:
-    """One token per row by the inverse of the cumulative distribution; `noise` is uniform in [0, 1), one per row."""
+    """One token per row (rows,) of `logprobs` (rows, vocabulary), by the inverse of the cumulative distribution.
+
+    noise: (rows,), uniform in [0, 1).
+    """
     probs = logprobs.exp()
     if top_p < 1.0:
         ordered, order = probs.sort(dim=-1, descending=True)
@@ -114,73 +123,56 @@ def decode(
     prompts: Sequence[Sequence[int]],
     copies: Sequence[int],
     noise: torch.Tensor,
-    *,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    stop: Sequence[int],
+    params: SamplingParams,
     pad_id: int,
+    report: Callable[[float], None] | None = None,
 ) -> list[SampledTokens]:
-    """`copies[i]` replies to `prompts[i]`, in order; temperature 0 is greedy.
+    """`copies[i]` replies to `prompts[i]` (token ids), in order, all decoded together; `params.stop` must be given.
 
-    `noise` (sum(copies), max_new_tokens), uniform in [0, 1): the only source of chance, so a row of it decides a reply
-    whatever else is in the batch.
+    noise: (sum(copies), max_new_tokens), uniform in [0, 1), the only source of chance, so a row of it decides a reply
+    whatever else is in the batch. `report` gets, about once a second, how many replies are done, fractions included.
     """
+    device, size = model.device, params.max_new_tokens
     with _fast_attention(model):
-        return _decode(model, prompts, copies, noise, temperature, top_p, max_new_tokens, stop, pad_id)
+        read = read_prompts(model, *pad(prompts, pad_id, device), _new_cache(model), logits_to_keep=1)
+        rows = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(copies, device=device))
+        cache, logits = read.cache, read.output.logits[rows, -1]
+        cache.batch_select_indices(rows)
+        mask, position = read.mask[rows], read.last[rows]
+        noise, stop = noise.to(device), torch.tensor(params.stop, device=device)
 
-
-def _decode(model, prompts, copies, noise, temperature, top_p, max_new_tokens, stop, pad_id) -> list[SampledTokens]:
-    device = model.device
-    input_ids, mask = left_pad(prompts, pad_id, device)
-    cache = _new_cache(model)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    logits = model(
-        input_ids=input_ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    rows = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(copies, device=device))
-    cache.batch_select_indices(rows)
-    logits, mask, position = logits[rows], mask[rows], positions[rows, -1]
-    noise, stop = noise.to(device), torch.tensor(list(stop), device=device)
-
-    total = len(rows)
-    tokens = torch.full((total, max_new_tokens), pad_id, device=device)
-    logprobs = torch.zeros((total, max_new_tokens), device=device)
-    lengths = torch.full((total,), max_new_tokens, device=device)
-    finished = torch.zeros(total, dtype=torch.bool, device=device)
-    alive = torch.arange(total, device=device)  # which sample each row of the cache belongs to
-    for step in range(max_new_tokens):
-        scores = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
-        token = _draw(scores, noise[alive, step], top_p) if temperature else scores.argmax(-1)
-        running = ~finished[alive]
-        written = alive[running]
-        tokens[written, step] = token[running]
-        logprobs[written, step] = scores.gather(-1, token.unsqueeze(-1)).squeeze(-1)[running]
-        ended = written[torch.isin(token[running], stop)]
-        finished[ended], lengths[ended] = True, step + 1
-        keep = (~finished[alive]).nonzero().squeeze(-1)
-        if len(keep) == 0 or step + 1 == max_new_tokens:
-            break
-        if len(keep) <= 0.9 * len(alive):  # copying the cache costs about as much as one step
-            cache.batch_select_indices(keep)
-            alive, token, mask, position = alive[keep], token[keep], mask[keep], position[keep]
-        mask = torch.cat([mask, mask.new_ones((len(alive), 1))], dim=-1)
-        position = position + 1
-        logits = model(
-            input_ids=token.unsqueeze(-1),
-            attention_mask=mask,
-            position_ids=position.unsqueeze(-1),
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
-    return [
-        SampledTokens(ids[:n], lps[:n], done)
-        for ids, lps, n, done in zip(
-            tokens.tolist(), logprobs.tolist(), lengths.tolist(), finished.tolist(), strict=True
-        )
-    ]
+        total, due = len(rows), time.monotonic() + REPORT_SECONDS
+        tokens = torch.full((total, size), pad_id, device=device)
+        logprobs = torch.zeros((total, size), device=device)
+        lengths = torch.full((total,), size, device=device)
+        finished = torch.zeros(total, dtype=torch.bool, device=device)
+        alive = torch.arange(total, device=device)  # which reply each row of the cache belongs to
+        for step in range(size):
+            scores = torch.log_softmax(logits.float() / (params.temperature or 1.0), dim=-1)
+            token = _draw(scores, noise[alive, step], params.top_p) if params.temperature else scores.argmax(-1)
+            running = ~finished[alive]
+            written = alive[running]
+            tokens[written, step] = token[running]
+            logprobs[written, step] = scores.gather(-1, token.unsqueeze(-1)).squeeze(-1)[running]
+            ended = written[torch.isin(token[running], stop)]
+            finished[ended], lengths[ended] = True, step + 1
+            keep = (~finished[alive]).nonzero().squeeze(-1)
+            if len(keep) == 0 or step + 1 == size:
+                break
+            if report and time.monotonic() > due:
+                report(total - len(keep) * (1 - (step + 1) / size))
+                due = time.monotonic() + REPORT_SECONDS
+            if len(keep) <= 0.9 * len(alive):  # copying the cache costs about as much as one step
+                cache.batch_select_indices(keep)
+                alive, token, mask, position = alive[keep], token[keep], mask[keep], position[keep]
+            mask = torch.cat([mask, mask.new_ones((len(alive), 1))], dim=-1)
+            position = position + 1
+            logits = model(
+                input_ids=token.unsqueeze(-1),
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
+    columns = (column.tolist() for column in (tokens, logprobs, lengths, finished))
+    return [SampledTokens(ids[:n], lps[:n], done) for ids, lps, n, done in zip(*columns, strict=True)]

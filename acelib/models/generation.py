@@ -6,16 +6,17 @@ in `data/models`, or a hub name on a larger profile.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from acelib.core import HUB_ERRORS, DeviceError, ModelError, Remote, hub_problem
+from acelib.core import HUB_ERRORS, DeviceError, ModelError, Progress, Remote, hub_problem
 from acelib.models.decoding import SampledTokens, decode
 from acelib.models.devices import gpu_problem, machine_facts
+from acelib.models.params import SamplingParams
 from acelib.models.server import Server, connect, is_address
 
 Conversation = list[dict[str, str]]
@@ -53,15 +54,13 @@ def _check_location(name_or_path: str | Path) -> str:
 
 
 def pick_device(device: str = "auto", dtype: str = "float32") -> torch.device:
-    """`auto` takes the GPU when there is one. Raises DeviceError when a GPU cannot compute in `dtype`, or when `cuda`
-    is asked for in vain."""
+    """`auto` takes the GPU when there is one. Raises DeviceError when there is none for `cuda`, or when it cannot
+    compute in `dtype`."""
     available = torch.cuda.is_available()
     if device == "auto":
         device = "cuda" if available else "cpu"
-    if device == "cuda" and (not available or dtype == "bfloat16"):
-        problem = gpu_problem(machine_facts(), dtype)
-        if problem:
-            raise DeviceError(problem)
+    if device == "cuda" and (not available or dtype == "bfloat16") and (problem := gpu_problem(machine_facts(), dtype)):
+        raise DeviceError(problem)
     return torch.device(device)
 
 
@@ -75,8 +74,7 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
         return None
     location = _check_location(name_or_path)
     no_tokenizer = ModelError(
-        f"{location} has no tokenizer that can be loaded; save it beside the weights with "
-        f"tokenizer.save_pretrained(...)."
+        f"{location} has no tokenizer that can be loaded; save one there with tokenizer.save_pretrained(...)."
     )
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left")
@@ -87,8 +85,8 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
         raise no_tokenizer
     if tokenizer.chat_template is None:
         raise ModelError(
-            f"The tokenizer of {location} has no chat template; use an instruct model, or put a "
-            f"chat_template.jinja beside it."
+            f"The tokenizer of {location} has no chat template; use an instruct model, or put a chat_template.jinja "
+            "beside it."
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -143,18 +141,16 @@ def context_length(model: PreTrainedModel) -> int | None:
 
 
 def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a reply.
-
-    Base models stop on another token than their chat template does, so both the generation config and the tokenizer
-    are asked.
-    """
+    """Every token that ends a reply, by the generation config and by the tokenizer: base models stop on another token
+    than their chat template does."""
     eos = model.generation_config.eos_token_id
     ids = set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
     return sorted(ids - {None})
 
 
 def prompt_seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
-    """A seed per prompt from its tokens, so that order, batching and resuming do not change what is sampled."""
+    """A seed per prompt (token ids) from its tokens and from how often it came before, so that order, batching and
+    resuming do not change what is sampled."""
     seen, seeds = Counter(), []
     for prompt in prompts:
         key = f"{seed} {seen[tuple(prompt)]} {list(prompt)}".encode()
@@ -165,7 +161,7 @@ def prompt_seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
 
 def check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
     """Raises ModelError when a prompt is empty, or too long for so many new tokens."""
-    if any(not prompt for prompt in prompts):
+    if not all(prompts):
         raise ModelError("A prompt has no tokens; check the chat template and the question.")
     longest = max(map(len, prompts), default=0)
     if context is not None and longest + max_new_tokens > context:
@@ -187,57 +183,45 @@ def check_conversations(
 
 def sample_tokens(
     model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
+    params: SamplingParams,
     *,
-    n: int,
-    temperature: float,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int | Sequence[int],
-    stop: Sequence[int],
-    pad_id: int,
-    progress: Callable[[int, int], None] | None = None,
+    seeds: Sequence[int] | None = None,
+    progress: Progress | None = None,
 ) -> list[list[SampledTokens]]:
-    """`n` replies per prompt (token ids), as one list per prompt; the engine below `generate`.
+    """`params.n` replies per prompt (token ids), as one list per prompt; the engine below `generate`.
 
     Each distinct prompt is read once, its cache is repeated for its samples, and replies that have ended leave the
-    batch. `batch_size` counts the replies that are decoded together. Temperature 0 is greedy. `seed` is one for all, or
-    one per prompt (`prompt_seeds`).
+    batch. `seeds`, one per prompt, replace those that follow from `params.seed` (`prompt_seeds`). `progress` counts
+    replies, also in parts. Raises ModelError when a prompt and `params.max_new_tokens` exceed the model's context.
     """
-    if n < 1 or max_new_tokens < 1 or batch_size < 1 or temperature < 0 or not 0 < top_p <= 1:
-        raise ModelError(
-            f"Cannot sample n={n}, max_new_tokens={max_new_tokens}, batch_size={batch_size}, "
-            f"temperature={temperature}, top_p={top_p}; counts must be positive, temperature at least 0 "
-            f"and top_p in (0, 1]."
-        )
-    check_room(prompts, max_new_tokens, context_length(model))
+    check_room(prompts, params.max_new_tokens, context_length(model))
+    if params.stop is None:
+        params = replace(params, stop=tuple(stop_tokens(model, tokenizer)))
     noises = [
-        torch.rand((n, max_new_tokens), generator=torch.Generator().manual_seed(s))
-        for s in (prompt_seeds(prompts, seed) if isinstance(seed, int) else seed)
+        torch.rand((params.n, params.max_new_tokens), generator=torch.Generator().manual_seed(seed))
+        for seed in (prompt_seeds(prompts, params.seed) if seeds is None else seeds)
     ]
     # Prompts of similar length share a batch, which keeps padding small.
-    jobs = [(i, j) for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for j in range(n)]
-    results: list[list[SampledTokens]] = [[None] * n for _ in prompts]
-    for start in range(0, len(jobs), batch_size):
-        batch = jobs[start : start + batch_size]
+    jobs = [(i, j) for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for j in range(params.n)]
+    results: list[list[SampledTokens]] = [[None] * params.n for _ in prompts]
+    for start in range(0, len(jobs), params.batch_size):
+        batch = jobs[start : start + params.batch_size]
         copies = Counter(i for i, _ in batch)
-        noise = torch.stack([noises[i][j] for i, j in batch])
         replies = decode(
             model,
             [prompts[i] for i in copies],
             list(copies.values()),
-            noise,
-            temperature=temperature,
-            top_p=top_p,
-            max_new_tokens=max_new_tokens,
-            stop=stop,
-            pad_id=pad_id,
+            torch.stack([noises[i][j] for i, j in batch]),
+            params,
+            tokenizer.pad_token_id,
+            progress and (lambda done, start=start: progress(round(start + done, 2), len(jobs))),
         )
         for (i, j), reply in zip(batch, replies, strict=True):
             results[i][j] = reply
-        if progress is not None:
-            progress(min(start + batch_size, len(jobs)), len(jobs))
+        if progress:
+            progress(start + len(batch), len(jobs))
     return results
 
 
@@ -245,34 +229,15 @@ def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     conversations: Sequence[Conversation],
-    *,
-    n: int = 1,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: int,
-    batch_size: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    params: SamplingParams,
+    progress: Progress | None = None,
 ) -> list[list[Completion]]:
-    """`n` replies per conversation, as one list per conversation in the order given.
+    """`params.n` replies per conversation, as one list per conversation in the order given.
 
-    Temperature 0 is greedy. What is sampled depends on `seed` and on each conversation's text (and on how often that
-    text came before in the list), not on the order or on `batch_size`, up to the rounding of batched sums.
-    Raises ModelError when a prompt and `max_new_tokens` exceed the model's context.
+    What is sampled depends on `params.seed` and on each conversation's text (and on how often that text came before in
+    the list), not on the order or on `params.batch_size`, up to the rounding of batched sums. Raises ModelError when a
+    prompt and `params.max_new_tokens` exceed the model's context.
     """
-    prompts = prompt_tokens(tokenizer, conversations)
-    sampled = sample_tokens(
-        model,
-        prompts,
-        n=n,
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        stop=stop_tokens(model, tokenizer),
-        pad_id=tokenizer.pad_token_id,
-        progress=progress,
-    )
+    sampled = sample_tokens(model, tokenizer, prompt_tokens(tokenizer, conversations), params, progress=progress)
     texts = iter(tokenizer.batch_decode([r.ids for replies in sampled for r in replies], skip_special_tokens=True))
     return [[Completion(next(texts), r.ids, r.finished, sum(r.logprobs)) for r in replies] for replies in sampled]

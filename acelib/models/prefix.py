@@ -1,10 +1,70 @@
-"""Log-probs of given replies, differentiable, at the price of reading each prompt once."""
+"""Reading each prompt once: its keys and values are kept, repeated for its replies, and read on from."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
+from transformers.utils import ModelOutput
+
+
+class Prompts(NamedTuple):
+    """What was read: the model's output, cache and mask (prompts, tokens), and each last position (prompts, 1)."""
+
+    output: ModelOutput
+    cache: DynamicCache
+    mask: torch.Tensor
+    last: torch.Tensor
+
+
+def pad(
+    sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str | None = None, side: str = "left"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both (sequences, longest), padded on the `side` "left" or "right"."""
+    rows = [torch.tensor(list(one), dtype=torch.long) for one in sequences]
+    ids, mask = (
+        pad_sequence(each, batch_first=True, padding_value=value, padding_side=side).to(device)
+        for each, value in ((rows, pad_id), ([torch.ones_like(row) for row in rows], 0))
+    )
+    return ids, mask
+
+
+def token_positions(mask: torch.Tensor) -> torch.Tensor:
+    """Positions (sequences, tokens) under a mask of that shape: each sequence counts its own tokens from 0."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def read_prompts(
+    model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None = None, **options
+) -> Prompts:
+    """Read prompts (prompts, tokens), padded on the left. `options` go to the model, such as `logits_to_keep`."""
+    cache = DynamicCache(config=model.config) if cache is None else cache
+    positions = token_positions(mask)
+    output = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, **options
+    )
+    return Prompts(output, cache, mask, positions[:, -1:])
+
+
+def read_on(
+    model: torch.nn.Module, prompts: Prompts, owner: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor
+) -> ModelOutput:
+    """The model's output for replies (replies, tokens), padded on the right; `owner` (replies,): the prompt of each.
+
+    Differentiable in what was read, which stays as it is: other replies can go on from it, too.
+    """
+    cache = DynamicCache(config=model.config)
+    for number, layer in enumerate(prompts.cache.layers):
+        cache.update(layer.keys.index_select(0, owner), layer.values.index_select(0, owner), number)
+    return model(
+        input_ids=ids,
+        attention_mask=torch.cat([prompts.mask[owner], mask], dim=1),
+        position_ids=prompts.last[owner] + torch.arange(1, ids.shape[1] + 1, device=ids.device),
+        past_key_values=cache,
+        use_cache=True,
+    )
 
 
 def response_logps(
@@ -19,55 +79,24 @@ def response_logps(
     """Log-probs and entropies (replies, tokens) of the response tokens, differentiable; 0 outside the mask.
 
     `prompts` (replies, prompt tokens) are padded on the left, `replies` (replies, tokens) on the right. The same
-    numbers as one pass over prompt and reply, for less work: each distinct prompt is read once and its keys and values
-    are shared by its replies, and replies of similar length go together (`chunk` at a time), cut to their longest.
+    numbers as one pass over prompt and reply, for less work: each distinct prompt is read once, and replies of similar
+    length go together (`chunk` at a time), cut to their longest.
     """
     distinct, owner = torch.unique(torch.cat([prompts, prompt_mask], dim=1), dim=0, return_inverse=True)
-    width = prompts.shape[1]
-    ids, mask = distinct[:, :width], distinct[:, width:]
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    first = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1:]
-
+    read = read_prompts(model, *distinct.split(prompts.shape[1], dim=1), logits_to_keep=1)
     lengths = reply_mask.sum(dim=1)
     order, parts = lengths.argsort(stable=True), []
     for rows in order.split(chunk):
         longest = max(1, int(lengths[rows].max()))
-        tokens, logits, who = replies[rows, :longest], first.index_select(0, owner[rows]), owner[rows]
+        tokens, logits = replies[rows, :longest], read.output.logits[:, -1:].index_select(0, owner[rows])
         if longest > 1:
-            shared = DynamicCache(config=model.config)
-            for number, layer in enumerate(cache.layers):
-                shared.update(layer.keys.index_select(0, who), layer.values.index_select(0, who), number)
-            seen = torch.cat([mask[who], mask.new_ones((len(rows), longest - 1))], dim=1)
-            steps = positions[who, -1:] + torch.arange(1, longest, device=tokens.device)
-            rest = model(
-                input_ids=tokens[:, :-1],
-                attention_mask=seen,
-                position_ids=steps,
-                past_key_values=shared,
-                use_cache=True,
-            ).logits
-            logits = torch.cat([logits, rest], dim=1)
+            rest = read_on(model, read, owner[rows], tokens[:, :-1], torch.ones_like(reply_mask[rows, 1:longest]))
+            logits = torch.cat([logits, rest.logits], dim=1)
         everything = torch.log_softmax(logits.float() / temperature, dim=-1)
         logps = everything.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         entropies = -(everything.detach().exp() * everything.detach()).sum(-1)
-        pad = (0, replies.shape[1] - longest)
-        parts.append([torch.nn.functional.pad(x * reply_mask[rows, :longest], pad) for x in (logps, entropies)])
+        room = (0, replies.shape[1] - longest)
+        parts.append([torch.nn.functional.pad(x * reply_mask[rows, :longest], room) for x in (logps, entropies)])
     back = order.argsort()
     logps, entropies = (torch.cat(part)[back] for part in zip(*parts, strict=True))
     return logps, entropies
-
-
-def left_pad(sequences: Sequence[Sequence[int]], pad_id: int, device=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both (len(sequences), longest)."""
-    width = max(map(len, sequences))
-    ids = torch.tensor([[pad_id] * (width - len(s)) + list(s) for s in sequences], device=device)
-    mask = torch.tensor([[0] * (width - len(s)) + [1] * len(s) for s in sequences], device=device)
-    return ids, mask

@@ -17,7 +17,6 @@ of Eq. 1 depends on it: where there is no place for it, it is dropped, and its v
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,12 +47,18 @@ WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack"}
 
 @dataclass(frozen=True)
 class RewardHead:
-    """What turns a hidden state h (hidden,) into a score, `weight` (1, hidden) @ h + `bias`; `layout` is one of
-    `LAYOUTS`."""
+    """What turns a hidden state h (hidden,) into a score, `weight` (1, hidden) @ h + `bias`, and where it was found.
+
+    `layout` is one of `LAYOUTS`; `files` says which file holds each tensor, and those of the backbone begin with
+    `prefix`.
+    """
 
     layout: str
     weight: torch.Tensor
-    bias: float = 0.0
+    bias: float
+    config: Any
+    prefix: str
+    files: dict[str, Path]
 
 
 def local_folder(name_or_path: str | Path) -> Path:
@@ -65,8 +70,8 @@ def local_folder(name_or_path: str | Path) -> Path:
     except (*HUB_ERRORS, ValueError) as error:
         raise ModelError(
             hub_problem(error, str(name_or_path))
-            or f"{name_or_path} is neither a folder nor a "
-            f"reward model that the hub hands out ({error}); correct the name."
+            or f"{name_or_path} is neither a folder nor a reward model that the hub hands out ({error}); correct the "
+            "name."
         ) from error
 
 
@@ -77,37 +82,35 @@ def read_head(folder: str | Path) -> RewardHead:
     missing or broken, or when they hold none of the three heads.
     """
     folder = Path(folder)
-    config = _config(folder)
-    prefix = _backbone_prefix(folder, config)
-    outside = {key: file for file in _weight_files(folder) for key in _keys(file) if not key.startswith(prefix)}
+    config = _read_config(folder)
+    classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if classifier is None or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelError(
+            f"{folder} is no reward model: a {config.model_type} cannot be one; pass a model whose backbone is a "
+            "causal language model."
+        )
+    prefix, files = classifier.base_model_prefix + ".", _read_files(folder)
+    outside = sorted(key for key in files if not key.startswith(prefix))
     names = set(outside) - {LM_HEAD}
-    if names == set(SUMMARY):
-        layout = "llama-factory"
-    elif names == {"value_head.weight"}:
-        layout = "openrlhf"
-    elif names == {"score.weight"}:
+    if names == {"score.weight"}:
         # Both frameworks chose this name; only the configuration tells them apart.
-        classifier = "ForSequenceClassification" in str(config.architectures)
-        layout = "trl" if classifier and not hasattr(config, "value_head_prefix") else "openrlhf"
+        stock = "ForSequenceClassification" in str(config.architectures) and not hasattr(config, "value_head_prefix")
+        layout = "trl" if stock else "openrlhf"
+    elif names in ({"value_head.weight"}, set(SUMMARY)):
+        layout = "openrlhf" if "value_head.weight" in names else "llama-factory"
     else:
         raise ModelError(
             f"{folder} is no reward model: beside the backbone ({prefix}*) of its {config.architectures} it holds "
-            f"{', '.join(sorted(outside)) or 'nothing'}, not {' and '.join(SUMMARY)}, score.weight or "
-            "value_head.weight alone; pass the folder that notebook 04 wrote, or another of these layouts."
+            f"{', '.join(outside) or 'nothing'}, not {' and '.join(SUMMARY)}, score.weight or value_head.weight alone; "
+            "pass the folder that notebook 04 wrote, or another of these layouts."
         )
-    tensors = {name: tensor for name in names for _, tensor in _tensors(outside[name], {name})}
-    weight = next(tensor for name, tensor in tensors.items() if name.endswith("weight"))
+    *bias, weight = (_read_tensors(files, {name})[name] for name in sorted(names))  # bias comes before weight
     if weight.shape != (1, config.hidden_size):
         raise ModelError(
-            f"{folder} is no reward model: its head has shape {tuple(weight.shape)} and not (1, "
-            f"{config.hidden_size}); pass a model with one number as output."
+            f"{folder} is no reward model: its head has shape {tuple(weight.shape)} and not (1, {config.hidden_size}); "
+            "pass a model with one number as output."
         )
-    return RewardHead(layout, weight, tensors[SUMMARY[1]].item() if layout == "llama-factory" else 0.0)
-
-
-def detect_layout(folder: str | Path) -> str:
-    """The layout of the reward model in `folder`, one of `LAYOUTS`. Raises ModelError as `read_head` does."""
-    return read_head(folder).layout
+    return RewardHead(layout, weight, bias[0].item() if bias else 0.0, config, prefix, files)
 
 
 def convert_reward_model(source: str | Path, target: str | Path, layout: str, overwrite: bool = False) -> float:
@@ -129,14 +132,11 @@ def convert_reward_model(source: str | Path, target: str | Path, layout: str, ov
         raise ModelError(f"There is no layout {layout!r}; take one of {', '.join(LAYOUTS)}.")
     head = read_head(source)
     _check_target(source, target, overwrite)
-    config = _config(source)
-    prefix = _backbone_prefix(source, config)
-    keep = {
-        key
-        for file in _weight_files(source)
-        for key in _keys(file)
-        if key.startswith(prefix) or (key == LM_HEAD and layout == "llama-factory")
-    }
+    lm_head = LM_HEAD if layout == "llama-factory" and LM_HEAD in head.files else None
+    keep = {key: file for key, file in head.files.items() if key.startswith(head.prefix) or key == lm_head}
+    tensors = {"score.weight": head.weight}
+    if layout == "llama-factory":
+        tensors = dict(zip(SUMMARY, (head.weight, torch.tensor([head.bias], dtype=head.weight.dtype))))
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         folder = Path(scratch) / "model"
@@ -144,9 +144,9 @@ def convert_reward_model(source: str | Path, target: str | Path, layout: str, ov
         for file in source.iterdir():
             if file.is_file() and file.suffix not in {*WEIGHT_FILES, ".py"} and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, folder / file.name)
-        values = _converted_config(source, config, layout, tied=LM_HEAD not in keep)
+        values = _converted_config(source, head.config, layout, tied=not lm_head)
         (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        _write_weights(source, folder, keep, _named(head, layout))
+        _write_weights(folder, keep, tensors)
         if target.exists():
             shutil.rmtree(target)
         folder.rename(target)
@@ -161,99 +161,75 @@ def load_classifier(name_or_path: str | Path, dtype: str = "float32") -> PreTrai
     """
     folder = local_folder(name_or_path)
     head = read_head(folder)
-    config = _config(folder)
-    config.num_labels = 1
+    head.config.num_labels = 1
     name, weights = str(folder), None
     if head.layout != "trl":
-        prefix = _backbone_prefix(folder, config)
-        weights = {
-            key: tensor
-            for file in _weight_files(folder)
-            for key, tensor in _tensors(file, {key for key in _keys(file) if key.startswith(prefix)})
-        }
-        name, weights["score.weight"] = None, head.weight
-    model, info = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].from_pretrained(
-        name, config=config, state_dict=weights, dtype=getattr(torch, dtype), output_loading_info=True
+        backbone = {key for key in head.files if key.startswith(head.prefix)}
+        name, weights = None, _read_tensors(head.files, backbone) | {"score.weight": head.weight}
+    model, info = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(head.config)].from_pretrained(
+        name, config=head.config, state_dict=weights, dtype=getattr(torch, dtype), output_loading_info=True
     )
-    if info["missing_keys"]:
-        raise ModelError(
-            f"{folder} is incomplete: it lacks {', '.join(sorted(info['missing_keys'])[:3])}; "
-            "fetch or convert it again."
-        )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(f"{folder} is incomplete: it lacks {', '.join(missing[:3])}; fetch or convert it again.")
     return model
 
 
-def _config(folder: Path) -> Any:
+def _read_config(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no reward model: it has no config.json; correct the path.")
     try:
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{folder} has a config.json that transformers cannot read ({error}); fetch it again, "
-            "or pass another model."
+            f"{folder} has a config.json that transformers cannot read ({error}); fetch it again."
         ) from error
 
 
-def _backbone_prefix(folder: Path, config: Any) -> str:
-    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ModelError(
-            f"{folder} is no reward model: a {config.model_type} cannot be one; pass a model whose "
-            "backbone is a causal language model."
-        )
-    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].base_model_prefix + "."
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    files = [SINGLE]
-    if (folder / INDEX).is_file():
-        try:
-            files = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"{folder / INDEX} is no index of weights ({error}); fetch it again.") from error
-    if SEPARATE_HEAD not in files and (folder / SEPARATE_HEAD).is_file():
-        files.append(SEPARATE_HEAD)
-    missing = [file for file in files if not (folder / file).is_file()]
-    if missing:
+def _read_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor."""
+    names = [SINGLE]
+    try:
+        if (folder / INDEX).is_file():
+            names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"{folder / INDEX} is no index of weights ({error}); fetch it again.") from error
+    if SEPARATE_HEAD not in names and (folder / SEPARATE_HEAD).is_file():
+        names.append(SEPARATE_HEAD)
+    if missing := [name for name in names if not (folder / name).is_file()]:
         found = ", ".join(sorted(file.name for file in folder.iterdir() if file.suffix in WEIGHT_FILES)) or "none"
         raise ModelError(
-            f"{folder} lacks the weights {', '.join(missing[:3])} (weight files found: {found}); "
-            "fetch it again, or save it as safetensors."
+            f"{folder} lacks the weights {', '.join(missing[:3])} (weight files found: {found}); fetch it again, or "
+            "save it as safetensors."
         )
-    return [folder / file for file in files]
+    files = {}
+    for name in names:
+        try:
+            with safe_open(folder / name, "pt") as tensors:
+                files |= dict.fromkeys(tensors.keys(), folder / name)
+        except SafetensorError as error:
+            raise ModelError(f"{folder / name} is no safetensors file ({error}); fetch it again.") from error
+    return files
 
 
-def _keys(file: Path) -> list[str]:
-    try:
+def _read_tensors(files: dict[str, Path], keys: set[str]) -> dict[str, torch.Tensor]:
+    found = {}
+    for file in sorted({files[key] for key in keys}):
         with safe_open(file, "pt") as tensors:
-            return list(tensors.keys())
-    except SafetensorError as error:
-        raise ModelError(f"{file} is no safetensors file ({error}); fetch it again.") from error
+            found |= {key: tensors.get_tensor(key) for key in sorted(keys) if files[key] == file}
+    return found
 
 
-def _tensors(file: Path, keys: set[str]) -> Iterator[tuple[str, torch.Tensor]]:
-    with safe_open(file, "pt") as tensors:
-        for key in sorted(keys):
-            yield key, tensors.get_tensor(key)
-
-
-def _named(head: RewardHead, layout: str) -> dict[str, torch.Tensor]:
-    if layout == "llama-factory":
-        return dict(zip(SUMMARY, (head.weight, torch.tensor([head.bias], dtype=head.weight.dtype))))
-    return {"score.weight": head.weight}
-
-
-def _write_weights(source: Path, target: Path, keep: set[str], head: dict[str, torch.Tensor]) -> None:
-    files = [(file, keep & set(_keys(file))) for file in _weight_files(source)]
-    files = [(file, keys) for file, keys in files if keys]
-    places, size = {}, 0
-    for number, (file, keys) in enumerate(files, start=1):
-        tensors = dict(_tensors(file, keys)) | (head if number == len(files) else {})
-        name = SINGLE if len(files) == 1 else f"model-{number:05}-of-{len(files):05}.safetensors"
+def _write_weights(target: Path, keep: dict[str, Path], head: dict[str, torch.Tensor]) -> None:
+    """One new file for each old one that holds something to keep; the head goes into the last."""
+    sources, places, size = sorted(set(keep.values())), {}, 0
+    for number, file in enumerate(sources, start=1):
+        tensors = _read_tensors(keep, {key for key in keep if keep[key] == file})
+        tensors |= head if number == len(sources) else {}
+        name = SINGLE if len(sources) == 1 else f"model-{number:05}-of-{len(sources):05}.safetensors"
         save_file(tensors, target / name, metadata={"format": "pt"})
-        places.update(dict.fromkeys(tensors, name))
+        places |= dict.fromkeys(tensors, name)
         size += sum(tensor.nbytes for tensor in tensors.values())
-    if len(files) > 1:
+    if len(sources) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(places.items()))}
         (target / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -262,29 +238,23 @@ def _converted_config(source: Path, config: Any, layout: str, tied: bool) -> dic
     values = json.loads((source / "config.json").read_text(encoding="utf-8"))
     for name in ("id2label", "label2id", "num_labels", "value_head_prefix", "auto_map"):
         values.pop(name, None)
-    if layout == "trl":
-        values["architectures"] = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].__name__]
-        values |= {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-        if values.get("pad_token_id") is None:  # without it transformers refuses to score more than one text at once
-            values["pad_token_id"] = load_tokenizer(source).pad_token_id
-    elif layout == "llama-factory":
-        values["architectures"] = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
-        if tied:
-            values["tie_word_embeddings"] = True
-    else:
-        values |= {"architectures": ["RewardModel"], "value_head_prefix": "score"}
-    return values
+    if layout == "openrlhf":
+        return values | {"architectures": ["RewardModel"], "value_head_prefix": "score"}
+    if layout == "llama-factory":
+        values |= {"architectures": [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]}
+        return values | ({"tie_word_embeddings": True} if tied else {})
+    if values.get("pad_token_id") is None:  # without it transformers refuses to score more than one text at once
+        values["pad_token_id"] = load_tokenizer(source).pad_token_id
+    architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].__name__]
+    return values | {"architectures": architectures, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 
 def _check_target(source: Path, target: Path, overwrite: bool) -> None:
-    ours, theirs = source.resolve(), target.resolve()
-    if ours == theirs or theirs in ours.parents:
+    if target.resolve() in (source.resolve(), *source.resolve().parents):
         raise ModelError(f"{target} holds the model that is to be converted; name another folder.")
-    if not target.exists():
-        return
-    if not target.is_dir():
+    if target.exists() and not target.is_dir():
         raise ModelError(f"{target} is a file; name a folder.")
-    if any(target.iterdir()):
+    if target.exists() and any(target.iterdir()):
         if not overwrite:
             raise ModelError(f"{target} is not empty; name another folder, or pass overwrite=True.")
         if not (target / "config.json").is_file():

@@ -7,7 +7,7 @@ from pathlib import Path
 from acelib.core import load_profile
 from acelib.extraction import extract_program
 from acelib.judge import Judge, Limits, Submission
-from acelib.models import generate, load_policy, load_tokenizer
+from acelib.models import SamplingParams, generate, load_policy, load_tokenizer
 from acelib.pairs import pass_at_k
 from acelib.pocket import corpus
 from acelib.pocket.laboratory import Laboratory
@@ -21,11 +21,11 @@ def measure_solver(folder: Path, questions: int = 100, n: int = 16) -> dict[str,
     model, tokenizer = load_policy(folder), load_tokenizer(folder)
     problems = corpus.benchmark_problems(questions, seed=1)
     chats = [corpus.solve_messages(p["question"], "")[:1] for p in problems]
-    options = {"max_new_tokens": 120, "batch_size": 256, "seed": 0}
+    params = SamplingParams(n=n, max_new_tokens=120, batch_size=256, seed=0)
     rates = []
     with Judge(workers=2, limits=LIMITS) as judge:
-        for settings in ({"n": 1, "temperature": 0.0}, {"n": n, "temperature": 1.0}):
-            replies = generate(model, tokenizer, chats, **settings, **options)
+        for how in (params.greedy(), params):
+            replies = generate(model, tokenizer, chats, how)
             reports = judge.run(
                 [
                     Submission(program=extract_program(c.text, p["entry_point"]), tests=p["tests"])
@@ -48,7 +48,8 @@ def measure_teacher(folder: Path, questions: int = 100) -> dict[str, float]:
     model, tokenizer, laboratory = load_policy(folder), load_tokenizer(folder), Laboratory.open(load_profile("pocket"))
     seeds = corpus.seed_programs(questions, seed=1)
     chats = [[{"role": "user", "content": corpus.TEACHER_PROMPT.replace("{program}", s["program"])}] for s in seeds]
-    replies = generate(model, tokenizer, chats, n=1, temperature=0.7, max_new_tokens=750, batch_size=64, seed=0)
+    params = SamplingParams(temperature=0.7, max_new_tokens=750, batch_size=64, seed=0)
+    replies = generate(model, tokenizer, chats, params)
     parsed, verdicts = 0, []
     for (reply,) in replies:
         try:

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from acelib.core import EngineError
-from acelib.models import Conversation, generate, prompt_seeds, prompt_tokens, sample_tokens
+from acelib.models import Conversation, SamplingParams, generate, prompt_seeds, prompt_tokens, sample_tokens
 
 Rollout = dict[str, torch.Tensor]
 
@@ -50,17 +50,8 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
             replies, logprobs = _vllm_replies(trainer, ids, n, trainer.temperature)
         else:
             with evaluating(trainer) as model:
-                rows = sample_tokens(
-                    model,
-                    ids,
-                    n=n,
-                    temperature=trainer.temperature,
-                    max_new_tokens=trainer.max_completion_length,
-                    batch_size=len(prompts),
-                    seed=seeds[first : first + len(ids)],
-                    stop=trainer.stop,
-                    pad_id=tokenizer.pad_token_id,
-                )
+                params = _params(trainer, n, trainer.temperature, len(prompts))
+                rows = sample_tokens(model, tokenizer, ids, params, seeds=seeds[first : first + len(ids)])
             replies, logprobs = zip(*[(reply.ids, reply.logprobs) for row in rows for reply in row], strict=True)
     trainer._sampled_logps = None
     if trainer.samples_exactly:
@@ -71,6 +62,17 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
         "completion_ids": list(replies),
         "logprobs": list(logprobs),
     }
+
+
+def _params(trainer: Any, n: int, temperature: float, together: int) -> SamplingParams:
+    return SamplingParams(
+        n=n,
+        temperature=temperature,
+        max_new_tokens=trainer.max_completion_length,
+        batch_size=together,
+        seed=trainer.args.seed,
+        stop=tuple(trainer.stop),
+    )
 
 
 @contextmanager
@@ -102,16 +104,8 @@ def sample_texts(trainer: Any, conversations: Sequence[Conversation], n: int, te
     tokenizer = trainer.processing_class
     if not trainer.use_vllm:
         with evaluating(trainer) as model:
-            rows = generate(
-                model,
-                tokenizer,
-                conversations,
-                n=n,
-                temperature=temperature,
-                seed=trainer.args.seed,
-                max_new_tokens=trainer.max_completion_length,
-                batch_size=trainer.settings.rollout_questions * trainer.num_generations,
-            )
+            together = trainer.settings.rollout_questions * trainer.num_generations
+            rows = generate(model, tokenizer, conversations, _params(trainer, n, temperature, together))
         return [[reply.text for reply in row] for row in rows]
     prompts = prompt_tokens(tokenizer, conversations)
     world, rank = trainer.accelerator.num_processes, trainer.accelerator.process_index
