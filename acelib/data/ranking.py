@@ -61,7 +61,11 @@ def rank(questions: Sequence[Recorded], judge: Judge) -> list[Row]:
     """
     reports = iter(
         judge.run(
-            [Submission(program, one.tests, prelude=LLM_PRELUDE) for one in questions for program in one.programs]
+            [
+                Submission(program, one.tests, LLM_PRELUDE, entry_point=entry_point_of(one.tests, one.question) or "")
+                for one in questions
+                for program in one.programs
+            ]
         )
     )
     rows = []

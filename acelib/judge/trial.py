@@ -53,10 +53,10 @@ class Job:
 
 
 class Trial:
-    """Decides one submission. Take `next_job()`, run it, give the outcome to `absorb`, until there is none left."""
+    """Decides one submission, under other seeds and clocks where `chance` is not 0. Take `next_job()`, run it, give the outcome to `absorb`, until there is none left."""
 
-    def __init__(self, submission: Submission, limits: Limits):
-        self.submission, self.limits = submission, limits
+    def __init__(self, submission: Submission, limits: Limits, chance: int = 0):
+        self.submission, self.limits, self.chance = submission, limits, chance
         self.assertions = [self._compiled(t) for t in submission.tests]
         self.verdicts: list[Verdict | None] = [None] * len(self.assertions)
         self.cpu = self.spent = 0.0
@@ -94,7 +94,7 @@ class Trial:
         pending = [i for i, v in enumerate(self.verdicts) if v is None]
         data = [i for i in pending if i not in self.referee]
         s = self.submission
-        source = {"prelude": s.prelude, "program": s.program, "setup_after": s.setup_after}
+        source = {"prelude": s.prelude, "program": s.program, "setup_after": s.setup_after, "chance": self.chance}
         if not pending:
             return None
         if data:
