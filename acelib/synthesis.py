@@ -24,6 +24,14 @@ REPLY_SCHEMA = {
 }
 
 
+class TeacherReplyError(DataError):
+    """A teacher's reply that holds no usable question with tests; `reason` is the short form that is counted."""
+
+    def __init__(self, reason: str, remedy: str):
+        super().__init__(f"The teacher's reply cannot be used: {reason}; {remedy}.")
+        self.reason = reason
+
+
 def load_seeds(path: str | Path) -> list[Row]:
     """Seed programs: rows with `id`, `source` and `program`.
 
@@ -45,10 +53,10 @@ def find_json(text: str) -> tuple[dict, bool]:
     Fences, thoughts and chat before and after the object do not matter. A truncated object is cut after its last
     complete string (of the last few, the first that gives valid JSON) and its open brackets are closed; what is not
     quite JSON is read by `teacher_reply.read_leniently`, and of the two the one with more tests is taken.
-    Raises DataError when there is none.
+    Raises TeacherReplyError when there is none.
     """
     if not text.strip():
-        raise DataError("it is empty", "check the teacher's chat template and stop tokens")
+        raise TeacherReplyError("it is empty", "check the teacher's chat template and stop tokens")
     if (found := _valid_json(text)) is not None:
         return found, False
     lenient = read_leniently(text)
@@ -56,7 +64,7 @@ def find_json(text: str) -> tuple[dict, bool]:
         if lenient is None or len(tests_of(cut)) >= len([test for test in lenient[0]["tests"] if test]):
             return cut, True
     if lenient is None:
-        raise DataError("it is not JSON", "ask for one JSON object or use a stronger teacher")
+        raise TeacherReplyError("it is not JSON", "ask for one JSON object or use a stronger teacher")
     return lenient
 
 
@@ -110,13 +118,13 @@ def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | No
     Kept are tests that parse, assert something, call the function the question is about and no other unknown one, and
     have not been seen. Pairs of input and output become such tests where it is clear which call they mean;
     `entry_point` is the function's name where neither the tests nor the question have one. What is dropped is added to
-    `counts` by reason. Raises DataError when nothing is left.
+    `counts` by reason. Raises TeacherReplyError when nothing is left.
     """
     counts = Counter() if counts is None else counts
     found, salvaged = find_json(reply)
     question, raw = found.get("question", found.get("problem")), tests_of(found)
     if not isinstance(question, str) or not question.strip():
-        raise DataError("it has no question", "check that the prompt asks for the key `question`")
+        raise TeacherReplyError("it has no question", "check that the prompt asks for the key `question`")
     before = counts["tests: input and output, unclear which call"]
     texts, question = as_asserts(raw, question, entry_point, counts)
     unclear = counts["tests: input and output, unclear which call"] - before
@@ -139,9 +147,11 @@ def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | No
     counts["replies: truncated, salvaged"] += salvaged and not looped
     counts["replies: not quite JSON, mended"] += not salvaged and _valid_json(reply) is None
     if not tests and unclear:
-        raise DataError("its inputs may be one argument or several", "ask for assert statements, or name the function")
+        raise TeacherReplyError(
+            "its inputs may be one argument or several", "ask for assert statements, or name the function"
+        )
     if not tests:
-        raise DataError("it has no usable assert", "check that the prompt asks for assert statements")
+        raise TeacherReplyError("it has no usable assert", "check that the prompt asks for assert statements")
     counts["tests: kept"] += len(tests)
     return question.strip().encode("utf-8", "replace").decode(), list(tests)  # half a character is no text
 
@@ -191,7 +201,7 @@ def problems_from_replies(replies: Sequence[Row]) -> tuple[list[Problem], Counte
     for row in replies:
         try:
             question, tests = parse_reply(row["reply"], counts)
-        except DataError as error:
+        except TeacherReplyError as error:
             counts[f"replies: {error.reason}"] += 1
             continue
         if question in problems:

@@ -234,4 +234,4 @@ def _bottlenecks(units: dict[str, Any], profile: Profile, columns: list[dict[str
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(page())

@@ -63,8 +63,8 @@ def test_code_of_acelib_modules_counts_and_that_of_tools_does_not(monkeypatch):
     seen, parse = set(), fingerprint._parse
     monkeypatch.setattr(fingerprint, "_parse", lambda file, stamp: seen.add(file.stem) or parse(file, stamp))
     fingerprint.modules_digest(["acelib.sampling", "acelib.plots"])
-    assert {"sampling", "models", "schema", "judge", "pool"} <= seen
-    assert not {"plots", "artifacts", "reinforce", "laboratory"} & seen
+    assert {"sampling", "generation", "schema", "judge", "pool"} <= seen
+    assert not {"plots", "run", "reinforce_trainer", "laboratory"} & seen
 
 
 def test_values_from_outside_the_builder_count(run, monkeypatch):

@@ -10,7 +10,7 @@ from bench.scaling import load_units, page, predict
 
 
 def test_the_committed_page_is_what_the_command_prints():
-    assert (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8") == page()
+    assert (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8") == page() + "\n"
 
 
 def test_figures_grow_with_the_questions():

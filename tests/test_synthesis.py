@@ -8,7 +8,15 @@ from acelib.core import CourseError, DataError
 from acelib.core.tables import write_rows
 from acelib.models.generation import Completion
 from acelib.schema import problems_to_rows
-from acelib.synthesis import clean_test, close_brackets, imagine, load_seeds, parse_reply, problems_from_replies
+from acelib.synthesis import (
+    TeacherReplyError,
+    clean_test,
+    close_brackets,
+    imagine,
+    load_seeds,
+    parse_reply,
+    problems_from_replies,
+)
 
 REPLY = json.dumps({"question": "Write `f(x)`.", "tests": ["# 1 > 2\nassert f(1) == 2", "assert f(2) == 3"]})
 TESTS = ["assert f(1) == 2", "assert f(2) == 3"]
@@ -58,7 +66,7 @@ def test_brackets_inside_strings_stay_closed():
     ],
 )
 def test_a_useless_reply_says_why(reply, reason):
-    with pytest.raises(DataError, match=reason) as caught:
+    with pytest.raises(TeacherReplyError, match=reason) as caught:
         parse_reply(reply)
     assert caught.value.reason == reason and isinstance(caught.value, CourseError)
 

@@ -5,7 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "launcher": ["launch", "processes_per_machine"],
+        "configuration": ["processes_per_machine"],
+        "launcher": ["launch"],
         "serving": ["open_sampler", "reply_settings"],
         "shards": ["sample_and_judge"],
     },

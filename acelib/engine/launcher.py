@@ -22,13 +22,13 @@ from acelib.core import (
     ROOT,
     CourseError,
     EngineError,
-    ModelError,
     Run,
     end_tree,
     end_with_parent,
     full_disk_explained,
     load_profile,
 )
+from acelib.engine.configuration import configuration
 from acelib.models import free_gpu
 
 LOG = "launch.log"
@@ -81,17 +81,6 @@ def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label:
     with _other_machines(run, config.get("num_machines", 1), command, environment, scratch) as (mine, check):
         print(f"{label}: {' '.join(mine[2:-1])} {order.name}")
         _follow(mine, environment, scratch, check)
-
-
-def configuration(name: str) -> dict[str, Any]:
-    """The accelerate configuration that `engine.launch` names. Raises EngineError when there is no such file, and
-    ModelError when it is none."""
-    path = Path(name) if Path(name).is_absolute() else ROOT / name
-    if not path.is_file():
-        known = ", ".join(f"configs/{one.name}" for one in sorted((ROOT / "configs").glob("*.yaml")))
-        raise EngineError(f"There is no accelerate configuration {name}; set engine.launch to one of {known}, or none.")
-    processes_per_machine(str(path))
-    return yaml.safe_load(path.read_text(encoding="utf-8")) | {"file": str(path)}
 
 
 def _command(run: Run, config: dict[str, Any], order: Path) -> tuple[list[str], dict[str, str]]:
@@ -292,21 +281,3 @@ if __name__ == "__main__":
     status = main(Path(sys.argv[1]))
     sys.stdout.flush()
     os._exit(status) if status else sys.exit(0)
-
-
-def processes_per_machine(launch: str) -> tuple[int, int]:
-    """Processes on one machine and on all, of `engine.launch`: "none" or the path of an accelerate configuration.
-
-    Raises ModelError when there is no such file or it is none.
-    """
-    if launch == "none":
-        return 1, 1
-    try:
-        values = yaml.safe_load(Path(launch).read_text(encoding="utf-8"))
-        everywhere = int(values["num_processes"])
-        return max(1, everywhere // int(values.get("num_machines", 1))), everywhere
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ModelError(
-            f"{launch} is no accelerate configuration that says num_processes ({type(error).__name__}); "
-            "correct engine.launch, or set it to none."
-        ) from error

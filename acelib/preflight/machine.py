@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from transformers import PreTrainedTokenizerBase
 
-from acelib.core import ROOT, CourseError, ModelError, Profile
+from acelib.core import ROOT, CourseError, Profile
 from acelib.engine import processes_per_machine
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import (
@@ -167,11 +167,11 @@ def preflight_gpu(profile: Profile, *notebooks: str) -> list[Finding]:
         return []
     try:
         here, everywhere = processes_per_machine(profile.resolve(profile.engine.launch))
-    except ModelError as error:
+    except CourseError as error:
         return [finding_of_error("GPU", error, "a launch that fails")]
     try:
         planned = stages(replace(profile, plan=replace(profile.plan, gpus=everywhere)))
-    except ModelError:
+    except CourseError:
         planned = []  # of models whose shape nobody knows, nothing can be computed
     findings = [check_gpu(machine_facts(), profile.models.dtype, here)]
     if not findings[0].ok:
@@ -199,7 +199,7 @@ def check_chat_template(name: str, template: str = "{question}") -> Finding:
     remedy = "use an instruct model's tokenizer, or mend chat_template.jinja in the model folder"
     try:
         tokenizer = load_tokenizer(name)
-    except ModelError as error:
+    except CourseError as error:
         return finding_of_error(check, error, prevents)
     prompt = render(tokenizer, solve_messages(template, QUESTION))
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -231,7 +231,7 @@ def check_eos(name: str) -> Finding:
     check, prevents = f"end of reply of {Path(name).name}", "replies that never stop and are all cut off"
     try:
         tokenizer = load_tokenizer(name)
-    except ModelError as error:
+    except CourseError as error:
         return finding_of_error(check, error, prevents)
     try:
         configured = GenerationConfig.from_pretrained(name).eos_token_id
@@ -251,7 +251,7 @@ def disk_gib(profile: Profile) -> float:
     """What a run needs, at most: on a second run the fetched weights are there already."""
     try:
         return 1.0 + (models_gb(profile) + sum(fetched_gb(profile).values())) * 1e9 / GIB
-    except ModelError:  # of models whose shape nobody knows
+    except CourseError:  # of models whose shape nobody knows
         return 1.0
 
 
