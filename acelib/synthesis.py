@@ -10,6 +10,7 @@ from typing import Any
 
 from acelib.core import CourseError, DataError, Progress, read_rows
 from acelib.extraction import answer_of
+from acelib.judge import why_invalid
 from acelib.sampling import sample_replies
 from acelib.schema import Problem, Row, called_functions, entry_point_of
 from acelib.teacher_reply import as_asserts, merged, read_leniently, tests_of
@@ -60,9 +61,9 @@ def find_json(text: str) -> tuple[dict, bool]:
     if (found := _valid_json(text)) is not None:
         return found, False
     lenient = read_leniently(text)
-    if (lenient is None or lenient[1]) and (cut := _cut_json(answer_of(text))) is not None:
-        if lenient is None or len(tests_of(cut)) >= len([test for test in lenient[0]["tests"] if test]):
-            return cut, True
+    cut = _cut_json(answer_of(text)) if lenient is None or lenient[1] else None
+    if cut is not None and len(tests_of(cut)) >= sum(map(bool, lenient[0]["tests"] if lenient else ())):
+        return cut, True
     if lenient is None:
         raise TeacherReplyError("it is not JSON", "ask for one JSON object or use a stronger teacher")
     return lenient
@@ -137,6 +138,8 @@ def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | No
     for test in filter(None, cleaned):
         if called_functions(test) != {name}:
             counts["tests: call another function"] += 1
+        elif why_invalid(test, name):
+            counts["tests: check nothing"] += 1
         elif test in tests:
             repeated += 1
         else:

@@ -117,8 +117,7 @@ def _items(text: str, start: int) -> tuple[list[Any], int]:
         item, end = _object(text, at) if match.group() == "{" else _assertion(text, at)
         if item is None:
             position = at + 1
-            if match.group() != "{":
-                found.append(None)  # counted as a test that cannot be read
+            found.append(None)  # counted as a test that cannot be read
         else:
             found.append(item)
             position = last = end
@@ -237,7 +236,8 @@ def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: C
     name = max(called, key=called.get) if called else named or entry_point
     if name is None:
         name = FALLBACK_NAME
-        question = f"{question.rstrip()} Name the function `{name}`."
+        end = "" if question.rstrip()[-1:] in ".!?:`" else "."
+        question = f"{question.rstrip()}{end} Name the function `{name}`."
     for test in _calls(pairs, name, arity if name == named else None):
         if test is None:
             counts["tests: input and output, unclear which call"] += 1
@@ -280,8 +280,7 @@ def _pair(item: dict) -> tuple[str, Any, Any] | None:
 
 def _named_function(question: str) -> tuple[str | None, int | None]:
     """The one function that the question names, and its number of parameters where it says."""
-    signatures = {name: arguments for name, arguments in _SIGNATURE.findall(question)}
-    signatures = {name: a for name, a in signatures.items() if name not in _NO_NAMES | _BUILTINS}
+    signatures = {name: part for name, part in _SIGNATURE.findall(question) if name not in _NO_NAMES | _BUILTINS}
     names = set(signatures) or set(_NAMED.findall(question)) - _NO_NAMES
     if len(names) != 1:
         return None, None

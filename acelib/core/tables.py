@@ -33,7 +33,7 @@ def read_rows(path: str | Path) -> list[Row]:
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         except (OSError, EOFError) as error:
             raise DataError(f"{path} is not a readable gzip file ({error}); fetch it again.") from error
-        for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), start=1):
+        for number, line in enumerate(data.decode("utf-8-sig", errors="replace").split("\n"), start=1):
             if not line.strip():
                 continue
             try:

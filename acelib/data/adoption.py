@@ -3,7 +3,8 @@
 import ast
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import islice
+from dataclasses import replace
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,18 @@ from acelib.data.overlap import Benchmarks, parse
 from acelib.data.publish import dataset_card, sources_list
 from acelib.data.sources import Source, open_source
 from acelib.extraction import extract_program
-from acelib.judge import Judge
-from acelib.schema import Problem, Row, pairs_to_rows, problems_to_rows, rows_to_pairs, rows_to_problems
+from acelib.judge import Judge, why_invalid
+from acelib.schema import (
+    Problem,
+    Row,
+    as_list,
+    as_objects,
+    as_text,
+    pairs_to_rows,
+    problems_to_rows,
+    rows_to_pairs,
+    rows_to_problems,
+)
 
 NOTE = (
     "The source holds only tests that passed its authors' filter: `imagined` equals `filtered`, and comparisons of "
@@ -52,6 +63,7 @@ def adopt(
     unread = ("inferences", "context_messages") if questions_only else ()  # most of a row; 87,000 of them fill memory
     rows, best = [], []
     for row in islice(opened.rows(), limit):
+        row = _with_objects(row, len(rows))
         rows.append({name: value for name, value in row.items() if name not in unread})
         best.append(_best_reply(row))
     problems = rows_to_problems(rows)
@@ -59,9 +71,14 @@ def adopt(
     if not rows or twice:
         what = f"has several rows with the id {twice[0]!r}" if twice else "holds no rows"
         raise DataError(f"{source} {what}; mend the file.")
+    rows = [row | {"test_cases": list(problem.tests)} for row, problem in zip(rows, problems, strict=True)]
     inferences = None if questions_only else _inferences(rows, model, run.profile.sampling.n)
+    empty = _drop_invalid(problems, inferences)
     apart = _Apart(run, decontaminate)
-    counts = Counter({"rows": len(rows)} | {apart.words[name]: 0 for name in apart.words})
+    counts = Counter(
+        {"rows": len(rows), "tests that check nothing, left out": empty}
+        | {apart.words[name]: 0 for name in apart.words}
+    )
     kept, dropped = [], []
     for place, problem in enumerate(problems):
         if like := apart.find(problem.question, best[place], problem.entry_point):
@@ -228,6 +245,39 @@ def _versions(run: Run) -> dict[str, str]:
     """Digests of the profile's benchmarks that are files; what the hub has is taken not to change."""
     paths = {name: Path(run.profile.resolve(name)) for name in _benchmarks(run)}
     return {name: path_digest(path) if path.exists() else "" for name, path in paths.items()}
+
+
+def _with_objects(row: Row, number: int) -> Row:
+    """The row with its `inferences`, and their `test_results`, as lists, even where the file has JSON text."""
+    if row.get("inferences") is None:
+        return row
+    items = as_objects(row["inferences"], number, "inferences")
+    found = []
+    for item in items:
+        if item.get("completion") is not None:
+            as_text(item["completion"], number, "inferences.completion")
+        if (results := item.get("test_results")) is not None:
+            item = item | {"test_results": as_list(results, number, "inferences.test_results")}
+        if not isinstance(item.get("pass_rate") or 0.0, (int, float)):
+            raise DataError(f"Row {number}, column inferences.pass_rate must be a number; mend or drop the row.")
+        found.append(item)
+    return row | {"inferences": found}
+
+
+def _drop_invalid(problems: list[Problem], inferences: list[list[Row]] | None) -> int:
+    """Leaves out, in place, the tests that check nothing whatever the program does, with their results. Returns how
+    many these are."""
+    dropped = 0
+    for place, problem in enumerate(problems):
+        keep = [not why_invalid(test, problem.entry_point) for test in problem.tests]
+        if all(keep):
+            continue
+        dropped += keep.count(False)
+        problems[place] = replace(problem, tests=tuple(compress(problem.tests, keep)))
+        for number, item in enumerate(inferences[place] if inferences else ()):
+            if item.get("test_results") is not None:
+                inferences[place][number] = item | {"test_results": list(compress(item["test_results"], keep))}
+    return dropped
 
 
 def _best_reply(row: Row) -> str:

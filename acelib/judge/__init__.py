@@ -43,6 +43,7 @@ of the program. aarch64's system-call table is written down but has only been tr
 """
 
 from .api import LLM_PRELUDE, STATUSES, JudgeError, Limits, Report, Submission, Verdict
+from .asserts import why_invalid
 from .judge import Judge
 
-__all__ = ["LLM_PRELUDE", "STATUSES", "Judge", "JudgeError", "Limits", "Report", "Submission", "Verdict"]
+__all__ = ["LLM_PRELUDE", "STATUSES", "Judge", "JudgeError", "Limits", "Report", "Submission", "Verdict", "why_invalid"]

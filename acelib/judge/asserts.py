@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .inside import wire
-from .inside.checks import always_true, may_check
+from .inside.checks import may_check
 from .inside.names import called_builtins, is_real, program_names
 
 MAX_TEST_CHARS = 1_000_000

@@ -58,10 +58,14 @@ def _set_names(tree) -> set[str]:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 if _is_set(node.value, names):
                     names |= {_name(target) for target in targets}
-            elif isinstance(node, (ast.AnnAssign, ast.arg)) and node.annotation is not None:
-                if "set" in ast.unparse(node.annotation).lower():
-                    names.add(node.arg if isinstance(node, ast.arg) else _name(node.target))
+            elif _annotated_as_set(node):
+                names.add(node.arg if isinstance(node, ast.arg) else _name(node.target))
     return names - {""}
+
+
+def _annotated_as_set(node) -> bool:
+    annotated = isinstance(node, (ast.AnnAssign, ast.arg)) and node.annotation is not None
+    return annotated and "set" in ast.unparse(node.annotation).lower()
 
 
 def _name(node) -> str:

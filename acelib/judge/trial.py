@@ -53,7 +53,10 @@ class Job:
 
 
 class Trial:
-    """Decides one submission, under other seeds and clocks where `chance` is not 0. Take `next_job()`, run it, give the outcome to `absorb`, until there is none left."""
+    """Decides one submission, under other seeds and clocks where `chance` is not 0.
+
+    Take `next_job()`, run it, give the outcome to `absorb`, until there is none left.
+    """
 
     def __init__(self, submission: Submission, limits: Limits, chance: int = 0):
         self.submission, self.limits, self.chance = submission, limits, chance

@@ -266,7 +266,7 @@ class Server:
             what, target, args, kwargs = message
             values = [self.decode(a) for a in args]
             named = {key: self.decode(a) for key, a in kwargs}
-            watched = [v for v in (*values, *named.values())]
+            watched = [*values, *named.values()]
             before = [self._encode_plain(v) if _is_mutable(v) else None for v in watched]
             result = self._perform(what, target, values, named)
             changed = []

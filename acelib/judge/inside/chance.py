@@ -38,7 +38,11 @@ def _shift_time(shift: float) -> None:
     time.ctime = lambda seconds=None: text(time.time() if seconds is None else seconds)
     time.strftime = lambda form, when=None: write(form, time.localtime() if when is None else when)
     for name in ("perf_counter", "monotonic", "process_time"):
-        setattr(time, name, lambda clock=getattr(time, name): clock() + shift)
+        setattr(time, name, _ahead(getattr(time, name), shift))
+
+
+def _ahead(clock, shift: float):
+    return lambda: clock() + shift
 
 
 def _shift_dates(shift: float) -> None:

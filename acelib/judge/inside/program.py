@@ -17,8 +17,26 @@ from channel import Closed
 MAIN = "__main__"  # the module that a test takes itself to be
 MAX_SHARED = 256  # lists and the like whose identity is kept, the latest
 _PLAIN_DUNDERS = frozenset(
-    "__name__ __qualname__ __doc__ __module__ __dict__ __annotations__ __wrapped__ __slots__ __members__ __match_args__"
-    " __dataclass_fields__ __version__ __cause__ __context__ __notes__ __func__ __self__ __defaults__".split()
+    [
+        "__name__",
+        "__qualname__",
+        "__doc__",
+        "__module__",
+        "__dict__",
+        "__annotations__",
+        "__wrapped__",
+        "__slots__",
+        "__members__",
+        "__match_args__",
+        "__dataclass_fields__",
+        "__version__",
+        "__cause__",
+        "__context__",
+        "__notes__",
+        "__func__",
+        "__self__",
+        "__defaults__",
+    ]
 )
 _CONTAINERS = (list, dict, set, bytearray, deque, OrderedDict, Counter, defaultdict)
 _VALUES = (int, str, float, tuple, frozenset, bytes, complex)

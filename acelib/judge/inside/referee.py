@@ -117,9 +117,11 @@ class _Test:
             found = self.namespace.get(node.name)
             if isinstance(node, ast.ClassDef):
                 self._run_class(found, node.name in self.uncalled)
-            elif node.name in self.uncalled and type(found) is type(_said):
-                if node.name.startswith("test") or node.name in self.asserting:
-                    self._run_function(found)
+            elif self._is_a_test(node.name) and type(found) is type(_said):
+                self._run_function(found)
+
+    def _is_a_test(self, name: str) -> bool:
+        return name in self.uncalled and (name.startswith("test") or name in self.asserting)
 
     def _run_class(self, found, alone: bool) -> None:
         case = getattr(sys.modules.get("unittest"), "TestCase", None)

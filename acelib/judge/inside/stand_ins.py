@@ -106,7 +106,7 @@ class Approx:
     __array_ufunc__ = None  # numpy leaves the comparison to us
     __array_priority__ = 100
 
-    def __init__(self, expected, rel=None, abs=None, nan_ok=False):  # noqa: A002 (pytest's name)
+    def __init__(self, expected, rel=None, abs=None, nan_ok=False):
         self.expected, self.rel, self.abs, self.nan_ok = expected, rel, abs, nan_ok
 
     def __repr__(self):
