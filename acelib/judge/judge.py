@@ -121,14 +121,13 @@ class Judge:
                 done(number, report)
 
         self._pool.run(((n, Trial(one, self.limits)) for n, one in enumerate(submissions)), first_run)
-        for seed, pool in self._again.items() if doubtful else ():
-            passed = {n: [v.passed for v in report.verdicts] for n, report in doubtful.items()}
-            trials = (
-                (n, Trial(replace(one, tests=[t for t, good in zip(one.tests, goods) if good]), self.limits, seed))
-                for n, goods in passed.items()
-                if any(goods) and (one := submissions[n])
-            )
-            pool.run(trials, lambda n, again: doubtful.update({n: _unsettled(doubtful[n], again)}))
+        for seed, pool in self._again.items():
+            trials = []
+            for n, report in doubtful.items():
+                passed = [t for t, v in zip(submissions[n].tests, report.verdicts) if v.passed]
+                trials += [(n, Trial(replace(submissions[n], tests=passed), self.limits, seed))] if passed else []
+            if trials:  # else no second zygote need start
+                pool.run(iter(trials), lambda n, again: doubtful.update({n: _unsettled(doubtful[n], again)}))
         for number, report in doubtful.items():
             done(number, report)
 

@@ -18,6 +18,7 @@ _CHANCE = {"random", "secrets", "uuid", "time", "hash", "id", "urandom", "getpid
 _CLOCKS = {"now", "today", "utcnow", "time", "time_ns", "perf_counter", "monotonic", "localtime", "gmtime", "ctime"}
 _SET_METHODS = {"union", "intersection", "difference", "symmetric_difference", "copy"}
 _IN_ORDER = {"list", "tuple", "enumerate", "iter", "next", "zip", "map", "filter", "str", "repr", "deque", "dict"}
+_WITHOUT_ORDER = {"sorted", "len", "sum", "set", "frozenset", "min", "max", "any", "all"}
 _WITH_KEY = {"sorted", "max", "min"}
 
 
@@ -31,8 +32,14 @@ def depends_on_chance(program: str) -> bool:
             tree = ast.parse(program)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    sets = _set_names(tree)
-    return any(_draws(node) or _orders(node, sets) for node in ast.walk(tree))
+    sets, settled = _set_names(tree), _settled(tree)
+    return any(_draws(node) or (id(node) not in settled and _orders(node, sets)) for node in ast.walk(tree))
+
+
+def _settled(tree) -> set[int]:
+    """Ids of expressions whose order nobody sees: `sorted(list(s))`, `len(tuple(s))`."""
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and not n.keywords]
+    return {id(arg) for call in calls if call.func.id in _WITHOUT_ORDER for arg in call.args}
 
 
 def _draws(node) -> bool:

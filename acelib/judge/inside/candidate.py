@@ -8,6 +8,7 @@ import builtins
 import copy
 import operator
 import os
+import random
 import sys
 import types
 
@@ -19,6 +20,7 @@ from program import Shared
 RESULT_BYTES = 1_000_000
 RESULTS_BYTES = 8_000_000
 CONTINUE = 77
+MAX_CAUSES = 3
 MAX_FAILING = 100  # statements of a program that may fail beside its functions
 
 
@@ -286,6 +288,8 @@ class Server:
             return self.namespace[target]
         if what == "seed":
             return chance.seed(*values)
+        if what == "setstate":
+            return random.setstate(*values)
         value = self.objects[target]
         if what == "call":
             return value(*values, **named)
@@ -305,7 +309,7 @@ class Server:
             value = getattr(type(value), f"__{what}__")(value)
         return self.loop.run_until_complete(value)
 
-    def _error(self, error):
+    def _error(self, error, depth=0):
         try:
             args = [self._encode_plain(a) for a in error.args]
             attributes = [[k, self._encode_plain(v)] for k, v in vars(error).items() if isinstance(k, str)]
@@ -315,8 +319,10 @@ class Server:
             text = str(error)[:2000].encode("ascii", "backslashreplace").decode()
         except BaseException:
             text = type(error).__name__
-        node, index = self._encode_plain(type(error)), self._handle(error)[2]
-        return ["x", node, args, text, attributes, index, getattr(error, "_of_the_test", None)]
+        node, index, cause = self._encode_plain(type(error)), self._handle(error)[2], None
+        if depth < MAX_CAUSES and isinstance(error.__cause__, BaseException):
+            cause = self._error(error.__cause__, depth + 1)[1:]
+        return ["x", node, args, text, attributes, index, getattr(error, "_of_the_test", None), cause]
 
 
 def _is_mutable(value) -> bool:

@@ -5,10 +5,12 @@ that a `Checks` object hears of every assertion that is evaluated while the test
 """
 
 import ast
+import builtins
 import sys
 
 CHECKS = "__checks__"
 TYPE_OF = "__type_of__"
+PYTHONS_OWN = frozenset(("math", "np", "numpy", "collections", "itertools", "random", "datetime", "pytest", "re"))
 _CHECKING_NAMES = ("assert", "raises", "fail", "approx")
 
 
@@ -32,10 +34,19 @@ def always_true(node, names=frozenset()) -> bool:
     return constant or isinstance(node, (ast.GeneratorExp, ast.Lambda, ast.JoinedStr))
 
 
+def says_nothing(node, names=frozenset()) -> bool:
+    """Whether an assert of this expression tells nothing about the program: it always holds, or is about Python only."""
+    if always_true(node, names):
+        return True
+    used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    of_python = all(hasattr(builtins, name) or name in PYTHONS_OWN for name in used - names)
+    return not isinstance(node, ast.Constant) and not used & names and of_python
+
+
 def may_check(tree: ast.AST, names=frozenset()) -> bool:
     """Whether anything in the test could fail: an assert that is not always true, a raise, or a library's check."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assert) and not always_true(node.test, names):
+        if isinstance(node, ast.Assert) and not says_nothing(node.test, names):
             return True
         if isinstance(node, ast.Raise):
             return True
@@ -47,16 +58,15 @@ def may_check(tree: ast.AST, names=frozenset()) -> bool:
 
 
 class Checks:
-    """Hears of the assertions of one test. `asked` says whether the program has been asked anything yet."""
+    """Hears of the assertions of one test."""
 
-    def __init__(self, asked):
-        self._asked, self.seen, self.held = asked, 0, True
+    def __init__(self):
+        self.seen, self.held = 0, True
 
     def note(self, value) -> bool:
         """The truth of an assertion, which is hereby evaluated."""
         truth = bool(value)
-        if self._asked():
-            self.seen, self.held = self.seen + 1, truth
+        self.seen, self.held = self.seen + 1, truth
         return truth
 
     def branch(self, value):
@@ -100,7 +110,7 @@ class _Instrument(ast.NodeTransformer):
         return ast.Call(ast.Attribute(ast.Name(CHECKS, ast.Load()), method, ast.Load()), list(args), [])
 
     def visit_Assert(self, node):
-        trivial = always_true(node.test, self._names)
+        trivial = says_nothing(node.test, self._names)
         self.generic_visit(node)
         if not trivial:
             node.test = self._call("note", node.test)

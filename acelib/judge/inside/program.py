@@ -8,6 +8,7 @@ never has: such an attribute would be the program's invention.
 """
 
 import builtins
+import importlib
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 
@@ -97,19 +98,18 @@ class Program:
     """The program's process, seen from here."""
 
     def __init__(self, channel):
-        self.channel, self.asked = channel, False
+        self.channel, self.before_asking = channel, None
         self.local, self.raised, self.stand_ins, self.shared = [], [], {}, Shared(-1)
         self._coroutines, self._local_numbers = {}, {}
 
     def name(self, name: str):
-        found = self.request("name", name)
-        self.asked = False
-        return found
+        return self.request("name", name)
 
     def request(self, what, target, args=(), kwargs=None):
         """Ask the program's process to do something; returns data or a stand-in, raises what the program raised."""
         kwargs = kwargs or {}
-        self.asked = True
+        if self.before_asking is not None:
+            self.before_asking()
         try:
             nodes = [self._encode(a) for a in args]
             self.channel.send([what, target, nodes, [[key, self._encode(value)] for key, value in kwargs.items()]])
@@ -179,7 +179,7 @@ class Program:
         return self.request("await", index)
 
     def _exception_class(self, index, name, module, bases):
-        known = getattr(sys.modules.get(str(module)), name, None) if module != MAIN else None
+        known = _exception_of_python(str(module), name)
         if _is_exception(known):
             return known
         found = tuple(base for node in bases if _is_exception(base := self._decode(node))) or (Exception,)
@@ -190,7 +190,7 @@ class Program:
         made._program_index = index
         return made
 
-    def _exception(self, node, args, text, attributes, index, token=None):
+    def _exception(self, node, args, text, attributes, index, token=None, cause=None):
         if token is not None:
             error = self.raised[token]  # the test's own, on its way back through the program
             error.from_program = True
@@ -199,13 +199,15 @@ class Program:
         try:
             if not _is_exception(kind):
                 raise TypeError
-            error = kind(*[self._decode(a) for a in args])
+            error = _made(kind, [self._decode(a) for a in args])
         except Exception:
             error = RuntimeError(str(text)[:200])
         for name, value in attributes:
             if name.isidentifier() and not name.startswith("__"):
                 error.__dict__[name] = self._decode(value)
         error.__dict__.update(from_program=self, program_text=str(text), program_number=index)
+        if cause is not None:
+            error.__cause__ = self._exception(*cause)
         return error
 
     def _answer(self, what, index, args, kwargs):
@@ -231,10 +233,29 @@ class Program:
             return ["x", name, [str(error)[:200]], len(self.raised) - 1, number]
 
 
+def _exception_of_python(module: str, name: str):
+    """The exception class of that name if it belongs to the standard library or numpy; None for others."""
+    if module.partition(".")[0] not in sys.stdlib_module_names | {"numpy"}:
+        return None
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+
+
 def _known_base(name):
     """The builtin class of a name, for `isinstance`; None for others."""
     kind = next((c for c in _CONTAINERS if c.__name__ == name), getattr(builtins, str(name), None))
     return kind if kind in _CONTAINERS or _is_exception(kind) else None
+
+
+def _made(kind, args):
+    try:
+        return kind(*args)
+    except TypeError:  # its initialiser takes something else than what the exception keeps
+        error = kind.__new__(kind, *args)
+        error.args = tuple(args)
+        return error
 
 
 def _is_exception(kind) -> bool:

@@ -43,8 +43,7 @@ def run_job(fd: int, candidate: int) -> None:
 
 
 def _run_test(text: str, own: str, program):
-    program.asked = False
-    checks = checking.Checks(lambda: program.asked)
+    checks = checking.Checks()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -87,6 +86,7 @@ class _Test:
             _count_unittest(checks)
         if "testing" in text:
             _count_numpy(checks)
+        program.before_asking = None
         if "seed" in text:
             mirror_seeds(program)
         for name in names:

@@ -129,7 +129,7 @@ class Approx:
         if isinstance(expected, (list, tuple)):
             same = isinstance(actual, (list, tuple)) and len(actual) == len(expected)
             return same and all(map(self._equal, actual, expected))
-        if is_stand_in(actual) and not isinstance(actual, (int, float, complex)):
+        if any(is_stand_in(one) and not isinstance(one, (int, float, complex)) for one in (actual, expected)):
             return False
         if actual == expected:
             return True
@@ -192,9 +192,15 @@ def mirror_seeds(program) -> None:
 
         def seed(*args, _name=name, _original=original):
             _original(*args)
-            asked = program.asked
             program.request("seed", 0, (_name, *args))
-            program.asked = asked
 
         seed.original = original
         module.seed = seed
+    state = [random.getstate()]
+
+    def push():
+        if (now := random.getstate()) != state[0]:  # the test has drawn, and the two share one generator
+            state[0] = now
+            program.request("setstate", 0, (now,))
+
+    program.before_asking = push

@@ -5,8 +5,8 @@ with a tag: list, tuple, set, frozenset, dict (a flat row of keys and values), t
 big integers, complex numbers, decimals, fractions, ranges, dates, paths, arrays (also numpy's), and, by name from a
 fixed table, builtin types and functions. An object of a program's own subclass of a builtin is reduced to the builtin
 value with the *base class's* methods, so nothing a program defines takes part, and marked as reduced; any other object
-becomes `Opaque`, which equals nothing. Decoding builds such values only: no import beyond numpy and pathlib, no
-attribute access, no code.
+becomes `Opaque`, which equals nothing. Decoding builds such values only: no import beyond numpy and modules of value
+types, no attribute access, no code.
 """
 
 import builtins
@@ -24,6 +24,7 @@ BIG = 1 << 63
 MAX_DEPTH = 150
 MAX_EXACT_CHARS = 1000  # decimals and fractions beyond this are opaque: their arithmetic may be quadratic
 MAX_RANGE = 1_000_000  # longer ranges are opaque where no limits hold
+MAX_TEXT = 10_000  # of a path
 MAX_ITEMS = 1 << 24  # of an array
 
 
@@ -145,7 +146,7 @@ def _encode_loaded(value, kind, handle, depth):
     name = kind.__name__
     if name == "array" and (module := sys.modules.get("array")) and kind is module.array:
         return ["A", value.typecode, *[encode(item) for item in value]]
-    if name in PATHS and (module := sys.modules.get("pathlib")) and kind is getattr(module, name, None):
+    if name in BY_TEXT and (module := sys.modules.get(BY_TEXT[name])) and kind is getattr(module, name, None):
         return ["P", name, str(value)]
     numpy = sys.modules.get("numpy")
     if numpy is None or not hasattr(numpy, "generic"):
@@ -267,10 +268,10 @@ def _range(parts, handle):
     return value
 
 
-def _path(name, text):
-    if name not in PATHS or type(text) is not str:
-        raise WireError("not a path")
-    return getattr(import_module("pathlib"), name)(text)
+def _by_text(name, text):
+    if name not in BY_TEXT or type(text) is not str or len(text) > MAX_TEXT:
+        raise WireError("not a path, an address or an id")
+    return getattr(import_module(BY_TEXT[name]), name)(text)
 
 
 def _typed_array(typecode, *items):
@@ -304,7 +305,8 @@ def _array(dtype, shape, rest, handle, depth):
 
 
 DTYPE = re.compile(r"[<>|=](?:[biufcmM]\d+(?:\[\d*\w+\])?|[SU][1-9]\d{0,6})")
-PATHS = ("PurePosixPath", "PosixPath", "PureWindowsPath")
+BY_TEXT = dict.fromkeys(("PurePosixPath", "PosixPath", "PureWindowsPath"), "pathlib") | {"UUID": "uuid"}
+BY_TEXT |= dict.fromkeys(("IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network"), "ipaddress")
 _FUNCTIONS = (abs, all, any, bin, chr, divmod, hex, len, max, min, oct, ord, pow, print, repr, round, sorted, sum)
 _NAMED = {
     **{name: kind for name, kind in vars(builtins).items() if type(kind) is type and kind.__name__ == name},
@@ -331,7 +333,7 @@ _SCALARS = {
     "B": lambda text: bytearray(text.encode("latin-1")),
     "n": lambda name: _NAMED[name],
     "z": lambda days, seconds, micro, name: datetime.timezone(datetime.timedelta(days, seconds, micro), name),
-    "P": _path,
+    "P": _by_text,
     "A": _typed_array,
     "c": lambda real, imag: complex(float(real), float(imag)),
     "D": _decimal,
