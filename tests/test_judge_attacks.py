@@ -33,7 +33,7 @@ def expectations(answer: int, slow: bool) -> list[str]:
         f"assert math.isclose(f(1), {answer})",
         f"assert f(1)[0] == {answer}",
         f"for value in f(1):\n    assert value == {answer}\nassert f(1) == {answer}",
-        f"import numpy as np\nassert np.allclose(f(1), {answer})",
+        f"import numpy as np\nassert np.allclose(f(1), {answer}) and np.size(f(1))",
         f"import numpy as np\nassert (np.asarray(f(1)) == {answer}).all() and np.asarray(f(1)).size",
         f"import numpy as np\nnp.testing.assert_array_equal(f(1), np.array([{answer}]))",
         f"import pytest\nassert f(1) == pytest.approx({answer})",

@@ -306,6 +306,10 @@ def _text_of_error(error):
 
 
 def _may_ask(name: str) -> bool:
+    """Whether the program is asked for an attribute: not for what libraries believe unseen, and not by numpy, whose
+    functions would take the program's word for a size or a result."""
+    if sys._getframe(2).f_globals.get("__name__", "").partition(".")[0] == "numpy":
+        return False
     return name in _PLAIN_DUNDERS or not (name.startswith("__") or name == "_as_parameter_")
 
 
@@ -476,11 +480,8 @@ def _shadow(base):
     """A subclass of `base` for objects of the program's own subclasses of it."""
 
     def getattribute(self, name):
-        if name.startswith("__"):
-            return base.__getattribute__(self, name) if hasattr(base, name) else _plain(self, name)
-        return ask(self, "getattr", name)
-
-    def _plain(self, name):
+        if name.startswith("__") and hasattr(base, name):
+            return base.__getattribute__(self, name)
         if not _may_ask(name):
             raise AttributeError(name)
         return ask(self, "getattr", name)
