@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from .inside import wire
 from .inside.checks import may_check
-from .inside.names import called_builtins, is_real, program_names
+from .inside.names import called_builtins, checked_by_name, is_real, program_names
 
 MAX_TEST_CHARS = 1_000_000
 MAX_LOCAL_BYTES = 32_768  # more data than this is compared in the referee, where CPU and memory are limited
@@ -39,7 +39,7 @@ class Slot:
 @dataclass(frozen=True)
 class Assertion:
     """One parsed test. kind: "data" (compared here), "referee", "bad" (see `reason`), or "open": the test calls only
-    functions of Python's own, of which the program may define one of `candidates`."""
+    functions of Python's own, of which the program may define one of `candidates`, or is a `check(candidate)`."""
 
     kind: str
     calls: tuple[str, ...] = ()  # JSON of [name, args, kwargs]
@@ -71,7 +71,7 @@ def compile_test(text: str, own: str = "") -> Assertion:
         return common
     names = program_names(tree, own)
     if not names:
-        if candidates := called_builtins(tree):
+        if (candidates := called_builtins(tree)) or checked_by_name(tree):
             return Assertion("open", candidates=tuple(candidates))
         return Assertion("bad", reason="the test calls nothing of the program")
     if not may_check(tree, names):

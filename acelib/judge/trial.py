@@ -24,6 +24,7 @@ CONTINUE = 77  # exit code of a child whose result file is full
 MODULES = {name for name in sys.stdlib_module_names if not name.startswith("_")} | {"numpy", "numpy.random"}
 MODULES -= {"antigravity", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo", "ensurepip", "venv"}
 MODULES -= {"readline", "rlcompleter", "site", "pty", "tty", "curses", "webbrowser", "cgitb", "nntplib", "telnetlib"}
+_NAME = re.compile(r"\w+")
 _IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+(\w+)", re.M)
 
 
@@ -63,7 +64,7 @@ class Trial:
         self.assertions = [self._compiled(t) for t in submission.tests]
         self.verdicts: list[Verdict | None] = [None] * len(self.assertions)
         self.cpu = self.spent = 0.0
-        self.remark = ""
+        self.remark, self.definitions_only = "", False
         self.timeouts = self.crashes = self.continued = self.deaths = 0
         problem = self._unusable()
         for i, assertion in enumerate(self.assertions):
@@ -78,7 +79,8 @@ class Trial:
         assertion = compile_test(test, self.submission.entry_point)
         if assertion.kind == "open":
             defined = _defined_names(self.submission.program or "")
-            own = next((name for name in assertion.candidates if name in defined), assertion.candidates[-1])
+            fallback = (*defined, *assertion.candidates)[-1:]
+            own = next((name for name in assertion.candidates if name in defined), *fallback or ("f",))
             assertion = compile_test(test, own)
         return assertion
 
@@ -98,6 +100,7 @@ class Trial:
         data = [i for i in pending if i not in self.referee]
         s = self.submission
         source = {"prelude": s.prelude, "program": s.program, "setup_after": s.setup_after, "chance": self.chance}
+        source["definitions_only"] = self.definitions_only
         if not pending:
             return None
         if data:
@@ -135,7 +138,7 @@ class Trial:
         lines = outcome.data.split(b"\n")
         lines.pop()  # what follows the last newline was never finished
         if not lines:
-            self._settle(job.tests, _ending(outcome, "while the program was loading"))
+            self._not_loaded(job, _ending(outcome, "while the program was loading"))
             return
         if lines[0] != b'"ok"' and not self._remarked(lines[0]):
             self._settle(job.tests, _failure(lines[0]))
@@ -151,6 +154,19 @@ class Trial:
         if done < len(job.tests):
             self._interrupted(job.tests[done], outcome, bool(done))
 
+    def _not_loaded(self, job: Job, verdict: Verdict) -> None:
+        """What the program does beside its functions may take for ever, or end the process: once without it."""
+        tested = {name for i in job.tests for name in _NAME.findall(self.submission.tests[i])}
+        if (
+            self.definitions_only
+            or not tested & _defined_names(self.submission.program).keys()
+            or self.spent >= self.limits.total
+        ):
+            self._settle(job.tests, verdict)
+            return
+        self.definitions_only, self.remark = True, verdict.reason
+        self.timeouts += verdict.status == "timeout"
+
     def _remarked(self, line: bytes) -> bool:
         """Whether the program was loaded, but for something beside its functions."""
         try:
@@ -159,7 +175,7 @@ class Trial:
             return False
         if type(node) is not list or len(node) != 2 or node[0] != "ok":
             return False
-        self.remark = str(node[1])[:300]
+        self.remark = self.remark or str(node[1])[:300]
         return True
 
     def _decide(self, i: int, role: str, lines: list[bytes]) -> None:
@@ -201,15 +217,19 @@ class Trial:
                 self.verdicts[i] = verdict
 
 
-def _defined_names(program: str) -> set[str]:
-    """Names that the program's top level defines."""
+def _defined_names(program: str) -> dict[str, None]:
+    """Names that the program's top level defines, in order."""
     try:
         body = ast.parse(program).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
-    named = {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
-    assigned = [node.targets for node in body if isinstance(node, ast.Assign)]
-    return named | {target.id for targets in assigned for target in targets if isinstance(target, ast.Name)}
+        return {}
+    found: dict[str, None] = {}
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found[node.name] = None
+        elif isinstance(node, ast.Assign):
+            found |= {target.id: None for target in node.targets if isinstance(target, ast.Name)}
+    return found
 
 
 _KILLED = {

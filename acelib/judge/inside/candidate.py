@@ -4,6 +4,9 @@ Nothing here is trusted by the supervisor: once the program has run, every byte 
 is harmless, because the process has never seen an expected value; a lie has to be the right answer to pass.
 """
 
+import __future__
+
+import ast
 import builtins
 import copy
 import operator
@@ -62,6 +65,8 @@ def load_program(job):
         if not job[part]:
             continue
         try:
+            if part == "program" and job.get("definitions_only"):
+                job[part] = _definitions_only(job[part])
             code = compile(job[part], f"<{part}>", "exec", dont_inherit=True)
         except MemoryError:
             return None, None, ["x", "memory", "out of memory while compiling"]
@@ -83,19 +88,42 @@ def _line_of(error) -> int:
 
 
 def _go_on(source: str, line: int, namespace) -> None:
-    """Execute what follows the top-level statement that failed in `line`, statement by statement where those fail."""
-    import ast
+    """Execute what follows the top-level statement that failed in `line`, statement by statement where those fail.
 
-    body = ast.parse(source).body
+    A function or class that failed itself is tried again without looking at its annotations, which may name a module
+    that is not here.
+    """
+    body, tried = ast.parse(source).body, set()
     for _ in range(MAX_FAILING):
-        body = [node for node in body if node.lineno > line]
-        if not body:
+        at = next((place for place, node in enumerate(body) if node.end_lineno >= line), len(body))
+        at += at == len(body) or not _defines(body[at]) or at in tried
+        if at >= len(body):
             return
+        tried.add(at)
         try:
-            exec(compile(ast.Module(body, []), "<program>", "exec", dont_inherit=True), namespace)
+            flags = __future__.annotations.compiler_flag
+            exec(compile(ast.Module(body[at:], []), "<program>", "exec", flags, dont_inherit=True), namespace)
             return
         except BaseException as error:
-            line = max(_line_of(error), body[0].lineno)
+            line = max(_line_of(error), body[at].lineno)
+
+
+def _defines(node) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+
+
+def _definitions_only(source: str) -> str:
+    """The program without what it does when it is loaded, apart from imports and simple assignments."""
+    body = ast.parse(source).body
+    own = {node.name for node in body if _defines(node)}
+
+    def harmless(node):
+        if _defines(node) or isinstance(node, (ast.Import, ast.ImportFrom, ast.Try)):
+            return True
+        assigns = isinstance(node, (ast.Assign, ast.AnnAssign))
+        return assigns and not any(isinstance(n, ast.Name) and n.id in own for n in ast.walk(node))
+
+    return ast.unparse(ast.Module([node for node in body if harmless(node)], []))
 
 
 def _undefined(name: str, note):

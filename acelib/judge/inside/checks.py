@@ -35,7 +35,7 @@ def always_true(node, names=frozenset()) -> bool:
 
 
 def says_nothing(node, names=frozenset()) -> bool:
-    """Whether an assert of this expression tells nothing about the program: it always holds, or is about Python only."""
+    """Whether an assert of this expression says nothing of the program: it always holds, or is about Python only."""
     if always_true(node, names):
         return True
     used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
