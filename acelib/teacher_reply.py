@@ -131,7 +131,7 @@ def _assertion(text: str, at: int) -> tuple[str | None, int]:
     following = _ITEM.search(text, at + 6)
     limit = min(len(text), at + MAX_ITEM_CHARS)
     if quote:
-        for end in re.finditer(rf"(?<!\\){quote}(?=\s*(?:[,\]}}:]|$|\n))", text[at:limit]):
+        for end in re.finditer(rf"(?<!\\){quote}(?=\s*(?:[,\]}}:]|$|\n|//|#))", text[at:limit]):
             content = text[at : at + end.start()]
             for candidate in (_unescaped(content), content):
                 if _is_assert(candidate):

@@ -2,7 +2,7 @@
 
 _EVERYWHERE = """
     def __getattr__(self, name):
-        if name.startswith('__array') or name in ('__buffer__', '__dlpack__', '_as_parameter_', '__index__', '__float__'):
+        if name.startswith(('__array', '__buffer', '__dlpack', '_as_parameter', '__index', '__float')):
             return self.answer(name)
         raise AttributeError(name)
 """
