@@ -144,11 +144,14 @@ def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | No
             repeated += 1
         else:
             tests[test] = None
-    counts["tests: repeated"] += repeated
+    if repeated:
+        counts["tests: repeated"] += repeated
     looped = salvaged and repeated > max(len(tests), 4)
-    counts["replies: filled up by a loop, salvaged"] += looped
     counts["replies: truncated, salvaged"] += salvaged and not looped
-    counts["replies: not quite JSON, mended"] += not salvaged and _valid_json(reply) is None
+    if looped:
+        counts["replies: filled up by a loop, salvaged"] += 1
+    elif not salvaged and _valid_json(reply) is None:
+        counts["replies: not quite JSON, mended"] += 1
     if not tests and unclear:
         raise TeacherReplyError(
             "its inputs may be one argument or several", "ask for assert statements, or name the function"
