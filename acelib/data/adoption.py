@@ -75,10 +75,9 @@ def adopt(
     inferences = None if questions_only else _inferences(rows, model, run.profile.sampling.n)
     empty = _drop_invalid(problems, inferences)
     apart = _Apart(run, decontaminate)
-    counts = Counter(
-        {"rows": len(rows), "tests that check nothing, left out": empty}
-        | {apart.words[name]: 0 for name in apart.words}
-    )
+    counts = Counter({"rows": len(rows)} | {apart.words[name]: 0 for name in apart.words})
+    if empty:
+        counts["tests that check nothing, left out"] = empty
     kept, dropped = [], []
     for place, problem in enumerate(problems):
         if like := apart.find(problem.question, best[place], problem.entry_point):
