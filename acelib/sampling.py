@@ -84,7 +84,8 @@ def sample_programs(
 
 def submission(problem: Problem, program: str | None) -> Submission:
     """A program and the tests of its problem, after the usual imports and what the question gives."""
-    return Submission(program, problem.tests, prelude=LLM_PRELUDE + problem.prelude, setup_after=problem.setup)
+    prelude = LLM_PRELUDE + problem.prelude
+    return Submission(program, problem.tests, prelude, setup_after=problem.setup, entry_point=problem.entry_point)
 
 
 def judge_programs(judge: Judge, problems: Iterable[Problem], programs: Sequence[Program]) -> list[Report]:

@@ -9,9 +9,11 @@ the asserts), `program` inside an inference (the code found in `completion`) and
 
 import ast
 import builtins
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from acelib.core import DataError, Row
 
@@ -45,17 +47,20 @@ class Problem:
         }
 
     @classmethod
-    def from_row(cls, row: Row) -> "Problem":
-        """From an AceCode-87K row. Raises DataError when a column is missing or when neither the row nor its tests name
-        the function."""
-        _require(row, ("id", "question", "test_cases"))
-        entry_point = row.get("entry_point") or entry_point_of(row["test_cases"], row["question"])
+    def from_row(cls, row: Row, number: int | None = None) -> "Problem":
+        """From an AceCode-87K row, the one of that `number` in its file. Raises DataError when a column is missing or
+        of another type, and when neither the row nor its tests name the function."""
+        place = _place(row, number)
+        _require(row, ("id", "question", "test_cases"), place)
+        question, tests = as_text(row["question"], place, "question"), as_tests(row["test_cases"], place, "test_cases")
+        entry_point = row.get("entry_point") or entry_point_of(tests, question)
         if not entry_point:
             raise DataError(
-                f"Row {row['id']!r} has no entry_point and no test that calls a function; "
-                "drop the row or add the column `entry_point`."
+                f"{place} has no entry_point and no test that calls a function; drop the row or add the column "
+                "`entry_point`."
             )
-        return cls(str(row["id"]), row["question"], entry_point, tuple(row["test_cases"]), row.get("source") or "")
+        as_text(entry_point, place, "entry_point")
+        return cls(str(row["id"]), question, entry_point, tests, row.get("source") or "")
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,14 @@ class Pair:
         }
 
     @classmethod
-    def from_row(cls, row: Row) -> "Pair":
+    def from_row(cls, row: Row, number: int | None = None) -> "Pair":
         """From an AceCodePair-300K row; rates that it does not carry become nan. Raises DataError."""
-        _require(row, ("id", "instruction", "chosen", "rejected"))
-        instruction = "\n".join(part for part in (row["instruction"], row.get("input") or "") if part)
-        rates = (float(row.get(name, "nan")) for name in ("chosen_rate", "rejected_rate"))
-        return cls(str(row["id"]), instruction, row["chosen"], row["rejected"], *rates)
+        place = _place(row, number)
+        _require(row, ("id", "instruction", "chosen", "rejected"), place)
+        parts = [as_text(row.get(name) or "", place, name) for name in ("instruction", "input")]
+        chosen, rejected = (as_text(row[name], place, name) for name in ("chosen", "rejected"))
+        rates = (_rate(row.get(name), place, name) for name in ("chosen_rate", "rejected_rate"))
+        return cls(str(row["id"]), "\n".join(part for part in parts if part), chosen, rejected, *rates)
 
 
 def called_functions(test: str) -> set[str]:
@@ -118,11 +125,79 @@ def entry_point_of(tests: Iterable[str], question: str = "") -> str | None:
     return max(votes, key=lambda name: (votes[name], name in question, name))
 
 
-def _require(row: Row, columns: Sequence[str]) -> None:
+def as_text(value: Any, place: str, column: str) -> str:
+    """A column that must be text. Raises DataError that names row and column."""
+    if not isinstance(value, str):
+        raise _of_another_type(place, column, "text", value)
+    return value
+
+
+def as_list(value: Any, place: str, column: str) -> list[Any]:
+    """A column that must be a list; a list written as JSON is read. Raises DataError that names row and column."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, list):
+            raise _of_another_type(place, column, "a list", "text that is not a JSON list")
+    if isinstance(value, dict) or not hasattr(value, "__iter__"):
+        raise _of_another_type(place, column, "a list", value)
+    return list(value)
+
+
+def as_tests(value: Any, place: str, column: str) -> tuple[str, ...]:
+    """A column of tests: a list of texts, that list as JSON, or Python text, whose asserts then are the tests.
+
+    Raises DataError that names row and column.
+    """
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        try:
+            body = ast.parse(value).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            raise _of_another_type(place, column, "a list of tests", "text that is neither JSON nor Python") from None
+        single = all(isinstance(node, ast.Assert) for node in body)
+        value = [ast.unparse(node) for node in body] if single else [value]
+    tests = as_list(value, place, column)
+    for test in tests:
+        if not isinstance(test, str):
+            raise _of_another_type(place, column, "a list of texts", f"one that holds {_kind(test)}")
+    return tuple(tests)
+
+
+def as_objects(value: Any, place: str, column: str) -> list[Row]:
+    """A column that must be a list of objects, or such a list as JSON. Raises DataError that names row and column."""
+    found = as_list(value, place, column)
+    for one in found:
+        if not isinstance(one, dict):
+            raise _of_another_type(place, column, "a list of objects", f"one that holds {_kind(one)}")
+    return found
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else f"a {type(value).__name__}"
+
+
+def _of_another_type(place: str, column: str, wanted: str, found: Any) -> DataError:
+    found = found if isinstance(found, str) and " " in found else _kind(found)
+    return DataError(f"{place}, column {column} must be {wanted}, but is {found}; mend or drop the row.")
+
+
+def _rate(value: Any, place: str, column: str) -> float:
+    try:
+        return float("nan") if value is None else float(value)
+    except (TypeError, ValueError):
+        raise _of_another_type(place, column, "a number", value) from None
+
+
+def _place(row: Row, number: int | None) -> str:
+    return f"Row {number}" if number is not None else f"Row {row.get('id', '')!r}"
+
+
+def _require(row: Row, columns: Iterable[str], place: str) -> None:
     missing = [column for column in columns if row.get(column) is None]
     if missing:
-        name = "A row" if "id" in missing else f"Row {row['id']!r}"
         raise DataError(
-            f"{name} has no {', '.join(missing)}; expected the columns of "
+            f"{place} has no {', '.join(missing)}; expected the columns of "
             f"AceCode-87K or AceCodePair-300K, found {', '.join(row) or 'none'}."
         )

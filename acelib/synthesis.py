@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from acelib.core import CourseError, DataError, Progress, read_rows
+from acelib.extraction import answer_of
+from acelib.judge import why_invalid
 from acelib.models import SamplingParams
 from acelib.sampling import sample_replies
 from acelib.schema import Problem, Row, called_functions, entry_point_of
+from acelib.teacher_reply import as_asserts, merged, read_leniently, tests_of
 
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 MAX_CUTS = 4
@@ -49,30 +52,46 @@ def load_seeds(path: str | Path) -> list[Row]:
 def find_json(text: str) -> tuple[dict, bool]:
     """The first JSON object with a question in `text`, and whether it had to be salvaged from a truncated reply.
 
-    Fences and chat before and after the object do not matter. A truncated object is cut after its last complete
-    string (of the last few, the first that gives valid JSON) and its open brackets are closed.
+    Fences, thoughts and chat before and after the object do not matter. A truncated object is cut after its last
+    complete string (of the last few, the first that gives valid JSON) and its open brackets are closed; what is not
+    quite JSON is read by `teacher_reply.read_leniently`, and of the two the one with more tests is taken.
     Raises TeacherReplyError when there is none.
     """
     if not text.strip():
         raise TeacherReplyError("it is empty", "check the teacher's chat template and stop tokens")
-    decoder = json.JSONDecoder(strict=False)
-    starts = [match.start() for match in re.finditer(r'\{\s*"', text)]
-    for start in starts:
+    if (found := _valid_json(text)) is not None:
+        return found, False
+    lenient = read_leniently(text)
+    cut = _cut_json(answer_of(text)) if lenient is None or lenient[1] else None
+    if cut is not None and len(tests_of(cut)) >= sum(map(bool, lenient[0]["tests"] if lenient else ())):
+        return cut, True
+    if lenient is None:
+        raise TeacherReplyError("it is not JSON", "ask for one JSON object or use a stronger teacher")
+    return lenient
+
+
+def _valid_json(text: str) -> dict | None:
+    decoder, text = json.JSONDecoder(strict=False, object_pairs_hook=merged), answer_of(text)
+    for match in re.finditer(r'\{\s*"', text):
         try:
-            found, _ = decoder.raw_decode(text, start)
+            found, _ = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):  # also: a number of thousands of digits
             continue
         if "question" in found:
-            return found, False
-    for start in starts:
+            return found
+    return None
+
+
+def _cut_json(text: str) -> dict | None:
+    for start in [match.start() for match in re.finditer(r'\{\s*"', text)]:
         for end in [match.end() for match in JSON_STRING.finditer(text, start)][: -MAX_CUTS - 1 : -1]:
             try:
                 found = json.loads(close_brackets(text[start:end]), strict=False)
             except (ValueError, RecursionError):
                 continue
             if "question" in found:
-                return found, True
-    raise TeacherReplyError("it is not JSON", "ask for one JSON object or use a stronger teacher")
+                return found
+    return None
 
 
 def close_brackets(text: str) -> str:
@@ -95,31 +114,49 @@ def clean_test(test: str) -> str | None:
         return None
 
 
-def parse_reply(reply: str, counts: Counter | None = None) -> tuple[str, list[str]]:
+def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | None = None) -> tuple[str, list[str]]:
     """The question and the usable tests of a teacher's reply.
 
     Kept are tests that parse, assert something, call the function the question is about and no other unknown one, and
-    have not been seen. What is dropped is added to `counts` by reason. Raises TeacherReplyError when nothing is left.
+    have not been seen. Pairs of input and output become such tests where it is clear which call they mean;
+    `entry_point` is the function's name where neither the tests nor the question have one. What is dropped is added to
+    `counts` by reason. Raises TeacherReplyError when nothing is left.
     """
     counts = Counter() if counts is None else counts
     found, salvaged = find_json(reply)
-    counts["replies: truncated, salvaged"] += salvaged
-    question, raw = found["question"], found.get("tests", [])
+    question, raw = found.get("question", found.get("problem")), tests_of(found)
     if not isinstance(question, str) or not question.strip():
         raise TeacherReplyError("it has no question", "check that the prompt asks for the key `question`")
-    raw = raw if isinstance(raw, list) else [raw]
-    counts["tests: imagined"] += len(raw)
-    cleaned = [clean_test(test) if isinstance(test, str) else None for test in raw]
+    before = counts["tests: input and output, unclear which call"]
+    texts, question = as_asserts(raw, question, entry_point, counts)
+    unclear = counts["tests: input and output, unclear which call"] - before
+    counts["tests: imagined"] += len(texts) + unclear
+    cleaned = [clean_test(test) if isinstance(test, str) else None for test in texts]
     counts["tests: no readable assert"] += cleaned.count(None)
-    entry_point = entry_point_of([test for test in cleaned if test], question)
+    name = entry_point_of([test for test in cleaned if test], question)
     tests: dict[str, None] = {}
+    repeated = 0
     for test in filter(None, cleaned):
-        if called_functions(test) != {entry_point}:
+        if called_functions(test) != {name}:
             counts["tests: call another function"] += 1
+        elif why_invalid(test, name):
+            counts["tests: check nothing"] += 1
         elif test in tests:
-            counts["tests: repeated"] += 1
+            repeated += 1
         else:
             tests[test] = None
+    if repeated:
+        counts["tests: repeated"] += repeated
+    looped = salvaged and repeated > max(len(tests), 4)
+    counts["replies: truncated, salvaged"] += salvaged and not looped
+    if looped:
+        counts["replies: filled up by a loop, salvaged"] += 1
+    elif not salvaged and _valid_json(reply) is None:
+        counts["replies: not quite JSON, mended"] += 1
+    if not tests and unclear:
+        raise TeacherReplyError(
+            "its inputs may be one argument or several", "ask for assert statements, or name the function"
+        )
     if not tests:
         raise TeacherReplyError("it has no usable assert", "check that the prompt asks for assert statements")
     counts["tests: kept"] += len(tests)
@@ -164,7 +201,7 @@ def problems_from_replies(replies: Sequence[Row]) -> tuple[list[Problem], Counte
             counts["questions: repeated"] += 1
             continue
         entry_point = entry_point_of(tests, question)
-        problems[question] = Problem(row["id"], question, entry_point, tuple(tests), row["source"])
+        problems[question] = Problem(row["id"], question, entry_point, tuple(tests), row.get("source", ""))
     if replies and not problems:
         reasons = Counter({key: n for key, n in counts.items() if key.startswith("replies: it")})
         raise CourseError(

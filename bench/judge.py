@@ -16,6 +16,7 @@ wall they would do their harm.
 import argparse
 import ast
 import gzip
+import importlib.util
 import json
 import os
 import random
@@ -182,6 +183,8 @@ def program_floor() -> float:
 def attacks() -> str:
     """What the attack corpus did to the judge, in words."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_judge_attacks.py"]
+    if importlib.util.find_spec("pytest") is None:
+        return "attacks: not run, pytest is missing; pip install -r requirements-test.txt"
     start = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     seconds = time.perf_counter() - start

@@ -209,8 +209,8 @@ def inferences(change):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (without("id"), "A row has no id; expected the columns of AceCode-87K"),
-        (without("question", "test_cases"), "Row .* has no question, test_cases; .* found id, source, inferences"),
+        (without("id"), "Row 0 has no id; expected the columns of AceCode-87K"),
+        (without("question", "test_cases"), "Row 0 has no question, test_cases; .* found id, source, inferences"),
         (without("inferences"), "Row 0 has no inferences; add it, or pass --questions-only"),
         (inferences(without("completion")), "Row 0, inference 0 has no completion; add it"),
         (inferences(without("model_name", "completion")), "inference 0 has no model_name, completion; add it"),
@@ -307,3 +307,25 @@ def test_command_line(tmp_path, capsys):
     assert manifest["adopted"]["command"] == f"python -m acelib {typed}"
     assert main(["adopt", "none.jsonl", "--run-dir", str(run_dir)]) == 1
     assert "There is no file none.jsonl" in capsys.readouterr().err
+
+
+def test_tests_that_check_nothing_are_left_out_and_counted(run, tmp_path):
+    def change(row):
+        tests = [*row["test_cases"], f"{row['test_cases'][0].removeprefix('assert ')}"]
+        items = [item | {"test_results": [*item["test_results"], 1]} for item in row["inferences"]]
+        return row | {"test_cases": tests, "inferences": items}
+
+    counts = import_dataset(run, write(tmp_path / "rows.jsonl", change))
+    assert counts["tests that check nothing, left out"] == 5
+    assert [item["pass_rate"] for item in run.read("samples")[0]["inferences"]] == [1.0, 0.4, 0.2]
+    assert all(test.startswith("assert") for row in run.read("filtered") for test in row["test_cases"])
+
+
+def test_columns_as_text_are_read_and_others_named(run, tmp_path):
+    def as_text(row):
+        return row | {name: json.dumps(row[name]) for name in ("test_cases", "inferences")}
+
+    assert import_dataset(run, write(tmp_path / "rows.jsonl", as_text))["programs"] == 9
+    for value, message in ((["def f(): pass"], "list of objects"), ("abc", "a list"), ([{"completion": 3}], "text")):
+        with pytest.raises(DataError, match=f"Row 0, column inferences.*{message}"):
+            import_dataset(run, write(tmp_path / "bad.jsonl", lambda row, value=value: row | {"inferences": value}))

@@ -173,3 +173,15 @@ def test_a_missing_benchmark_is_one_sentence(tmp_path):
         write_rows(tmp_path / f"{split}.jsonl", read_rows(FIXTURES / "humaneval.jsonl"))
     with pytest.raises(DataError, match="has no split test, only train, validation; give"):
         read_benchmark(tmp_path)
+
+
+def test_tests_that_check_nothing_are_left_out_with_a_warning_or_refused(tmp_path):
+    row = {"task_id": "a", "question": "Write f.", "entry_point": "f", "tests": ["f(1) == 2", "assert f(1) == 2"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    with pytest.warns(UserWarning, match="row 1: 1 tests check nothing"):
+        assert read_benchmark(tmp_path / "rows.jsonl")[0].tests == ("assert f(1) == 2",)
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row | {"tests": ["f(1) == 2"]}))
+    with pytest.raises(DataError, match="no test that checks anything"):
+        read_benchmark(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row | {"tests": '["assert f(1) == 2"]'}))
+    assert read_benchmark(tmp_path / "rows.jsonl")[0].tests == ("assert f(1) == 2",)

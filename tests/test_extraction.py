@@ -65,6 +65,57 @@ def test_surrogates_and_null_bytes_are_no_crash():
     assert extract_program("def f(x):\n    return '\x00'\n", "f") is None
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"{CODE}```\n",
+        f"{CODE}```\nUsage:\n```\nf(1)\n```\n",
+        f"```\n```\n{CODE}```\n```",
+        f"{CODE.rstrip()}```",
+        f"```python\n{CODE.rstrip()}```",
+        f"Maybe\n```python\ndef f(x): return 0\nhmm\n</think>\nSo:\n```python\n{CODE}```",
+        f"```\n1 2\n```\nso\n</thinking>\n{CODE}",
+        f"<Reasoning>\ndef f(x): return 0\n</Reasoning>\n{CODE}",
+        f"```Python3\n{CODE}```\nCall:\n```\nf(1)\n```",
+        f"```py title=a.py\n{CODE}```",
+        f"```python here you are\n{CODE}```",
+        f"```python {CODE}```",
+        f"```text\n{CODE}```",
+        f"````markdown\n```python\n{CODE}```\n````",
+        f"\ufeff{CODE}",
+        f"```python\n\ufeff{CODE}```",
+        f"{CODE}<|im_end|>",
+        f"{CODE.rstrip()}<|endoftext|>\n",
+        f"[CODE]\n{CODE}[/CODE]",
+        f"{CODE}\nFertig\n",
+        f"{CODE}\n結束\n",
+        f"{CODE}\n以上です。\n",
+        f"{CODE}\nno, wrong\nAnswer: correct\n",
+        f"{CODE}return f(1)\n",
+        f"```python\n{CODE}```\nTemplate:\n```python\ndef f(x):\n    pass\n```",
+        f"import math\nThe function is:\n{CODE}",
+    ],
+)
+def test_stray_fences_markers_and_words(reply):
+    assert extract_program(reply, "f").strip() == CODE.strip()
+
+
+def test_a_fence_inside_a_docstring_is_part_of_the_code():
+    for indent in ("    ", ""):
+        code = f'def f(x):\n    """Add one.\n\n{indent}```\n    f(1)\n{indent}```\n    """\n    return x + 1\n'
+        assert extract_program(f"```python\n{code}```\nThat is all.", "f") == code
+
+
+@pytest.mark.parametrize(
+    ("helper", "body"),
+    [("def g(x):\n    return x\n", "g(x)"), ("K = 3\n", "x + K"), ("import numpy as np\n", "np.add(x, 1)")],
+)
+def test_what_the_chosen_piece_lacks_comes_from_another(helper, body):
+    code = f"def f(x):\n    return {body}\n"
+    assert extract_program(f"First:\n```python\n{helper}```\nthen\n```python\n{code}```", "f") == f"{helper}\n{code}"
+    assert extract_program(f"{helper}\nand then\n{code}", "f").split() == f"{helper}\n{code}".split()
+
+
 def test_not_a_string():
     with pytest.raises(CourseError, match="as a string"):
         extract_program(None)

@@ -33,6 +33,13 @@ def expectations(answer: int, slow: bool) -> list[str]:
         f"assert math.isclose(f(1), {answer})",
         f"assert f(1)[0] == {answer}",
         f"for value in f(1):\n    assert value == {answer}\nassert f(1) == {answer}",
+        f"import numpy as np\nassert np.allclose(f(1), {answer}) and np.size(f(1))",
+        f"import numpy as np\nassert (np.asarray(f(1)) == {answer}).all() and np.asarray(f(1)).size",
+        f"import numpy as np\nnp.testing.assert_array_equal(f(1), np.array([{answer}]))",
+        f"import pytest\nassert f(1) == pytest.approx({answer})",
+        f"with f(1) as value:\n    assert value == {answer}",
+        f"class T(__import__('unittest').TestCase):\n    def test(self): self.assertAlmostEqual(f(1), {answer})",
+        f"def test_f():\n    for value in f(1):\n        assert value == {answer}",
     ]
 
 
@@ -102,4 +109,4 @@ def test_no_false_pass_and_no_harm(judge, tmp_path, monkeypatch):
 
 
 def test_the_corpus_is_large_enough():
-    assert len(ATTACKS) >= 60
+    assert len(ATTACKS) >= 85

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acelib.judge.asserts import compile_test, judge_lines
+from acelib.judge.asserts import NeedsReferee, compile_test, judge_lines
 from acelib.judge.inside import wire
 
 hashable = st.recursive(
@@ -33,7 +33,12 @@ values = st.recursive(
 
 
 nearly_right = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from("ltsfdbicDFnTyoh"),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=3)
+    | st.sampled_from("ltsfdbicDFnTyohaAOCGqrPzu="),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
     max_leaves=12,
 )
@@ -70,7 +75,11 @@ def test_hostile_bytes_are_data_or_a_wire_error(data):
         wire.decode(wire.loads(data))
     except wire.WireError:
         pass
-    status, _ = judge_lines(compile_test("assert f(1) == 'the expected value'"), [data])
+    try:
+        status, _ = judge_lines(compile_test("assert f(1) == 'the expected value'"), [data])
+    except NeedsReferee:  # what claims to be an array is looked at where limits hold
+        assert b'["a"' in data
+        return
     assert status in ("failed", "error", "memory")
 
 
@@ -104,9 +113,9 @@ Point = namedtuple("Point", "x y")
         (Liar(3), 3),
         ([Liar(3)], [3]),
         (Point(1, 2), (1, 2)),
-        (Counter("aab"), {"a": 2, "b": 1}),
-        (OrderedDict(a=1), {"a": 1}),
-        (defaultdict(list, a=[1]), {"a": [1]}),
+        (type("C", (Counter,), {})("aab"), Counter(a=2, b=1)),
+        (type("O", (OrderedDict,), {})(a=1), OrderedDict(a=1)),
+        (type("D", (defaultdict,), {})(list, a=[1]), defaultdict(None, a=[1])),
         ({"a": 1}.keys(), {"a"}),
         ({"a": 1}.items(), {("a", 1)}),
         (type("S", (str,), {"__str__": lambda self: "lie"})("truth"), "truth"),
@@ -119,7 +128,7 @@ def test_subclasses_are_reduced_to_the_builtin(value, data):
 
 
 def test_other_objects_are_opaque_and_equal_nothing():
-    for value in (object(), Liar, iter([]), lambda: 0, {1: 2}.values(), range(3)):
+    for value in (object(), Liar, iter([]), lambda: 0, {1: 2}.values(), range(10**9)):
         out = through(value)
         assert isinstance(out, wire.Opaque) and out != value and out not in ([0], (1,), {"a"})
     deep = []

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -87,3 +88,49 @@ def test_json_lines_end_at_newlines_only(tmp_path):
     assert read_rows(tmp_path / "rows.jsonl") == rows
     write_rows(tmp_path / "none.jsonl", [])
     assert read_rows(tmp_path / "none.jsonl") == []
+
+
+ROW = {"id": "a", "question": "Write f.", "test_cases": ["assert f(1) == 2", "assert f(2) == 3"]}
+
+
+@pytest.mark.parametrize(
+    "tests", [json.dumps(ROW["test_cases"]), "\n".join(ROW["test_cases"]), tuple(ROW["test_cases"])]
+)
+def test_tests_in_another_form_are_read_as_they_are_meant(tests):
+    assert Problem.from_row(ROW | {"test_cases": tests}) == Problem.from_row(ROW)
+
+
+def test_a_whole_test_as_text_stays_whole():
+    test = "def test_f():\n    assert f(1) == 2\n"
+    assert Problem.from_row(ROW | {"test_cases": test}).tests == (test,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_cases": [None]}, "Row 0, column test_cases must be a list of texts, but is one that holds null"),
+        ({"test_cases": 3}, "Row 0, column test_cases must be a list, but is a int"),
+        ({"test_cases": {"a": 1}}, "Row 0, column test_cases must be a list, but is a dict"),
+        ({"test_cases": "not ( Python"}, "Row 0, column test_cases must be .* neither JSON nor Python"),
+        ({"test_cases": '["assert f(1) == 2"'}, "Row 0, column test_cases must be .* not a JSON list"),
+        ({"question": ["a"]}, "Row 0, column question must be text, but is a list"),
+        ({"entry_point": ["f"]}, "Row 0, column entry_point must be text"),
+    ],
+)
+def test_a_column_of_another_type_is_named(change, message):
+    with pytest.raises(DataError, match=message):
+        Problem.from_row(ROW | change, 0)
+
+
+def test_pairs_of_another_type_are_named_and_null_rates_are_unknown():
+    pair = {"id": "a", "instruction": "Write f.", "chosen": "a", "rejected": "b", "chosen_rate": None}
+    assert math.isnan(Pair.from_row(pair).chosen_rate)
+    with pytest.raises(DataError, match="Row 0, column chosen must be text, but is a list"):
+        Pair.from_row(pair | {"chosen": ["a"]}, 0)
+    with pytest.raises(DataError, match="Row 0, column chosen_rate must be a number"):
+        Pair.from_row(pair | {"chosen_rate": "high"}, 0)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_table(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n', encoding="utf-8-sig")
+    assert read_rows(tmp_path / "rows.jsonl") == [{"a": 1}]

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,75 @@ def test_a_truncated_reply_keeps_its_complete_strings(cut):
     counts = Counter()
     assert parse_reply(REPLY[:cut], counts) == ("Write `f(x)`.", TESTS[: 1 + (cut > REPLY.rindex('"'))])
     assert counts["replies: truncated, salvaged"] == 1
+
+
+MENDED = {
+    "unquoted": '{"question": "Write f.", "tests": [\n  assert f(1) == 2,\n  assert f(2) == 3\n]}',
+    "unquoted, no commas": '{"question": "Write f.", "tests": [\n  assert f(1) == 2\n  assert f(2) == 3\n]}',
+    "single quotes": "{'question': 'Write f.', 'tests': ['assert f(1) == 2', 'assert f(2) == 3']}",
+    "bad escape": r'{"question": "Write f.", "n": "\d", "tests": ["assert f(1) == 2", "assert f(2) == 3"]}',
+    "inner quotes": '{"question": "Write the "f".", "tests": ["assert f(1) == 2", "assert f(2) == 3"]}',
+    "trailing comma": '{"question": "Write f.", "tests": ["assert f(1) == 2", "assert f(2) == 3",]}',
+    "remarks": '{"question": "Write f.", "tests": ["assert f(1) == 2", // one\n "assert f(2) == 3" // two\n]}',
+    "objects": '{"question": "Write f.", "tests": [{"assert": "f(1) == 2"}, {"test": "assert f(2) == 3", "why": "x"}]}',
+    "repeated key": '{"question": "Write f.", "tests": ["assert f(1) == 2"], "tests": ["assert f(2) == 3"]}',
+    "one text": '{"question": "Write f.", "tests": "assert f(1) == 2\\nassert f(2) == 3"}',
+    "draft": '<think>{"question": "Draft", "tests": ["assert g(1) == 2"]}</think>' + REPLY.replace("`f(x)`", "f"),
+    "pairs": '{"question": "Write `f(x)`.", "tests": [{"input": 1, "expected": 2}, {"args": [2], "output": 3}]}',
+    "pairs of Python": '{"question": "Write `f(x)`.", "tests": [{"input": (1), "want": 2}, {"input": 2, "want": 3}]}',
+    "no JSON": "Write f.\n```python\nassert f(1) == 2\nassert f(2) == 3\n```",
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_what_is_not_quite_json_is_read_as_it_is_meant(name):
+    counts = Counter()
+    question, tests = parse_reply(MENDED[name], counts)
+    assert question.startswith("Write ") and tests == TESTS and not counts["replies: truncated, salvaged"]
+
+
+def test_pairs_become_calls_only_where_it_is_clear_which():
+    def read(question, *pairs, **options):
+        counts = Counter()
+        reply = json.dumps({"question": question, "tests": [{"input": i, "expected": o} for i, o in pairs]})
+        return parse_reply(reply, counts, **options)
+
+    assert read("Reverse.", ("ab", "ba"))[1] == ["assert solution('ab') == 'ba'"]
+    assert "`solution`" in read("Reverse.", ("ab", "ba"))[0]
+    assert read("Sum.", ([1, 2], 3), ([4], 4), entry_point="total")[1][1] == "assert total([4]) == 4"  # lengths differ
+    assert read("Write `add(a, b)`.", ([1, 2], 3))[1] == ["assert add(1, 2) == 3"]
+    assert read("Write `total(xs)`.", ([1, 2], 3))[1] == ["assert total([1, 2]) == 3"]
+    assert read("Take.", ({"xs": [1], "n": 1}, [1]))[1] == ["assert solution(xs=[1], n=1) == [1]"]
+    with pytest.raises(TeacherReplyError, match="one argument or several"):
+        read("Combine.", ([1, 2], 3), ([3, 4], 7))
+    with pytest.raises(TeacherReplyError, match="one argument or several"):
+        read("Convert.", ("5", 5), ("6", 6))  # a text or a number
+
+
+def test_a_loop_that_fills_the_reply_is_counted_as_one():
+    counts = Counter()
+    loop = '{"question": "Write f.", "tests": [' + '"assert f(1) == 2", ' * 30 + '"assert f('
+    assert parse_reply(loop, counts)[1] == TESTS[:1]
+    assert counts["replies: filled up by a loop, salvaged"] == 1 and counts["replies: truncated, salvaged"] == 0
+
+
+def test_a_test_that_checks_nothing_is_dropped():
+    counts = Counter()
+    tests = ["assert (f(1) == 2, 'always true')", "assert f(1) == 2 or True", TESTS[0]]
+    assert parse_reply(json.dumps({"question": "Write f.", "tests": tests}), counts)[1] == TESTS[:1]
+    assert counts["tests: check nothing"] == 2
+
+
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "real" / "teacher_replies.jsonl"
+
+
+@pytest.mark.skipif(not RECORDED.exists(), reason="a real teacher's replies are not in ../shared/real")
+def test_at_least_twenty_of_a_real_teachers_24_replies_give_something():
+    rows = [json.loads(line) | {"source": "s"} for line in RECORDED.read_text().splitlines()]
+    problems, counts = problems_from_replies(rows)
+    assert len(rows) == 24 and len(problems) >= 20
+    lost = sum(n for reason, n in counts.items() if reason.startswith("replies: it"))
+    assert lost == 24 - len(problems)
 
 
 def test_brackets_inside_strings_stay_closed():

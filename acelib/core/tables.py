@@ -25,7 +25,7 @@ def read_rows(path: str | Path, of: type | None = None) -> list[Any]:
         rows = _read_json_lines(path)
     else:
         raise DataError(f"{path.name} ends in none of .parquet, .jsonl, .jsonl.gz; convert it to one of them.")
-    return rows if of is None else [of.from_row(row) for row in rows]
+    return rows if of is None else [of.from_row(row, number) for number, row in enumerate(rows)]
 
 
 def write_rows(path: str | Path, rows: Iterable[Any]) -> None:
@@ -65,7 +65,7 @@ def _read_json_lines(path: Path) -> list[Row]:
     except (OSError, EOFError) as error:
         raise DataError(f"{path} is not a readable gzip file ({error}); fetch it again.") from error
     rows = []
-    for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), start=1):
+    for number, line in enumerate(data.decode("utf-8-sig", errors="replace").split("\n"), start=1):
         try:
             rows += [json.loads(line)] if line.strip() else []
         except json.JSONDecodeError as error:

@@ -103,7 +103,7 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
     folder, log, rows = profile.resolve(models.policy), [], run.read("samples")
     rates = [pass_rates(row) for row in rows]
     chosen = chosen_questions(rates, spec.questions, spec.seed)
-    settings = replace(profile.reinforce, algorithm=spec.algorithm, steps=spec.steps, max_kl=spec.max_kl)
+    settings = profile.reinforce
     with Judge.from_settings(profile.judge, workers=1) as judge:
         if spec.steps:
             trained = scratch / "policy"
@@ -115,7 +115,9 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
                     _reward(spec.reward, run, judge, problems),
                     scratch / "policy-half",
                     scratch / "training",
-                    settings=replace(settings, eval_every=spec.steps),
+                    settings=replace(
+                        settings, algorithm=spec.algorithm, steps=spec.steps, max_kl=spec.max_kl, eval_every=spec.steps
+                    ),
                     prompt=profile.prompts.solve,
                     **_how(profile, spec.seed),
                 )

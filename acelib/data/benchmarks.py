@@ -5,13 +5,16 @@ Question and entry point are what EvalPlus shows a model: HumanEval's prompt as 
 
 import ast
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from acelib.core import DataError, Profile, read_rows
 from acelib.data.sources import read_split
-from acelib.schema import Problem, Row, entry_point_of
+from acelib.judge import why_invalid
+from acelib.schema import Problem, Row, as_tests, as_text, entry_point_of
 
 MAX_REFEREE_CHARS = 300_000  # EvalPlus has tests of many megabytes; the judge reads a million characters at a time
 
@@ -60,9 +63,9 @@ def _problem(row: Row, place: str) -> Problem:
     row = {key: value for key, value in row.items() if value is not None}
     try:
         if {"task_id", "question", "entry_point", "tests"} <= row.keys():
-            problem = Problem(
-                str(row["task_id"]), row["question"], row["entry_point"], tuple(row["tests"]), "benchmark"
-            )
+            name, tests = as_text(row["entry_point"], place, "entry_point"), as_tests(row["tests"], place, "tests")
+            question = as_text(row["question"], place, "question")
+            problem = Problem(str(row["task_id"]), question, name, tests, "benchmark")
         elif {"task_id", "prompt", "entry_point", "test"} <= row.keys():
             problem = _humaneval(row)
         elif {"task_id", "test_list"} <= row.keys() and ("text" in row or "prompt" in row):
@@ -83,7 +86,14 @@ def _problem(row: Row, place: str) -> Problem:
         raise DataError(f"{place} has no tests, so it can measure nothing; drop the row.")
     if not problem.entry_point:
         raise DataError(f"{place} has no test that calls a function; drop the row.")
-    return problem
+    reasons = {test: why_invalid(test, problem.entry_point) for test in problem.tests}
+    kept = tuple(test for test in problem.tests if not reasons[test])
+    if not kept:
+        raise DataError(f"{place} has no test that checks anything ({reasons[problem.tests[0]]}); drop the row.")
+    if len(kept) < len(problem.tests):
+        why = next(filter(None, reasons.values()))
+        warnings.warn(f"{place}: {len(problem.tests) - len(kept)} tests check nothing ({why}); left out.", stacklevel=2)
+    return replace(problem, tests=kept)
 
 
 def _humaneval(row: Row) -> Problem:
@@ -95,7 +105,7 @@ def _humaneval(row: Row) -> Problem:
 
 
 def _mbpp(row: Row) -> Problem:
-    listed = [str(test) for test in row["test_list"]]
+    listed = list(as_tests(row["test_list"], f"MBPP {row['task_id']}", "test_list"))
     name = row.get("entry_point") or _tested(listed, row.get("code", "")) or entry_point_of(listed)
     imports, text = "\n".join(row.get("test_imports", ())), row.get("text") or row["prompt"]
     tests = evalplus_tests(row["test"], name) if "test" in row else [_with_imports(test, imports) for test in listed]

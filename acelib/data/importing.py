@@ -3,7 +3,8 @@
 import ast
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import islice
+from dataclasses import replace
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from acelib.data.overlap import REASONS, Benchmarks, parse
 from acelib.data.publish import dataset_card
 from acelib.data.sources import Source, open_source
 from acelib.extraction import extract_program
-from acelib.judge import Judge, Report, Verdict
-from acelib.schema import Pair, Problem, Row
+from acelib.judge import Judge, Report, Verdict, why_invalid
+from acelib.schema import Pair, Problem, Row, as_list, as_objects, as_text
 
 NOTE = (
     "The source holds only tests that passed its authors' filter: `imagined` equals `filtered`, and comparisons of "
@@ -51,7 +52,10 @@ def import_dataset(
     rows, problems, best = _read(opened, limit, questions_only)
     inferences = None if questions_only else _inferences(rows, model, run.profile.sampling.n)
     decontaminator = Decontaminator(run, decontaminate)
+    empty = _drop_invalid(problems, inferences)
     kept, dropped, counts = _choose(run, problems, best, inferences, decontaminator)
+    if empty:
+        counts["tests that check nothing, left out"] = empty
     chosen = [problems[place] for place in kept]
     asked = [problem.to_row() for problem in chosen]
     # As notebook 02 would write it: every test passed the authors' proxy, and nobody knows which ones are right.
@@ -166,16 +170,50 @@ def _read(source: Source, limit: int | None, questions_only: bool) -> tuple[list
     """Rows, their questions, and of each the reply with the highest pass rate: the nearest to a reference solution."""
     unread = ("inferences", "context_messages") if questions_only else ()  # most of a row; 87,000 of them fill memory
     rows, best = [], []
-    for row in islice(source.rows(), limit):
+    for number, row in enumerate(islice(source.rows(), limit)):
+        row = _with_objects(row, f"Row {number}")
         replies = [item for item in row.get("inferences") or () if item.get("completion")]
         best.append(max(replies, key=lambda item: item.get("pass_rate") or 0.0)["completion"] if replies else "")
         rows.append({name: value for name, value in row.items() if name not in unread})
-    problems = [Problem.from_row(row) for row in rows]
+    problems = [Problem.from_row(row, number) for number, row in enumerate(rows)]
     twice = [one for one, count in Counter(problem.id for problem in problems).items() if count > 1]
     if twice or not rows:
         what = f"has several rows with the id {twice[0]!r}" if twice else "holds no rows"
         raise DataError(f"{source.name} {what}; mend the file.")
+    rows = [row | {"test_cases": list(problem.tests)} for row, problem in zip(rows, problems, strict=True)]
     return rows, problems, best
+
+
+def _with_objects(row: Row, place: str) -> Row:
+    """The row with its `inferences`, and their `test_results`, as lists, even where the file has JSON text."""
+    if row.get("inferences") is None:
+        return row
+    found = []
+    for item in as_objects(row["inferences"], place, "inferences"):
+        if item.get("completion") is not None:
+            as_text(item["completion"], place, "inferences.completion")
+        if (results := item.get("test_results")) is not None:
+            item = item | {"test_results": as_list(results, place, "inferences.test_results")}
+        if not isinstance(item.get("pass_rate") or 0.0, (int, float)):
+            raise DataError(f"{place}, column inferences.pass_rate must be a number; mend or drop the row.")
+        found.append(item)
+    return row | {"inferences": found}
+
+
+def _drop_invalid(problems: list[Problem], inferences: list[list[Row]] | None) -> int:
+    """Leaves out, in place, the tests that check nothing whatever the program does, with their results. Returns how
+    many these are."""
+    dropped = 0
+    for place, problem in enumerate(problems):
+        keep = [not why_invalid(test, problem.entry_point) for test in problem.tests]
+        if all(keep):
+            continue
+        dropped += keep.count(False)
+        problems[place] = replace(problem, tests=tuple(compress(problem.tests, keep)))
+        for number, item in enumerate(inferences[place] if inferences else ()):
+            if item.get("test_results") is not None:
+                inferences[place][number] = item | {"test_results": list(compress(item["test_results"], keep))}
+    return dropped
 
 
 def _choose(
@@ -254,7 +292,7 @@ def _with_results(run: Run, source: str, rows: list[Row], problems: list[Problem
 def _pairs(name: str, decontaminator: Decontaminator, dropped: set[str], counts: Counter) -> tuple[list[Row], str]:
     """The pairs whose questions are like no benchmark's, and the version of their source; counts them."""
     source = open_source(name)
-    every = [Pair.from_row(row) for row in source.rows()]
+    every = [Pair.from_row(row, number) for number, row in enumerate(source.rows())]
     firsts = {pair.instruction: pair for pair in reversed(every)}
     like = {text for text, one in firsts.items() if one.problem_id in dropped or decontaminator.find(text, one.chosen)}
     found = [pair.to_row() for pair in every if pair.instruction not in like]

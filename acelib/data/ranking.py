@@ -62,8 +62,12 @@ def rank(questions: Sequence[Recorded], judge: Judge) -> list[Row]:
     tests "filtered pass rate"; for every recorded score its own name and "<pass rate>, then <name>", by the filtered
     tests where there are any.
     """
-    programs = [(program, one.tests) for one in questions for program in one.programs]
-    reports, rows = iter(judge.run([Submission(*one, prelude=LLM_PRELUDE) for one in programs])), []
+    submissions = [
+        Submission(program, one.tests, LLM_PRELUDE, entry_point=entry_point_of(one.tests, one.question) or "")
+        for one in questions
+        for program in one.programs
+    ]
+    reports, rows = iter(judge.run(submissions)), []
     for one in questions:
         mine = [next(reports) for _ in one.programs]
         passed = [[verdict.passed for verdict in report.verdicts] for report in mine]

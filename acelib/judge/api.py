@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from acelib.core import JudgeError
 
-STATUSES = ("passed", "failed", "error", "timeout", "memory", "syntax_error", "not_run")
+STATUSES = ("passed", "failed", "error", "timeout", "memory", "syntax_error", "not_run", "invalid", "unstable")
 
 LLM_PRELUDE = """\
 import collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys
@@ -64,12 +64,15 @@ class Submission:
     tests        asserts as source text, e.g. "assert f(1) == 2"
     prelude      code that runs before the program in the same module (see `LLM_PRELUDE`)
     setup_after  code that runs after it (MBPP 367 and 927 need theirs there)
+    entry_point  the function that the tests are about, where that is known: it is then the program's even if Python
+                 has one of that name
     """
 
     program: str | None
     tests: Sequence[str]
     prelude: str = ""
     setup_after: str = ""
+    entry_point: str = ""
 
     def __post_init__(self):
         if self.program is not None and not isinstance(self.program, str):
@@ -79,14 +82,18 @@ class Submission:
         for test in self.tests:
             if not isinstance(test, str):
                 raise JudgeError(f"Submission.tests must hold strings, but one is a {type(test).__name__}.")
-        for name in ("prelude", "setup_after"):
+        for name in ("prelude", "setup_after", "entry_point"):
             if not isinstance(getattr(self, name), str):
                 raise JudgeError(f"Submission.{name} must be a string, not {type(getattr(self, name)).__name__}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome of one test: `status` is one of `STATUSES`, `reason` says why in a few words."""
+    """The outcome of one test: `status` is one of `STATUSES`, `reason` says why in a few words.
+
+    "invalid" is a test in which nothing was checked, "unstable" one that passes under one hash seed, random seed or
+    clock and not under another. Neither is a pass.
+    """
 
     status: str
     reason: str = ""
@@ -98,15 +105,26 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of one submission: one verdict per test, in order, and the CPU seconds its processes used."""
+    """The outcome of one submission: one verdict per test, in order, and the CPU seconds its processes used.
+
+    remark   what failed in the program beside its functions (an import, a demo at its end), which decides nothing
+    """
 
     verdicts: tuple[Verdict, ...]
     cpu_seconds: float = 0.0
+    remark: str = ""
+
+    @property
+    def unstable(self) -> bool:
+        """True when an outcome depends on chance; such a program is worth nothing."""
+        return any(v.status == "unstable" for v in self.verdicts)
 
     @property
     def pass_rate(self) -> float:
-        """Share of tests passed, in [0, 1]; 0.0 when there are no tests."""
-        return sum(v.passed for v in self.verdicts) / len(self.verdicts) if self.verdicts else 0.0
+        """Share of tests passed, in [0, 1]; 0.0 when there are no tests, or when the program is unstable."""
+        if not self.verdicts or self.unstable:
+            return 0.0
+        return sum(v.passed for v in self.verdicts) / len(self.verdicts)
 
     @property
     def passed(self) -> bool:

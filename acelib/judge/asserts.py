@@ -11,12 +11,14 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import re
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 
 from .inside import wire
-from .inside.names import is_real, program_names
+from .inside.checks import may_check
+from .inside.names import called_builtins, checked_by_name, is_real, program_names
 
 MAX_TEST_CHARS = 1_000_000
 MAX_LOCAL_BYTES = 32_768  # more data than this is compared in the referee, where CPU and memory are limited
@@ -36,7 +38,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class Assertion:
-    """One parsed test. kind: "data" (compared here), "referee", or "bad" (see `reason`)."""
+    """One parsed test. kind: "data" (compared here), "referee", "bad" (see `reason`), or "open": the test calls only
+    functions of Python's own, of which the program may define one of `candidates`, or is a `check(candidate)`."""
 
     kind: str
     calls: tuple[str, ...] = ()  # JSON of [name, args, kwargs]
@@ -44,33 +47,74 @@ class Assertion:
     expected: bytes | None = None  # for the common case `f(...) == literal`: the line an equal result arrives as
     identity: bool = False
     reason: str = ""
+    own: str = ""
+    candidates: tuple[str, ...] = ()
+    simple: bool = False  # `slot == constant` or `slot != constant`
+
+
+def why_invalid(test: str, entry_point: str = "") -> str:
+    """Why the test can check nothing, whatever the program does; "" for a test that can."""
+    assertion = compile_test(test, entry_point)
+    return assertion.reason if assertion.kind == "bad" else ""
 
 
 @lru_cache(maxsize=4096)
-def compile_test(text: str) -> Assertion:
-    """Parse one test; a broken one gives kind "bad", never an exception."""
+def compile_test(text: str, own: str = "") -> Assertion:
+    """Parse one test of the function `own` (if known); a broken one gives kind "bad", never an exception."""
     if len(text) > MAX_TEST_CHARS:
         return Assertion("bad", reason=f"the test is longer than {MAX_TEST_CHARS:,} characters")
     try:
         tree = _parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Assertion("bad", reason=f"the test does not parse: {type(error).__name__}: {error}"[:200])
-    if (common := _common_form(tree)) is not None:
+    if (common := _common_form(tree, own)) is not None:
         return common
-    names = program_names(tree)
+    names = program_names(tree, own)
     if not names:
+        if (candidates := called_builtins(tree)) or checked_by_name(tree):
+            return Assertion("open", candidates=tuple(candidates))
         return Assertion("bad", reason="the test calls nothing of the program")
-    if len(tree.body) != 1 or not isinstance(tree.body[0], ast.Assert):
-        return Assertion("referee")
+    if not may_check(tree, names):
+        return Assertion("bad", reason="the test asserts nothing")
+    referee = Assertion("referee", own=own)
+    if len(tree.body) != 1 or not isinstance(tree.body[0], ast.Assert) or _calls_on_condition(tree.body[0].test, names):
+        return referee
     extract = _Extract(names)
     try:
         expression = extract.visit(tree.body[0].test)
         if not extract.calls:
-            return Assertion("referee")
+            return referee
         expected, identity = _expected_line(expression)
     except (NeedsReferee, RecursionError):
-        return Assertion("referee")
-    return Assertion("data", tuple(extract.calls), expression, expected, identity)
+        return referee
+    return Assertion(
+        "data", tuple(extract.calls), expression, expected, identity, own=own, simple=_is_simple(expression)
+    )
+
+
+def _calls_on_condition(expression, names) -> bool:
+    """Whether Python may leave out a call of the program: after `and` or `or`, in a branch, or later in a chain."""
+    for node in ast.walk(expression):
+        later = []
+        if isinstance(node, ast.BoolOp):
+            later = node.values[1:]
+        elif isinstance(node, ast.IfExp):
+            later = [node.body, node.orelse]
+        elif isinstance(node, ast.Compare):
+            later = node.comparators[1:]
+        if any(isinstance(n, ast.Name) and n.id in names for part in later for n in ast.walk(part)):
+            return True
+    return False
+
+
+def _is_simple(node) -> bool:
+    """`slot == constant` or `!=`, either way round: what an object of the program equals is then known, nothing."""
+    return (
+        isinstance(node, ast.Compare)
+        and [type(op) in (ast.Eq, ast.NotEq) for op in node.ops] == [True]
+        and any(_is_slot(side) for side in (node.left, node.comparators[0]))
+        and sum(_is_slot(n) for n in ast.walk(node)) == 1
+    )
 
 
 def _parse(text: str) -> ast.Module:
@@ -81,7 +125,7 @@ def _parse(text: str) -> ast.Module:
         return ast.parse(text)
 
 
-def _common_form(tree: ast.Module) -> Assertion | None:
+def _common_form(tree: ast.Module, own: str) -> Assertion | None:
     """`assert f(<literals>) == <literal>`, by far the most tests, without the walks that other forms need."""
     match tree.body:
         case [
@@ -90,7 +134,7 @@ def _common_form(tree: ast.Module) -> Assertion | None:
                     left=ast.Call(func=ast.Name(id=name), args=args, keywords=[]), ops=[ast.Eq()], comparators=[right]
                 )
             )
-        ] if not is_real(name):
+        ] if name == own or not is_real(name):
             try:
                 values, expected = [ast.literal_eval(a) for a in args], ast.literal_eval(right)
             except (ValueError, TypeError, RecursionError, MemoryError):
@@ -99,7 +143,7 @@ def _common_form(tree: ast.Module) -> Assertion | None:
             if b'["o"' in call + line:  # perhaps an object that is not data (an ellipsis); the slow way finds out
                 return None
             expression = ast.Compare(ast.Constant(Slot(0)), [ast.Eq()], [ast.Constant(expected)])
-            return Assertion("data", (call.decode(),), expression, line)
+            return Assertion("data", (call.decode(),), expression, line, simple=True)
     return None
 
 
@@ -172,6 +216,10 @@ def _expected_line(expression):
     return None, False
 
 
+_REFEREE_ONLY = re.compile(rb'\["a"')  # numpy's values that are no plain numbers
+_NOT_DATA = re.compile(rb'\["[aouy]"')  # these, objects, and what was reduced to its base class: a tag, never a text
+
+
 def judge_lines(assertion: Assertion, lines: list[bytes]) -> tuple[str, str]:
     """(status, reason) of a data assertion whose calls came back as `lines`. Raises NeedsReferee."""
     negated = assertion.identity and isinstance(assertion.expression.ops[0], ast.IsNot)
@@ -181,6 +229,8 @@ def judge_lines(assertion: Assertion, lines: list[bytes]) -> tuple[str, str]:
     try:
         for line in lines:
             if len(line) > MAX_LOCAL_BYTES and not line.startswith(b'["x"'):
+                raise NeedsReferee
+            if b"[" in line and (_REFEREE_ONLY if assertion.simple or assertion.identity else _NOT_DATA).search(line):
                 raise NeedsReferee
             node = wire.loads(line)
             if type(node) is list and node and node[0] == "x":

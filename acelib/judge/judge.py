@@ -10,16 +10,20 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .api import JudgeError, Limits, Report, Submission
+from .api import JudgeError, Limits, Report, Submission, Verdict
 from .pool import Pool, Unavailable, Worker
+from .stability import depends_on_chance
 from .trial import Trial
 
 LEVELS = ("namespaces+seccomp", "landlock+seccomp", "seccomp")
 PACKAGES = ("numpy",)
 MAX_STARTS = 5
+OTHER_SEEDS = (1, 2)  # what passes under seed 0 and may depend on chance is run under each of these
 log = logging.getLogger(__name__)
 
 
@@ -52,8 +56,10 @@ class Judge:
         self._isolation = isolation
         self.level: str | None = None
         self._pool = Pool(workers, self._start_worker)
+        few = -(-workers // 8)  # a program in fifty is run again
+        self._again = {seed: Pool(few, partial(self._restart_worker, seed)) for seed in OTHER_SEEDS}
         self._owner = os.getpid()
-        self._finalizer = weakref.finalize(self, _close, self._pool, self._owner)
+        self._finalizer = weakref.finalize(self, _close, (self._pool, *self._again.values()), self._owner)
 
     @classmethod
     def from_settings(cls, settings: Any, workers: int | None = None) -> Judge:
@@ -69,7 +75,7 @@ class Judge:
 
     def close(self) -> None:
         """End every sandbox process. The judge may be used again; it then starts new ones."""
-        _close(self._pool, self._owner)
+        _close((self._pool, *self._again.values()), self._owner)
 
     def run(self, submissions: Iterable[Submission], progress: bool = False) -> list[Report]:
         """Judge every submission; reports come in the order of the submissions.
@@ -106,7 +112,24 @@ class Judge:
 
     def _execute(self, submissions: list[Submission], done: Callable[[int, Report], None]) -> None:
         """Judge them all; `done(index, report)` comes in any order."""
-        self._pool.run(((n, Trial(one, self.limits)) for n, one in enumerate(submissions)), done)
+        doubtful: dict[int, Report] = {}
+
+        def first_run(number: int, report: Report) -> None:
+            if any(v.passed for v in report.verdicts) and depends_on_chance(submissions[number].program):
+                doubtful[number] = report
+            else:
+                done(number, report)
+
+        self._pool.run(((n, Trial(one, self.limits)) for n, one in enumerate(submissions)), first_run)
+        for seed, pool in self._again.items():
+            trials = []
+            for n, report in doubtful.items():
+                passed = [t for t, v in zip(submissions[n].tests, report.verdicts) if v.passed]
+                trials += [(n, Trial(replace(submissions[n], tests=passed), self.limits, seed))] if passed else []
+            if trials:  # else no second zygote need start
+                pool.run(iter(trials), lambda n, again: doubtful.update({n: _unsettled(doubtful[n], again)}))
+        for number, report in doubtful.items():
+            done(number, report)
 
     def _start_worker(self) -> Worker:
         if self.level is not None:
@@ -128,25 +151,36 @@ class Judge:
             "namespaces or seccomp, or accept the risk by name with Judge(isolation='rlimits')."
         )
 
-    def _restart_worker(self) -> Worker:
+    def _restart_worker(self, hash_seed: int = 0) -> Worker:
         for attempt in range(MAX_STARTS):
             try:
-                return _ready(self.level, self._packages)
+                return _ready(self.level, self._packages, hash_seed)
             except Unavailable as error:  # it worked before: somebody killed it, or the machine is out of memory
                 log.warning("a sandbox did not start (attempt %d): %s", attempt + 1, error)
                 reason = error
         raise JudgeError(f"No sandbox starts any more ({reason}). Free some memory and processes, then run again.")
 
 
-def _ready(level: str, packages) -> Worker:
-    worker = Worker(level, packages)
+def _ready(level: str, packages, hash_seed: int = 0) -> Worker:
+    worker = Worker(level, packages, hash_seed)
     worker.wait_ready()
     return worker
 
 
-def _close(pool: Pool, owner: int) -> None:
+def _close(pools: Iterable[Pool], owner: int) -> None:
     if os.getpid() == owner:
-        pool.close()
+        for pool in pools:
+            pool.close()
+
+
+def _unsettled(report: Report, again: Report) -> Report:
+    """`report`, with the passed tests that failed when they were run again marked as unstable."""
+    outcomes, verdicts = iter(again.verdicts), []
+    for verdict in report.verdicts:
+        if verdict.passed and (other := next(outcomes)).status in ("failed", "error"):
+            verdict = Verdict("unstable", f"passes or not by hash seed, random seed or clock ({other.reason})"[:300])
+        verdicts.append(verdict)
+    return replace(report, verdicts=tuple(verdicts), cpu_seconds=report.cpu_seconds + again.cpu_seconds)
 
 
 def _deduplicate(submissions):
@@ -154,7 +188,7 @@ def _deduplicate(submissions):
     seen: dict[bytes, int] = {}
     first, copies = [], []
     for i, s in enumerate(submissions):
-        parts = ("", *s.tests) if s.program is None else (s.program, s.prelude, s.setup_after, *s.tests)
+        parts = ("", *s.tests) if s.program is None else (s.program, s.prelude, s.setup_after, s.entry_point, *s.tests)
         digest = hashlib.sha256(repr((s.program is None, parts)).encode("utf-8", "surrogatepass")).digest()
         original = seen.setdefault(digest, i)
         if original == i:

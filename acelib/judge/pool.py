@@ -35,10 +35,15 @@ class Unavailable(JudgeError):
 class Worker:
     """One zygote: started by exec with a clean environment, spoken to over one socket."""
 
-    def __init__(self, level: str, packages: dict[str, str]):
+    def __init__(self, level: str, packages: dict[str, str], hash_seed: int = 0):
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         setup = {"level": level, "packages": packages, "supervisor": os.getpid()}
-        environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
+        environment = {
+            "PYTHONHASHSEED": str(hash_seed),
+            "PYTHONUTF8": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LC_ALL": "C.UTF-8",
+        }
         environment["LD_BIND_NOW"] = "1"  # or every child looks up the C functions it calls anew
         environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
         with theirs:

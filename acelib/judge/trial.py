@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
 from dataclasses import dataclass
 
 from .api import Limits, Report, Submission, Verdict
-from .asserts import NeedsReferee, compile_test, judge_lines
+from .asserts import Assertion, NeedsReferee, compile_test, judge_lines
 from .inside import wire
 
 MAX_PROGRAM_CHARS = 1_000_000
@@ -23,6 +24,7 @@ CONTINUE = 77  # exit code of a child whose result file is full
 MODULES = {name for name in sys.stdlib_module_names if not name.startswith("_")} | {"numpy", "numpy.random"}
 MODULES -= {"antigravity", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo", "ensurepip", "venv"}
 MODULES -= {"readline", "rlcompleter", "site", "pty", "tty", "curses", "webbrowser", "cgitb", "nntplib", "telnetlib"}
+_NAME = re.compile(r"\w+")
 _IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+(\w+)", re.M)
 
 
@@ -52,21 +54,35 @@ class Job:
 
 
 class Trial:
-    """Decides one submission. Take `next_job()`, run it, give the outcome to `absorb`, until there is none left."""
+    """Decides one submission, under other seeds and clocks where `chance` is not 0.
 
-    def __init__(self, submission: Submission, limits: Limits):
-        self.submission, self.limits = submission, limits
-        self.assertions = [compile_test(t) for t in submission.tests]
+    Take `next_job()`, run it, give the outcome to `absorb`, until there is none left.
+    """
+
+    def __init__(self, submission: Submission, limits: Limits, chance: int = 0):
+        self.submission, self.limits, self.chance = submission, limits, chance
+        self.assertions = [self._compiled(t) for t in submission.tests]
         self.verdicts: list[Verdict | None] = [None] * len(self.assertions)
         self.cpu = self.spent = 0.0
+        self.remark, self.definitions_only = "", False
         self.timeouts = self.crashes = self.continued = self.deaths = 0
         problem = self._unusable()
         for i, assertion in enumerate(self.assertions):
             if problem:
                 self.verdicts[i] = Verdict("syntax_error", problem)
             elif assertion.kind == "bad":
-                self.verdicts[i] = Verdict("error", assertion.reason)
+                self.verdicts[i] = Verdict("invalid", assertion.reason)
         self.referee = {i for i, a in enumerate(self.assertions) if a.kind == "referee"}
+
+    def _compiled(self, test: str) -> Assertion:
+        """The test; one that calls only functions of Python's own is about the one that the program defines."""
+        assertion = compile_test(test, self.submission.entry_point)
+        if assertion.kind == "open":
+            defined = _defined_names(self.submission.program or "")
+            fallback = (*defined, *assertion.candidates)[-1:]
+            own = next((name for name in assertion.candidates if name in defined), *fallback or ("f",))
+            assertion = compile_test(test, own)
+        return assertion
 
     def _unusable(self) -> str:
         program = self.submission.program
@@ -77,20 +93,22 @@ class Trial:
         return ""
 
     def report(self) -> Report:
-        return Report(tuple(self.verdicts), self.cpu)
+        return Report(tuple(self.verdicts), self.cpu, self.remark)
 
     def next_job(self) -> Job | None:
         pending = [i for i, v in enumerate(self.verdicts) if v is None]
         data = [i for i in pending if i not in self.referee]
         s = self.submission
         source = {"prelude": s.prelude, "program": s.program, "setup_after": s.setup_after}
+        source |= {"chance": self.chance} if self.chance else {}
+        source |= {"definitions_only": True} if self.definitions_only else {}
         if not pending:
             return None
         if data:
             calls = ",".join(call for i in data for call in self.assertions[i].calls)
             body = f'{json.dumps(source)[:-1]},"calls":[{calls}]}}'.encode()
             return self._job("data", data, (body,))
-        tests = [s.tests[i] for i in pending]
+        tests = [(s.tests[i], self.assertions[i].own) for i in pending]
         return self._job("referee", pending, (json.dumps(source).encode(), json.dumps({"tests": tests}).encode()))
 
     def _job(self, role, tests, parts) -> Job:
@@ -108,9 +126,10 @@ class Trial:
     def _imports(self) -> tuple[str, ...]:
         """Modules of the fixed table that the submission imports, for the zygote to have ready."""
         s = self.submission
-        names = {name for text in (s.prelude, s.program, *s.tests[:1]) for name in _IMPORT.findall(text)}
-        if "numpy" in names:
-            names.add("numpy.random")
+        tests = [s.tests[i] for i in self.referee] or s.tests[:1]
+        names = {name for text in (s.prelude, s.program, *tests) for name in _IMPORT.findall(text)}
+        if "numpy" in names or any("np." in test for test in tests):
+            names |= {"numpy", "numpy.random"}
         return tuple(sorted(names & MODULES))
 
     def absorb(self, job: Job, outcome: Outcome) -> None:
@@ -120,9 +139,9 @@ class Trial:
         lines = outcome.data.split(b"\n")
         lines.pop()  # what follows the last newline was never finished
         if not lines:
-            self._settle(job.tests, _ending(outcome, "while the program was loading"))
+            self._not_loaded(job, _ending(outcome, "while the program was loading"))
             return
-        if lines[0] != b'"ok"':
+        if lines[0] != b'"ok"' and not self._remarked(lines[0]):
             self._settle(job.tests, _failure(lines[0]))
             return
         position, done = 1, 0
@@ -135,6 +154,30 @@ class Trial:
             done += 1
         if done < len(job.tests):
             self._interrupted(job.tests[done], outcome, bool(done))
+
+    def _not_loaded(self, job: Job, verdict: Verdict) -> None:
+        """What the program does beside its functions may take for ever, or end the process: once without it."""
+        tested = {name for i in job.tests for name in _NAME.findall(self.submission.tests[i])}
+        if (
+            self.definitions_only
+            or not tested & _defined_names(self.submission.program).keys()
+            or self.spent >= self.limits.total
+        ):
+            self._settle(job.tests, verdict)
+            return
+        self.definitions_only, self.remark = True, verdict.reason
+        self.timeouts += verdict.status == "timeout"
+
+    def _remarked(self, line: bytes) -> bool:
+        """Whether the program was loaded, but for something beside its functions."""
+        try:
+            node = wire.loads(line)
+        except wire.WireError:
+            return False
+        if type(node) is not list or len(node) != 2 or node[0] != "ok":
+            return False
+        self.remark = self.remark or str(node[1])[:300]
+        return True
 
     def _decide(self, i: int, role: str, lines: list[bytes]) -> None:
         if role == "referee":
@@ -175,6 +218,21 @@ class Trial:
                 self.verdicts[i] = verdict
 
 
+def _defined_names(program: str) -> dict[str, None]:
+    """Names that the program's top level defines, in order."""
+    try:
+        body = ast.parse(program).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    found: dict[str, None] = {}
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            found[node.name] = None
+        elif isinstance(node, ast.Assign):
+            found |= {target.id: None for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
 _KILLED = {
     "cpu": "used more CPU time than a test may",
     "total_cpu": "used more CPU time than a program may",
@@ -197,7 +255,7 @@ def _failure(line: bytes) -> Verdict:
     """The verdict in a line like ["x", status, reason]. The process may be hostile, so it is never a pass."""
     try:
         tag, status, reason = wire.loads(line)
-        if tag == "x" and status in ("failed", "error", "memory", "syntax_error"):
+        if tag == "x" and status in ("failed", "error", "memory", "syntax_error", "invalid"):
             return Verdict(status, str(reason)[:300])
     except (wire.WireError, ValueError, TypeError):
         pass

@@ -28,7 +28,7 @@ def measure_solver(folder: Path, questions: int = 100, n: int = 16) -> dict[str,
             replies = generate(model, tokenizer, chats, how)
             reports = judge.run(
                 [
-                    Submission(program=extract_program(c.text, p["entry_point"]), tests=p["tests"])
+                    Submission(extract_program(c.text, p["entry_point"]), p["tests"], entry_point=p["entry_point"])
                     for p, group in zip(problems, replies)
                     for c in group
                 ]

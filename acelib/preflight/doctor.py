@@ -56,7 +56,7 @@ def _threads(profile: Profile) -> str:
 def _gpu() -> str:
     facts = models.machine_facts()
     found = ", ".join(gpu.name for gpu in facts.gpus) or f"none ({facts.said})"
-    return f"{found}; driver {facts.driver} with CUDA {facts.driver_cuda}, torch with CUDA {facts.torch_cuda}"
+    return f"{found}; driver {facts.driver or 'none'}, torch {facts.torch}"
 
 
 def _isolation() -> str:

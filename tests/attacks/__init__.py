@@ -5,13 +5,14 @@ Every attack defines `f`, is asked for `f(1)` and does not know the answer, a nu
 @PORT@ a listening TCP port, @SUPERVISOR@ the process id of the judge's caller.
 """
 
-from . import comparison, forging, memory, processes, resources
+from . import comparison, forging, memory, processes, protocols, resources
 
 FAMILIES = {
     "comparison": comparison.ATTACKS,
     "forging": forging.ATTACKS,
     "memory": memory.ATTACKS,
     "processes": processes.ATTACKS,
+    "protocols": protocols.ATTACKS,
     "resources": resources.ATTACKS,
 }
 ATTACKS = {f"{family}/{name}": program for family, attacks in FAMILIES.items() for name, program in attacks.items()}

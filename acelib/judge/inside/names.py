@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import sys
 
 MODULES = frozenset(
     (
@@ -50,15 +51,20 @@ def is_real(name: str) -> bool:
     return name in KNOWN or hasattr(builtins, name)
 
 
-def program_names(tree: ast.AST) -> frozenset:
-    """Names that the test takes from the program.
+def is_foreign(node: ast.ImportFrom) -> bool:
+    """`from solution import f`: an import from what can only be the program."""
+    root = (node.module or "").partition(".")[0]
+    return root not in sys.stdlib_module_names and root not in MODULES
+
+
+def program_names(tree: ast.AST, own: str = "") -> frozenset:
+    """Names that the test takes from the program; `own` is the function it is about, where that is known.
 
     A name is the program's when the test neither defines nor imports it and it is no builtin, module or well-known
     name of the standard library: those are always the real ones, or a program could redefine `abs` in its favour.
-    Programs do define functions called `sum` or `gcd`, so if nothing else is left, the leftmost name that is called
-    counts, one that is no builtin first.
+    Programs do define functions called `sum` or `gcd`: such a name is the program's if it is `own`.
     """
-    bound, used, called, bases = set(), set(), [], set()
+    bound, used, bases, foreign = set(), set(), set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
@@ -68,15 +74,27 @@ def program_names(tree: ast.AST) -> frozenset:
             bound.add(node.arg)
         elif isinstance(node, ast.ExceptHandler) and node.name:
             bound.add(node.name)
+        elif isinstance(node, ast.ImportFrom) and is_foreign(node):
+            foreign |= {name.name for name in node.names if not name.asname}
         elif isinstance(node, ast.alias):
             bound.add((node.asname or node.name).split(".")[0])
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             bases.add(node.value.id)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            called.append((node.lineno, node.col_offset, node.func.id))
     real = {n for n in used if is_real(n) or (n in bases and n in MODULES)}
-    free = used - bound - real
-    if not free:
-        rest = sorted((hasattr(builtins, name), *place, name) for *place, name in called if name not in bound)
-        free = {name for *_, name in rest[:1]}
+    free = used - (bound - foreign) - real | foreign & used
+    if own and own not in bound and (own in used or checked_by_name(tree)):
+        free.add(own)
     return frozenset(free)
+
+
+def checked_by_name(tree: ast.Module) -> bool:
+    """Whether the test defines HumanEval's `check(candidate)` and leaves the call to whoever runs it."""
+    checks = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "check" and len(n.args.args) == 1]
+    return bool(checks) and not any(isinstance(n, ast.Name) and n.id == "check" for n in ast.walk(tree))
+
+
+def called_builtins(tree: ast.AST) -> list[str]:
+    """Python's own names that the test calls, the innermost call of each line first: one may be the function meant."""
+    called = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    called.sort(key=lambda n: (n.lineno, -n.col_offset))
+    return list(dict.fromkeys(n.func.id for n in called if is_real(n.func.id)))

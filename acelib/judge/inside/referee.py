@@ -1,29 +1,31 @@
 """The referee: runs tests that are more than a comparison of plain data.
 
 It is a second sandboxed process. It holds the test, the program's process holds the program, and between them travel
-only messages: plain data by value, everything else as a proxy. No object of the program is ever in this process, so
-an object that claims to equal everything is, here, a proxy that equals no data.
+only messages: plain data by value, everything else as a stand-in (`program.py`). No object of the program is ever in
+this process, so an object that claims to equal everything is, here, a stand-in that equals no data.
+
+A test passes when an assertion was evaluated (`checks.py`) and none failed. Functions and classes that a test runner
+would run are run: test functions, coroutines, `unittest.TestCase`, HumanEval's `check(candidate)`.
 """
 
 import ast
 import builtins
 import importlib
+import itertools
 import os
 import sys
 import warnings
 
+import checks as checking
 import wire
 from channel import Channel, Closed
-from names import KNOWN, MODULES, program_names
-
-
-class Gone(BaseException):
-    """The program's process ended."""
+from names import KNOWN, MODULES, checked_by_name, is_foreign, program_names
+from program import MAIN, Gone, Program
+from stand_ins import BUILTINS, Skipped, make_pytest, mirror_seeds
 
 
 def run_job(fd: int, candidate: int) -> None:
     """Read tests from the memory file `fd`, run each against the program behind `candidate`, append one line each."""
-    sys.modules["pytest"] = Pytest
     tests = wire.loads(os.pread(fd, os.lseek(fd, 0, os.SEEK_END), 0))["tests"]
     program = Program(Channel(candidate))
     try:
@@ -31,39 +33,34 @@ def run_job(fd: int, candidate: int) -> None:
     except (Closed, wire.WireError):
         return
     os.write(fd, wire.dumps(status) + b"\n")
-    for test in tests if status == "ok" else ():
+    loaded = status == "ok" or (type(status) is list and status[:1] == ["ok"])
+    for text, own in tests if loaded else ():
         try:
-            verdict = _run_test(test, program)
+            verdict = _run_test(text, own, program)
         except Gone:
             return
         os.write(fd, wire.dumps(verdict) + b"\n")
 
 
-def _run_test(test: str, program):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tree = ast.parse(test)
-        code = compile(tree, "<test>", "exec")
+def _run_test(text: str, own: str, program):
+    checks = checking.Checks()
     try:
-        namespace = {"__name__": "test"}
-        names = program_names(tree)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Name) and node.id not in names and not hasattr(builtins, node.id):
-                _bind_real(node.id, namespace)
-        for name in names:
-            namespace[name] = program.name(name)
-        exec(code, namespace)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _Test(text, own, program, checks).run()
     except MemoryError:
         return ["x", "memory", "MemoryError"]
     except AssertionError as error:
-        if not getattr(error, "from_program", False):
+        if not hasattr(error, "from_program"):
             return ["x", "failed", f"the assertion does not hold{_said(error)}"]
         return ["x", "error", f"AssertionError in the program{_said(error)}"]
     except Gone:
         raise
+    except Skipped as error:
+        return ["x", "invalid", f"the test skips itself{_said(error)}"]
     except BaseException as error:
         return ["x", "error", f"{type(error).__name__}{_said(error)}"]
-    return True
+    return checks.verdict()
 
 
 def _said(error) -> str:
@@ -71,204 +68,138 @@ def _said(error) -> str:
     return f": {text}" if text else ""
 
 
-def _bind_real(name: str, namespace: dict) -> None:
-    if name in KNOWN:
-        namespace[name] = getattr(importlib.import_module(KNOWN[name]), name)
-    elif name == "pytest":
-        namespace[name] = Pytest
-    elif name in MODULES:
-        namespace[name] = importlib.import_module("numpy" if name == "np" else name)
+class _Test:
+    """One test: its namespace, and what in it is to be run."""
 
+    def __init__(self, text: str, own: str, program, checks):
+        self.own, self.program, self.checks = own, program, checks
+        self.tree = ast.parse(text)
+        names = program_names(self.tree, own)
+        self.by_name = checked_by_name(self.tree)
+        self.tree.body = [n for n in self.tree.body if not (isinstance(n, ast.ImportFrom) and is_foreign(n))]
+        self.pytest = sys.modules["pytest"] = make_pytest(checks)
+        self.namespace = {"__name__": MAIN, **BUILTINS, checking.CHECKS: checks}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Name) and node.id not in names and not hasattr(builtins, node.id):
+                self._bind_real(node.id)
+        if "unittest" in text:
+            _count_unittest(checks)
+        if "testing" in text:
+            _count_numpy(checks)
+        program.before_asking = None
+        if "seed" in text:
+            mirror_seeds(program)
+        for name in names:
+            self.namespace[name] = program.name(name)
+        self.uncalled = {node.name for node in checking.uncalled(self.tree)}
+        self.defined = [
+            n for n in self.tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        ]
+        self.asserting = {node.name for node in self.defined if checking.may_check(node)}
+        self.code = compile(checking.instrument(self.tree, names), "<test>", "exec")
 
-class Pytest:
-    """Stands in for the one thing of pytest that tests in data sets use."""
+    def _bind_real(self, name: str) -> None:
+        if name in KNOWN:
+            self.namespace[name] = getattr(importlib.import_module(KNOWN[name]), name)
+        elif name == "pytest":
+            self.namespace[name] = self.pytest
+        elif name in MODULES:
+            self.namespace[name] = importlib.import_module("numpy" if name == "np" else name)
 
-    class raises:
-        def __init__(self, expected, match=None):
-            self.expected, self.match = expected, match
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, kind, error, _):
-            if kind is None:
-                raise AssertionError(f"no {self.expected} was raised")
-            self.value = error
-            return issubclass(kind, self.expected)
-
-
-class Program:
-    """The program's process, seen from here."""
-
-    def __init__(self, channel):
-        self.channel, self.local, self.exceptions = channel, [], {}
-
-    def name(self, name: str):
-        return self.request("name", name)
-
-    def request(self, what, target, args=(), kwargs=None):
-        """Ask the program's process to do something; returns data or a Proxy, raises what the program raised."""
+    def run(self) -> None:
+        """What Python runs, then what a test runner would. Raises what a failing test raises."""
         try:
-            self.channel.send([what, target, [self._encode(a) for a in args], self._named(kwargs or {})])
-            while (message := self.channel.receive())[0] == "ask":
-                self.channel.send(self._answer(*message[1:]))
-            if message[0] == "x":
-                raise self._exception(*message[1:])
-            for index, node in message[2]:
-                _replace_content(args[index], self._decode(node))
-            return self._decode(message[1])
-        except (Closed, wire.WireError, IndexError, TypeError, KeyError) as error:
-            if getattr(error, "from_program", False):
+            exec(self.code, self.namespace)
+        except SystemExit as error:
+            if error.code or hasattr(error, "from_program"):
                 raise
-            raise Gone from None
+        for node in self.defined:
+            found = self.namespace.get(node.name)
+            if isinstance(node, ast.ClassDef):
+                self._run_class(found, node.name in self.uncalled)
+            elif self._is_a_test(node.name) and type(found) is type(_said):
+                self._run_function(found)
 
-    def _named(self, kwargs):
-        return [[key, self._encode(value)] for key, value in kwargs.items()]
+    def _is_a_test(self, name: str) -> bool:
+        return name in self.uncalled and (name.startswith("test") or name in self.asserting)
 
-    def _encode(self, value):
-        return wire.encode(value, self._handle)
+    def _run_class(self, found, alone: bool) -> None:
+        case = getattr(sys.modules.get("unittest"), "TestCase", None)
+        if case is not None and isinstance(found, type) and issubclass(found, case):
+            run_case(found)
+        elif alone and isinstance(found, type) and found.__name__.startswith("Test") and "__init__" not in vars(found):
+            for name in [n for n in dir(found) if n.startswith("test")]:
+                instance = found()
+                getattr(instance, "setup_method", int)()
+                self._run_function(getattr(instance, name))
 
-    def _handle(self, value):
-        if type(value) is Proxy:
-            return ["h", "program", _index(value)]
-        if isinstance(value, type) and value in self.exceptions.values():
-            return ["h", "program", next(i for i, kind in self.exceptions.items() if kind is value)]
-        self.local.append(value)
-        return ["h", "referee", len(self.local) - 1]
+    def _run_function(self, function) -> None:
+        plain = getattr(function, "__func__", function)
+        if getattr(plain, "skipped", False):
+            return
+        marks = [
+            ([n.strip() for n in names.split(",")] if isinstance(names, str) else list(names), list(cases))
+            for names, cases in getattr(plain, "cases", ())
+        ]
+        wanted = [name for name in checking.needed(plain) if plain is function or name != "self"]
+        given = {name for names, _ in marks for name in names}
+        rest = {name: self._argument(name) for name in wanted if name not in given}
+        if None in rest.values():
+            return  # it needs what nobody gives
+        for case in itertools.product(*(cases for _, cases in marks)):
+            arguments = {name: get() for name, get in rest.items()}
+            for (names, _), values in zip(marks, case):
+                arguments.update(zip(names, values if len(names) > 1 else [values]))
+            result = function(**arguments)
+            if type(result).__name__ == "coroutine":
+                importlib.import_module("asyncio").run(result)
 
-    def _decode(self, node):
-        return wire.decode(node, self._resolve)
-
-    def _resolve(self, payload):
-        if payload[0] == "referee":
-            return self.local[payload[1]]
-        _, index, name, bases = payload
-        if "BaseException" in bases:
-            return self._exception_class(index, bases)
-        return Proxy(self, index, str(name)[:80])
-
-    def _exception_class(self, index, bases):
-        base = next(b for name in bases if _is_exception(b := getattr(builtins, str(name), None)))
-        if base.__name__ == bases[0]:
-            return base
-        if index not in self.exceptions:
-            known = next((c for c in self.exceptions.values() if c.__name__ == bases[0]), None)
-            self.exceptions[index] = known or type(str(bases[0]), (base,), {})
-        return self.exceptions[index]
-
-    def _exception(self, index, bases, args, text):
-        kind = self._exception_class(index, bases)
-        try:
-            error = kind(*[self._decode(a) for a in args])
-        except Exception:
-            error = RuntimeError(str(text)[:200])
-        error.from_program = True
-        return error
-
-    def _answer(self, what, index, args, kwargs):
-        """The program asks about an object of the test that was passed to it: call it, iterate it, read its data."""
-        try:
-            value = self.local[index]
-            args = [self._decode(a) for a in args]
-            if what == "call":
-                result = value(*args, **{key: self._decode(node) for key, node in kwargs})
-            elif what in ("iter", "next"):
-                result = (iter if what == "iter" else next)(value)
-            elif what in ("getattr", "setattr") and _is_plain_attribute(value, args[0]):
-                result = (getattr if what == "getattr" else setattr)(value, *args)
-            else:
-                raise AttributeError("not visible to the program")
-            return ["v", self._encode(result)]
-        except Exception as error:
-            name = next(c.__name__ for c in type(error).__mro__ if hasattr(builtins, c.__name__))
-            return ["x", name, [str(error)[:200]]]
+    def _argument(self, name: str):
+        """A function that makes the argument of that name: the function under test, or a fixture; None for others."""
+        if self.own and (name == self.own or name == "candidate" or self.by_name):
+            return lambda: self.namespace[self.own]
+        fixture = self.pytest.fixtures.get(name)
+        return fixture if fixture is not None and not checking.needed(fixture) else None
 
 
-def _is_exception(kind) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseException)
+def _count_unittest(checks) -> None:
+    """Let the assertions of unittest report to `checks`, and its `main` leave the running to us."""
+    import unittest
+
+    unittest.main = lambda *_, **__: None
+    for name in [n for n in vars(unittest.TestCase) if n.startswith("assert") or n == "fail"]:
+        function = vars(unittest.TestCase)[name]
+        setattr(unittest.TestCase, name, checks.counting(getattr(function, "original", function)))
 
 
-def _is_plain_attribute(value, name) -> bool:
-    """Data attributes of objects whose class the test defined; never the way into frames, globals or classes."""
-    return type(value).__module__ == "test" and isinstance(name, str) and not name.startswith("_")
+def _count_numpy(checks) -> None:
+    """Let the assertions of numpy.testing report to `checks`."""
+    testing = importlib.import_module("numpy.testing")
+    for name in [n for n in vars(testing) if n.startswith("assert_")]:
+        function = vars(testing)[name]
+        setattr(testing, name, checks.counting(getattr(function, "original", function)))
 
 
-def _replace_content(old, new) -> None:
-    """Carry a change that the program made to an argument over to the test's own object."""
-    if isinstance(old, (list, bytearray)):
-        old[:] = new
-    elif isinstance(old, (dict, set)):
-        old.clear()
-        old.update(new)
+def run_case(case) -> None:
+    """Run the tests of a unittest.TestCase. Raises what the first that fails has raised."""
+    import unittest
 
+    class Result(unittest.TestResult):
+        raised = None
 
-def _index(proxy) -> int:
-    return object.__getattribute__(proxy, "_index")
+        def _keep(self, error):
+            self.raised = self.raised or (error and error[1])
 
+        def addError(self, test, error):
+            self._keep(error)
 
-def _ask(proxy, what, *args):
-    return object.__getattribute__(proxy, "_program").request(what, _index(proxy), args)
+        def addFailure(self, test, error):
+            self._keep(error)
 
+        def addSubTest(self, test, subtest, error):
+            self._keep(error)
 
-class Proxy:
-    """An object of the program that is not data. It equals no data; other questions are asked over there."""
-
-    __slots__ = ("_program", "_index", "_name")
-
-    def __init__(self, program, index, name):
-        for slot, value in (("_program", program), ("_index", index), ("_name", name)):
-            object.__setattr__(self, slot, value)
-
-    def __call__(self, *args, **kwargs):
-        return object.__getattribute__(self, "_program").request("call", _index(self), args, kwargs)
-
-    def __getattr__(self, name):
-        return _ask(self, "getattr", name)
-
-    def __setattr__(self, name, value):
-        _ask(self, "setattr", name, value)
-
-    def __eq__(self, other):
-        return type(other) is Proxy and bool(_ask(self, "eq", other))
-
-    def __ne__(self, other):
-        return type(other) is not Proxy or bool(_ask(self, "ne", other))
-
-    def __contains__(self, item):
-        return any(item is other or item == other for other in self)
-
-    def __instancecheck__(self, instance):
-        return type(instance) is Proxy and bool(_ask(self, "isinstance", instance))
-
-    def __enter__(self):
-        return _ask(self, "getattr", "__enter__")()
-
-    def __exit__(self, kind, error, traceback):
-        return _ask(self, "getattr", "__exit__")(None, None, None)
-
-
-def _forward(name, operation):
-    def method(self, *args):
-        return _ask(self, operation, *args)
-
-    method.__name__ = name
-    setattr(Proxy, name, method)
-
-
-def _forward_between(name, operation, finish=lambda result: result):
-    """Operators whose other side may be the expected value: asked over there only if that side is the program's too."""
-
-    def method(self, other):
-        return finish(_ask(self, operation, other)) if type(other) is Proxy else NotImplemented
-
-    setattr(Proxy, name, method)
-
-
-for _name in ("len", "str", "repr", "bool", "hash", "int", "float", "iter", "next", "round", "format"):
-    _forward(f"__{_name}__", _name)
-for _name in ("neg", "pos", "abs", "invert", "getitem", "setitem", "delitem"):
-    _forward(f"__{_name}__", _name)
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"):
-    _forward_between(f"__{_name}__", _name)
-for _name in ("lt", "le", "gt", "ge"):
-    _forward_between(f"__{_name}__", _name, bool)
+    result = Result()
+    unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
+    if result.raised is not None:
+        raise result.raised

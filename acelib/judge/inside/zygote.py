@@ -41,15 +41,19 @@ PREWARM = (
 )
 OWN_MODULES = (
     "candidate",
+    "chance",
     "channel",
+    "checks",
     "names",
     "namespaces",
     "orders",
     "packages",
     "pages",
+    "program",
     "referee",
     "sandbox",
     "seccomp",
+    "stand_ins",
     "watch",
     "wire",
 )

@@ -1,0 +1,171 @@
+"""What counts as a check: a test in which nothing was checked has not been passed.
+
+`may_check` says of a test's text whether it can ever assert anything. `instrument` changes the test's syntax tree so
+that a `Checks` object hears of every assertion that is evaluated while the test runs.
+"""
+
+import ast
+import builtins
+import sys
+
+CHECKS = "__checks__"
+TYPE_OF = "__type_of__"
+PYTHONS_OWN = frozenset(("math", "np", "numpy", "collections", "itertools", "random", "datetime", "pytest", "re"))
+_CHECKING_NAMES = ("assert", "raises", "fail", "approx")
+
+
+def always_true(node, names=frozenset()) -> bool:
+    """Whether an assert of this expression holds for every program: `assert (f(1) == 2, "message")`, `assert f`."""
+    if isinstance(node, ast.Constant):
+        return bool(node.value)
+    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+        return bool(node.elts)
+    if isinstance(node, ast.Dict):
+        return bool(node.keys)
+    if isinstance(node, ast.BoolOp):
+        return (any if isinstance(node.op, ast.Or) else all)(always_true(value, names) for value in node.values)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return isinstance(node.operand, ast.Constant) and not node.operand.value
+    if isinstance(node, ast.Name):
+        return node.id in names
+    constant = isinstance(node, ast.Compare) and all(
+        isinstance(n, ast.Constant) for n in (node.left, *node.comparators)
+    )
+    return constant or isinstance(node, (ast.GeneratorExp, ast.Lambda, ast.JoinedStr))
+
+
+def says_nothing(node, names=frozenset()) -> bool:
+    """Whether an assert of this expression says nothing of the program: it always holds, or is about Python only."""
+    if always_true(node, names):
+        return True
+    used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    of_python = all(hasattr(builtins, name) or name in PYTHONS_OWN for name in used - names)
+    return not isinstance(node, ast.Constant) and not used & names and of_python
+
+
+def may_check(tree: ast.AST, names=frozenset()) -> bool:
+    """Whether anything in the test could fail: an assert that is not always true, a raise, or a library's check."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) and not says_nothing(node.test, names):
+            return True
+        if isinstance(node, ast.Raise):
+            return True
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name.startswith(_CHECKING_NAMES):
+                return True
+    return False
+
+
+class Checks:
+    """Hears of the assertions of one test."""
+
+    def __init__(self):
+        self.seen, self.held = 0, True
+
+    def note(self, value) -> bool:
+        """The truth of an assertion, which is hereby evaluated."""
+        truth = bool(value)
+        self.seen, self.held = self.seen + 1, truth
+        return truth
+
+    def branch(self, value):
+        """The condition of an `if` that raises."""
+        self.note(True)
+        return value
+
+    def caught(self) -> None:
+        """An expected exception was raised, unless what was caught is the test's own `assert False`."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, AssertionError) or getattr(error, "from_program", False):
+            self.note(True)
+
+    def counting(self, function):
+        """`function`, a check of a library that raises when it does not hold."""
+
+        def counted(*args, **kwargs):
+            try:
+                result = function(*args, **kwargs)
+            except AssertionError:
+                self.note(False)
+                raise
+            self.note(True)
+            return result
+
+        counted.original = function
+        return counted
+
+    def verdict(self):
+        """True, or the failure node of a test that ended without an exception."""
+        if not self.seen:
+            return ["x", "invalid", "no assertion was evaluated"]
+        return True if self.held else ["x", "failed", "an assertion did not hold, and the test went on"]
+
+
+class _Instrument(ast.NodeTransformer):
+    def __init__(self, names):
+        self._names = names
+
+    def _call(self, method, *args):
+        return ast.Call(ast.Attribute(ast.Name(CHECKS, ast.Load()), method, ast.Load()), list(args), [])
+
+    def visit_Assert(self, node):
+        trivial = says_nothing(node.test, self._names)
+        self.generic_visit(node)
+        if not trivial:
+            node.test = self._call("note", node.test)
+        return node
+
+    def visit_If(self, node):
+        self.generic_visit(node)
+        if any(isinstance(n, ast.Raise) for n in (*node.body, *node.orelse)):
+            node.test = self._call("branch", node.test)
+        return node
+
+    def visit_Try(self, node):
+        must_not_end = any(_fails(n) for n in (*node.body, *node.orelse))
+        self.generic_visit(node)
+        if must_not_end:
+            for handler in node.handlers:
+                handler.body.insert(0, ast.Expr(self._call("caught")))
+        return node
+
+    def visit_Call(self, node):
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 1 and not node.keywords:
+            node.func = ast.Name(TYPE_OF, ast.Load())
+        return node
+
+    def visit_Attribute(self, node):
+        self.generic_visit(node)
+        if node.attr == "__class__" and isinstance(node.ctx, ast.Load):
+            return ast.Call(ast.Name(TYPE_OF, ast.Load()), [node.value], [])
+        return node
+
+
+def _fails(node) -> bool:
+    """`assert False`, `raise`, `pytest.fail()` or `self.fail()`."""
+    if isinstance(node, ast.Assert):
+        return isinstance(node.test, ast.Constant) and not node.test.value
+    call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and node.value.func
+    return isinstance(node, ast.Raise) or (isinstance(call, ast.Attribute) and call.attr == "fail")
+
+
+def instrument(tree: ast.Module, names) -> ast.Module:
+    """The same test, reporting its assertions to the object called CHECKS and asking TYPE_OF for types."""
+    return ast.fix_missing_locations(_Instrument(names).visit(tree))
+
+
+def uncalled(tree: ast.Module) -> list:
+    """Functions and classes of the test's top level that nothing in it refers to: what a test runner would run."""
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node for node in tree.body if isinstance(node, kinds) and (node.name not in used)]
+
+
+def needed(function) -> list[str]:
+    """Names of the parameters that a call has to give."""
+    code, given = function.__code__, len(function.__defaults__ or ())
+    names = code.co_varnames[: code.co_argcount - given]
+    keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    return [*names, *(name for name in keywords if name not in (function.__kwdefaults__ or {}))]

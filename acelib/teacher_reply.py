@@ -1,0 +1,340 @@
+"""Reading what a teacher meant as JSON: one object with a question and a list of tests.
+
+Real teachers write asserts without quotes, pairs of input and output, single quotes, bad escapes, remarks, and loops
+that fill the rest of the reply. `read_leniently` finds the question and every test that is complete; a pair becomes an
+assert where it is unambiguous which call it means. Nothing is executed: texts are read as syntax trees.
+"""
+
+import ast
+import builtins
+import json
+import re
+import warnings
+from collections import Counter
+from typing import Any
+
+from acelib.extraction import answer_of, python_blocks
+
+_QUESTION = re.compile(r"[\"'](?:question|problem|problem_statement)[\"']\s*:\s*(\"\"\"|[\"'])")
+_TEST_KEYS = ("tests", "test_cases", "testcases", "test", "asserts", "assertions", "unit_tests", "examples", "cases")
+_INPUT_KEYS = ("input", "inputs", "args", "arguments", "parameters", "params", "given", "in")
+_SPREAD_KEYS = ("args", "arguments", "parameters", "params", "inputs")
+_OUTPUT_KEYS = (
+    "expected",
+    "output",
+    "outputs",
+    "result",
+    "expected_output",
+    "expected_result",
+    "return",
+    "want",
+    "out",
+)
+_ASSERT_KEYS = ("assert", "assertion", "test", "code", "statement", "test_case", "testcase")
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[\"'\\/bfnrt])")
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ITEM = re.compile(r"\bassert\b(?=[\s(\\])|\{")
+_SIGNATURE = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\(([^()\n]*)\)")
+_NAMED = re.compile(r"(?:function|method|called|named|name)[ :]+[`'\"]([A-Za-z_]\w*)[`'\"]", re.I)
+_NO_NAMES = {"o", "O", "function", "method", "s", "list", "tuple", "integer", "string", "array", "element", "i", "e"}
+_BUILTINS = frozenset(vars(builtins))
+MAX_ITEM_CHARS, MAX_ITEMS, MAX_ARITY = 4000, 2000, 6
+FALLBACK_NAME = "solution"
+
+
+def merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which a key that is repeated keeps all of its tests (`object_pairs_hook`)."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and key in (*_TEST_KEYS, *_ASSERT_KEYS):
+            value = [one for part in (found[key], value) for one in (part if isinstance(part, list) else [part])]
+        found[key] = value
+    return found
+
+
+def tests_of(found: dict[str, Any]) -> list[Any]:
+    """The tests of an object, under whatever key they stand."""
+    for key in _TEST_KEYS:
+        if found.get(key) is not None:
+            return found[key] if isinstance(found[key], list) else [found[key]]
+    return []
+
+
+def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
+    """({"question", "tests"}, whether the reply breaks off) of a reply that is not JSON, or None when it holds no
+    question with tests."""
+    text = answer_of(reply)
+    start = _QUESTION.search(text)
+    if start is None:
+        return _outside_json(text)
+    question, rest = _string(text, start.end(), start.group(1))
+    if question is None:
+        return None
+    after = next((m.end() for m in re.finditer(rf"[\"'](?:{'|'.join(_TEST_KEYS)})[\"']\s*:", text[rest:])), 0)
+    items, end = _items(text, rest + after)
+    ended = re.match(r"[\s\"']*,?\s*(?:(?:#|//)[^\n]*\s*)*\]\s*(?:,|\}|`|$)|[\s\"']*\}\s*(?:`|$)", text[end:])
+    return {"question": question, "tests": items}, ended is None
+
+
+def _outside_json(text: str) -> tuple[dict[str, Any], bool] | None:
+    """A question in prose and asserts in a code block, or after it."""
+    blocks = [block for block in python_blocks(text) if re.search(r"^\s*assert\b", block, re.M)]
+    first = re.search(r"^[ \t]*(?:`{3,}|~{3,}|assert\b)", text, re.M)
+    if first is None:
+        return None
+    tests = [
+        one for block in blocks or [text[first.start() :]] for one in _items(block + "\n", 0)[0] if isinstance(one, str)
+    ]
+    words = re.sub(r"^[\s#*]*(?:question|problem|task)?\s*[:*#]*\s*", "", text[: first.start()], flags=re.I)
+    words = re.sub(r"\s*[#*]*\s*(?:tests?|test cases|asserts?)\s*:?[*\s]*$", "", words, flags=re.I)
+    return ({"question": words.strip(), "tests": tests}, False) if tests else None
+
+
+def _string(text: str, start: int, quote: str) -> tuple[str | None, int]:
+    """The string that begins at `start`, and where it ends: at a quote after which JSON could go on."""
+    after = r"\s*(?:,\s*[\"']\w+[\"']\s*:|,?\s*\}|,?\s*$)"
+    end = re.compile(rf"(?<!\\){re.escape(quote)}(?={after})").search(text, start)
+    if end is None:
+        return None, len(text)
+    return _unescaped(text[start : end.start()]), end.end()
+
+
+def _unescaped(text: str) -> str:
+    """JSON's escapes resolved; other backslashes stay as they are, so `\\d` keeps its own."""
+
+    def one(match):
+        code = match.group(1)
+        return chr(int(code[1:], 16)) if code[0] == "u" and len(code) == 5 else _ESCAPES.get(code, code)
+
+    return _ESCAPE.sub(one, text)
+
+
+def _items(text: str, start: int) -> tuple[list[Any], int]:
+    """Asserts and objects from `start` on, in order, and where the last of them ends."""
+    found, position, last = [], start, start
+    while len(found) < MAX_ITEMS and (match := _ITEM.search(text, position)):
+        at = match.start()
+        item, end = _object(text, at) if match.group() == "{" else _assertion(text, at)
+        if item is None:
+            position = at + 1
+            found.append(None)  # counted as a test that cannot be read
+        else:
+            found.append(item)
+            position = last = end
+    return found, last
+
+
+def _assertion(text: str, at: int) -> tuple[str | None, int]:
+    """The assert that begins at `at`, quoted or not, up to where it parses; a last one that breaks off is none."""
+    before = text[:at].rstrip()[-1:] if at else ""
+    quote = before if before in ("'", '"') and text[at - 1] == before else ""
+    following = _ITEM.search(text, at + 6)
+    limit = min(len(text), at + MAX_ITEM_CHARS)
+    if quote:
+        for end in re.finditer(rf"(?<!\\){quote}(?=\s*(?:[,\]}}:]|$|\n|//|#))", text[at:limit]):
+            content = text[at : at + end.start()]
+            for candidate in (_unescaped(content), content):
+                if _is_assert(candidate):
+                    return candidate, at + end.end()
+            if following and at + end.end() > following.start():
+                break
+    if following and following.group() == "assert":
+        limit = min(limit, following.start())
+    ends = [at + m.start() for m in re.finditer(r",|\n|\]", text[at:limit])]
+    for end in reversed(ends) if not quote else ends:
+        candidate = text[at:end].strip().rstrip(",").rstrip()
+        candidate = re.sub(r"\s*//.*$", "", candidate)
+        if _is_assert(candidate):
+            return candidate, end
+    return None, at
+
+
+def _is_assert(text: str) -> bool:
+    tree = _parsed(text)
+    return tree is not None and bool(tree.body) and all(isinstance(node, ast.Assert) for node in tree.body)
+
+
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _object(text: str, at: int) -> tuple[dict | None, int]:
+    """The complete object that begins at `at`, in JSON or as a Python dictionary, with remarks left out."""
+    end = _balanced(text, at)
+    if end is None:
+        return None, at
+    body = text[at:end]
+    for source in (body, re.sub(r"(?m)(?<![:\"'])\s*(?://|#)[^\n\"']*$", "", body)):
+        try:
+            found = json.loads(source, strict=False, object_pairs_hook=merged)
+        except (ValueError, RecursionError):
+            found = _literal(source)
+        if isinstance(found, dict):
+            return found, end
+    return None, at
+
+
+def _literal(source: str) -> Any:
+    words = {"null": "None", "true": "True", "false": "False"}
+    parts = re.split(r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')", source)
+    source = "".join(
+        part if number % 2 else re.sub(r"\b(null|true|false)\b", lambda m: words[m.group()], part)
+        for number, part in enumerate(parts)
+    )
+    if (tree := _parsed(source.strip())) is None:
+        return None
+    try:
+        return ast.literal_eval(tree.body[0].value)
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError, MemoryError, SyntaxError):
+        return None
+
+
+def _balanced(text: str, at: int) -> int | None:
+    depth, quote, position = 0, "", at
+    while position < min(len(text), at + MAX_ITEM_CHARS):
+        char = text[position]
+        if quote:
+            if char == "\\":
+                position += 1
+            elif char == quote:
+                quote = ""
+        elif char in "\"'":
+            quote = char
+        elif char in "{[(":
+            depth += 1
+        elif char in "}])":
+            depth -= 1
+            if depth == 0:
+                return position + 1
+        position += 1
+    return None
+
+
+def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: Counter) -> tuple[list[str | None], str]:
+    """The tests as texts (None where one cannot be read), and the question.
+
+    Pairs of input and output become asserts that call the function the other tests call, the question names, or
+    `entry_point`; where nobody names one, FALLBACK_NAME, which the question then asks for. Pairs of which it is unclear
+    what call they mean are counted and left out.
+    """
+    texts: list[str | None] = []
+    pairs: list[tuple[str, Any, Any]] = []
+    for item in raw:
+        if isinstance(item, dict) and (pair := _pair(item)) is not None:
+            pairs.append(pair)
+            continue
+        texts += _texts(item)
+    if not pairs:
+        return texts, question
+    called = Counter(name for text in texts if text for name in _called(text))
+    named, arity = _named_function(question)
+    name = max(called, key=called.get) if called else named or entry_point
+    if name is None:
+        name = FALLBACK_NAME
+        end = "" if question.rstrip()[-1:] in ".!?:`" else "."
+        question = f"{question.rstrip()}{end} Name the function `{name}`."
+    for test in _calls(pairs, name, arity if name == named else None):
+        if test is None:
+            counts["tests: input and output, unclear which call"] += 1
+        else:
+            texts.append(test)
+    return texts, question
+
+
+def _texts(item: Any) -> list[str | None]:
+    if isinstance(item, dict):
+        values = [value for key, value in item.items() if str(key).lower() in _ASSERT_KEYS]
+        values = values or [value for value in item.values() if isinstance(value, str) and "assert" in value]
+        item = values or [None]
+    if isinstance(item, list):
+        return [text for value in item for text in (_texts(value) if isinstance(value, str) else [None])]
+    if not isinstance(item, str):
+        return [None]
+    text = re.sub(r"^\s*```\w*\n|\n?```\s*$", "", item)
+    tree = _parsed(text)
+    if tree is not None and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
+        if isinstance(tree.body[0].value, ast.Compare):
+            text = f"assert {ast.unparse(tree.body[0])}"  # the comparison is the test; alone it would check nothing
+    elif tree is not None and len(tree.body) > 1 and all(isinstance(node, ast.Assert) for node in tree.body):
+        return [ast.unparse(node) for node in tree.body]
+    return [text]
+
+
+def _called(test: str) -> set[str]:
+    tree = _parsed(test) or ast.Module([], [])
+    names = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    return names - _BUILTINS
+
+
+def _pair(item: dict) -> tuple[str, Any, Any] | None:
+    keys = {str(key).lower(): key for key in item}
+    given = next((key for key in _INPUT_KEYS if key in keys), None)
+    wanted = next((key for key in _OUTPUT_KEYS if key in keys), None)
+    return (given, item[keys[given]], item[keys[wanted]]) if given and wanted else None
+
+
+def _named_function(question: str) -> tuple[str | None, int | None]:
+    """The one function that the question names, and its number of parameters where it says."""
+    signatures = {name: part for name, part in _SIGNATURE.findall(question) if name not in _NO_NAMES | _BUILTINS}
+    names = set(signatures) or set(_NAMED.findall(question)) - _NO_NAMES
+    if len(names) != 1:
+        return None, None
+    (name,) = names
+    if name not in signatures:
+        return name, None
+    return name, len([part for part in signatures[name].split(",") if part.strip()])
+
+
+def _calls(pairs: list[tuple[str, Any, Any]], name: str, arity: int | None) -> list[str | None]:
+    """An assert for each pair, None where it is unclear what the input's parts are: one argument, or several."""
+    lengths = {len(given) for _, given, _ in pairs if isinstance(given, (list, tuple))}
+    codes = all(isinstance(given, str) and _is_code(given) for _, given, _ in pairs)
+    made: list[str | None] = []
+    for key, given, wanted in pairs:
+        arguments = None
+        if isinstance(given, str):
+            arguments = _from_text(given, name, codes)
+        elif isinstance(given, dict):
+            if all(isinstance(part, str) and part.isidentifier() for part in given) and given:
+                arguments = ", ".join(f"{part}={value!r}" for part, value in given.items())
+        elif isinstance(given, (list, tuple)):
+            arguments = _from_list(key, given, lengths, arity)
+        else:
+            arguments = repr(given)
+        made.append(None if arguments is None else f"assert {name}({arguments}) == {wanted!r}")
+    return made
+
+
+def _is_code(text: str) -> bool:
+    value = _literal(text)
+    return value is not None and not isinstance(value, str)
+
+
+def _from_text(text: str, name: str, codes: bool) -> str | None:
+    """A string is an argument, unless it is a call or reads `n = 3, k = 2`; if all are numbers or lists, who knows."""
+    tree = _parsed(text.strip())
+    call = tree.body[0].value if tree and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr) else None
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name:
+        return ", ".join(ast.unparse(part) for part in (*call.args, *call.keywords))
+    tree = _parsed(f"f({text})") if "=" in text else None
+    call = tree.body[0].value if tree and isinstance(tree.body[0], ast.Expr) else None
+    if isinstance(call, ast.Call) and call.keywords and not call.args:
+        return ", ".join(ast.unparse(part) for part in call.keywords)
+    return None if codes else repr(text)
+
+
+def _from_list(key: str, given: Any, lengths: set[int], arity: int | None) -> str | None:
+    one, several = repr(given), ", ".join(map(repr, given))
+    if arity is not None and arity == 1:
+        return several if key in _SPREAD_KEYS and len(given) == 1 else one
+    if arity is not None and lengths == {arity}:
+        return several
+    if len(lengths) > 1 or len(given) > MAX_ARITY:
+        return one
+    mixed = len({type(part) for part in given} - {bool}) > 1
+    return several if key in _SPREAD_KEYS or mixed else None

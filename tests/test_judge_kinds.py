@@ -1,0 +1,334 @@
+"""The kinds of faults that reports from users of judges name, each with several inputs of its own."""
+
+import pytest
+
+from acelib.judge import LLM_PRELUDE, STATUSES, Judge, Limits, Submission, why_invalid
+from acelib.judge.stability import depends_on_chance
+
+NEXT = "def f(x):\n    return x + 1\n"
+WRONG = "def f(x):\n    return None\n"
+
+
+@pytest.fixture(scope="module")
+def judge():
+    with Judge(workers=2, limits=Limits(cpu_seconds=0.5, wall_seconds=5, memory_mb=512)) as judge:
+        yield judge
+
+
+def status(judge, program, test, **options):
+    return judge.run([Submission(program, [test], prelude=LLM_PRELUDE, **options)])[0].verdicts[0].status
+
+
+def outcomes(judge, program, tests):
+    return {t: r.verdicts[0] for t, r in zip(tests, judge.run([Submission(program, [t]) for t in tests]), strict=True)}
+
+
+TESTED = [  # all of these hold for NEXT, and none for WRONG
+    "def test_it():\n    assert f(1) == 2",
+    "def test_it():\n    assert f(1) == 2\ntest_it()",
+    "async def test_it():\n    assert f(1) == 2",
+    "def all_of_it():\n    assert f(1) == 2",
+    "class TestF:\n    def setup_method(self):\n        self.x = 1\n"
+    "    def test_it(self):\n        assert f(self.x) == 2",
+    "import unittest\nclass T(unittest.TestCase):\n    def setUp(self):\n        self.x = 1\n"
+    "    def test_it(self):\n        self.assertEqual(f(self.x), 2)\nif __name__ == '__main__':\n    unittest.main()",
+    "import pytest\n@pytest.mark.parametrize('x, y', [(1, 2), (5, 6)])\ndef test_it(x, y):\n    assert f(x) == y",
+    "import pytest\n@pytest.fixture\ndef one():\n    return 1\ndef test_it(one):\n    assert f(one) == 2",
+    "from solution import f\ndef test_it():\n    assert f(1) == 2",
+    "def check(candidate):\n    assert candidate(1) == 2",
+    "def check(candidate):\n    assert candidate(1) == 2\ncheck(f)",
+    "if f(1) != 2:\n    raise ValueError",
+    "import pytest\nassert f(0.2) == pytest.approx(1.2)",
+    "import numpy as np\nnp.testing.assert_allclose(f(1), 2)",
+    "import pytest\npytest.raises(TypeError, f, 'a')",
+    "try:\n    f('a')\n    assert False\nexcept TypeError:\n    pass",
+]
+UNTESTED = [
+    *("f(1) == 2", "f(1)", "assert True\nf(1)", "assert (f(1) == 2, 'message')", "assert f", "assert [f(1) == 3]"),
+    *(
+        "def test():\n    return f(1) == 2",
+        "assert (f(x) == 3 for x in range(3))",
+        "for x in []:\n    assert f(x) == 3",
+    ),
+    *(
+        "if False:\n    assert f(1) == 3",
+        "assert f(1) == 3 or True",
+        "assert 1 + 1 == 2\nf(1)",
+        "import math\nassert math.pi\nf(1)",
+    ),
+    *("def test_it(unknown):\n    assert f(1) == 3", "import pytest\npytest.skip('no')\nassert f(1) == 3"),
+    *(
+        "class T:\n    def run(self):\n        assert f(1) == 3",
+        "def f(x):\n    return 2\nassert f(1) == 2",
+        "assert f(1 == 2",
+    ),
+    "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('no')\n"
+    "    def test(self):\n        self.assertTrue(f(1))",
+]
+
+
+def test_what_is_meant_to_be_run_is_run(judge):
+    assert {t: v.status for t, v in outcomes(judge, NEXT, TESTED).items() if not v.passed} == {}
+    assert {t: v for t, v in outcomes(judge, WRONG, TESTED).items() if v.status not in ("failed", "error")} == {}
+
+
+def test_a_test_that_checks_nothing_is_invalid_for_every_program(judge):
+    assert "invalid" in STATUSES
+    for program in (NEXT, WRONG):
+        assert {t: v for t, v in outcomes(judge, program, UNTESTED).items() if v.status != "invalid"} == {}
+
+
+def test_what_can_be_told_from_the_text_is_told_without_a_program():
+    assert "asserts nothing" in why_invalid("f(1) == 2") and "does not parse" in why_invalid("assert f(")
+    assert "calls nothing" in why_invalid("assert True") and why_invalid("assert f(1) == 2") == ""
+    assert why_invalid("def check(candidate):\n    assert candidate(1) == 2", "f") == ""
+
+
+def test_a_check_that_fails_and_is_swallowed_has_failed(judge):
+    for handler in ("except AssertionError:\n    pass", "except Exception:\n    print('no')", "except:\n    pass"):
+        assert status(judge, NEXT, f"try:\n    assert f(1) == 3\n{handler}") == "failed"
+        assert status(judge, NEXT, f"try:\n    f(1)\n    assert False\n{handler}") == "failed"
+
+
+def test_stand_ins_carry_out_the_check_or_say_that_they_cannot(judge):
+    program = "def f(x):\n    raise ValueError('out of memory')\ndef g(x):\n    return [x * 0.1, {'a': x / 3}]\n"
+    expected = {
+        "import pytest\nwith pytest.raises(ValueError, match='memory'):\n    f(1)": "passed",
+        "import pytest\nwith pytest.raises(ValueError, match='negative'):\n    f(1)": "failed",
+        "from pytest import raises\nwith raises((TypeError, ValueError)) as e:\n    f(1)\n"
+        "assert 'out' in str(e.value)": "passed",
+        "import pytest\nwith pytest.raises(TypeError):\n    f(1)": "error",
+        "import pytest\nwith pytest.raises(ValueError):\n    g(1)": "failed",
+        "import pytest\nassert g(3) == [pytest.approx(0.3), {'a': 1}]": "passed",
+        "import pytest\nassert g(3)[0] == pytest.approx(0.31)": "failed",
+        "import pytest\nassert g(3)[0] == pytest.approx(0.31, abs=0.1)": "passed",
+        "import pytest\nassert pytest.warns(UserWarning, g, 1)": "error",
+        "import pytest\npytest.fail('no')\nf(1)": "failed",
+    }
+    found = outcomes(judge, program, expected)
+    assert {test: verdict.status for test, verdict in found.items()} == expected
+
+
+OBJECTS = """
+from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum, IntEnum
+import array, datetime, pathlib, uuid
+import numpy as np
+@dataclass(order=True)
+class P:
+    x: int
+def f(): return {'a': [P(1), (P(2),)]}
+Pt = namedtuple('Pt', 'x count')
+class Colour(str, Enum):
+    RED = 'r'
+class Plain(Enum):
+    RED = 1
+class I(IntEnum):
+    ONE = 1
+class Box(dict):
+    def __missing__(self, key): return 7
+class Row(list):
+    def second(self): return self[1]
+class Euro(int):
+    def double(self): return self * 2
+def o(d): return OrderedDict(d)
+def when(): return datetime.datetime(2020, 1, 1, 12, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
+_kept = [1]
+def kept(): return _kept
+def same(x): return x
+"""
+HOLDS = [
+    "assert f() == {'a': [P(1), (P(2),)]}",
+    "assert P(1) in f()['a'] and P(2) not in f()['a']",
+    "assert sorted([P(2), P(1)])[0] == P(1) and max([P(1), P(2)]) == P(2)",
+    "assert type(P(1)) is P and P(1).__class__.__name__ == 'P' and isinstance(P(1), P)",
+    "assert Pt(1, 2) == (1, 2) and Pt(1, 2).count == 2 and isinstance(Pt(1, 2), tuple)",
+    "assert Colour.RED == 'r' and Colour.RED.value == 'r' and Colour.RED is Colour('r')",
+    "assert Plain.RED is Plain.RED and Plain.RED != 1 and [Plain.RED] == list(Plain)",
+    "assert I.ONE + 1 == 2 and isinstance(I.ONE, int) and type(I.ONE) is not int",
+    "assert Box(a=1) == {'a': 1} and Box()['b'] == 7 and isinstance(Box(), dict)",
+    "assert Row([1, 2]) == [1, 2] and [1, 2] == Row([1, 2]) and Row([1, 2]).second() == 2",
+    "assert Row([1]) + [2] == [1, 2] and [Row([1])] == [[1]]",
+    "assert Euro(2) == 2 and Euro(2).double() == 4 and Euro(2) < 3",
+    "assert same(Counter('aab'))['z'] == 0 and same(Counter('a')) == {'a': 1}",
+    "d = same(defaultdict(list))\nd['a'].append(1)\nassert d == {'a': [1]}",
+    "from collections import OrderedDict\nassert o({'b': 1, 'a': 2}) != OrderedDict([('a', 2), ('b', 1)])",
+    "assert o({'b': 1, 'a': 2}) == {'a': 2, 'b': 1}",
+    "assert same(deque([1], 2)) == deque([1]) and same(deque([1], 2)).maxlen == 2 and same(deque([1])) != [1]",
+    "import datetime\nassert when() == datetime.datetime(2020, 1, 1, 10, tzinfo=datetime.timezone.utc)",
+    "import pathlib, uuid\nassert same(pathlib.Path('a') / 'b') == pathlib.Path('a/b') "
+    "and same(uuid.UUID(int=1)).int == 1",
+    "from array import array\nassert same(array('i', [1])) == array('i', [1])",
+    "from decimal import Decimal\nassert same(Decimal('1.10')) == Decimal('1.1')",
+    "assert kept() is kept() and P(1) is not P(1)",
+    "xs = [1]\nassert same(xs) is xs and same([1]) is not xs",
+    "import numpy as np\nassert not isinstance(same(np.int64(3)), int) and isinstance(same(np.float64(3)), float)",
+    "import numpy as np\na = same(np.array([[1, 2], [3, 4]]))\n"
+    "assert a.shape == (2, 2) and (a.sum(axis=0) == [4, 6]).all()",
+    "import numpy as np\nassert np.array_equal(same(np.array(['a', 'b'])), ['a', 'b']) "
+    "and same(np.float32(0.1)) == 0.1",
+]
+FAILS = [
+    "assert f() != {'a': [P(1), (P(2),)]}",
+    "assert same(P(1)) == 1",
+    "from collections import OrderedDict\nassert o({'b': 1, 'a': 2}) == OrderedDict([('a', 2), ('b', 1)])",
+    "import numpy as np\nassert isinstance(same(np.int64(3)), int)",
+    "assert same(True) is not True",
+    "xs = [1]\nassert same(xs) is not xs",
+    "assert kept() is not kept()",
+    "assert type(Box()) == dict",
+    "assert type(same(Counter())) == dict",
+    "import numpy as np\nassert np.allclose(same(np.array([1.0])), [2.0])",
+    "import datetime\nassert when() == datetime.datetime(2020, 1, 1, 12, tzinfo=datetime.timezone.utc)",
+    "assert callable(P(1))",
+    "assert Plain.RED == 1",
+]
+
+
+def test_objects_compare_as_in_python_in_both_directions(judge):
+    assert {t: v for t, v in outcomes(judge, OBJECTS, HOLDS).items() if not v.passed} == {}
+    assert {t: v for t, v in outcomes(judge, OBJECTS, FAILS).items() if v.status != "failed"} == {}
+
+
+ERRORS = """
+class A(Exception): pass
+class B(A, ValueError):
+    def __init__(self, code):
+        super().__init__(f'code {code}')
+        self.code = code
+    def double(self): return 2 * self.code
+def f(): raise B(5)
+def g():
+    try:
+        1 / 0
+    except ZeroDivisionError as error:
+        raise A('outer') from error
+def call(h):
+    try:
+        return h()
+    except A as error:
+        return str(error)
+def through(h): return h()
+def parse():
+    import json
+    json.loads('{')
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "import pytest\nwith pytest.raises(A, match='code 5') as e:\n    f()\n"
+        "assert e.value.code == 5 and e.value.double() == 10",
+        "import pytest\npytest.raises(ValueError, f)",
+        "try:\n    f()\nexcept A as e:\n    kind = type(e)\nassert kind is B and issubclass(B, A)",
+        "try:\n    g()\nexcept A as e:\n    cause = e.__cause__\nassert isinstance(cause, ZeroDivisionError)",
+        "def mine():\n    f()\nassert call(mine) == 'code 5'",
+        "class Mine(Exception):\n    pass\ndef h():\n    raise Mine\ntry:\n    through(h)\n"
+        "except Mine:\n    ok = True\nassert ok",
+        "import json, pytest\nwith pytest.raises(json.JSONDecodeError):\n    parse()",
+        "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertRaises(A, f)",
+    ],
+)
+def test_exceptions_keep_their_relatives_and_attributes(judge, test):
+    assert status(judge, ERRORS, test) == "passed"
+
+
+@pytest.mark.parametrize("where", ["{function}{beside}", "{beside}\n{function}"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        *(
+            "assert f(1) == 3",
+            "n = int(input('n: '))",
+            "import sys\nsys.exit(0)",
+            "print(undefined)",
+            "x = [0] * 10**12",
+        ),
+        *("import pandas as pd\ndef g(x: pd.DataFrame): pass", "import os\nos._exit(0)", "while True: pass", "f('a')"),
+        *(
+            "import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertEqual(f(1), 3)\n"
+            "unittest.main()",
+        ),
+        *(
+            "import pytest\n@pytest.mark.parametrize('x', [1])\ndef test_f(x): assert f(x) == 3",
+            "from typing import Nothing",
+        ),
+    ],
+)
+def test_the_function_decides_and_the_rest_is_a_remark(judge, where, beside):
+    program = where.format(function=NEXT, beside=beside)
+    report = judge.run([Submission(program, ["assert f(1) == 2", "assert f(1) == 3"])])[0]
+    assert [v.status for v in report.verdicts] == ["passed", "failed"] and report.remark
+
+
+def test_what_is_not_defined_says_what_went_wrong(judge):
+    report = judge.run([Submission("1 / 0\n", ["assert f(1) == 2"])])[0]
+    assert report.verdicts[0].status == "error" and "ZeroDivisionError" in report.verdicts[0].reason
+    assert judge.run([Submission(NEXT, ["assert f(1) == 2"])])[0].remark == ""
+
+
+POSITIVE = "def f(x):\n    if x < 0: raise ValueError\n    return x"
+
+
+@pytest.mark.parametrize(
+    ("program", "test", "entry_point", "expected"),
+    [
+        (POSITIVE, "assert f(1) == 1 or f(-1) == 0", "", "passed"),
+        (POSITIVE, "assert f(1) == 2 and f(-1) == 0", "", "failed"),
+        (POSITIVE, "assert 5 < f(1) < f(-1)", "", "failed"),
+        (POSITIVE, "assert (f(1) if True else f(-1)) == 1", "", "passed"),
+        ("def pow(a, b): return a ** b", "assert abs(pow(2, -1) - 0.5) < 1e-9", "", "passed"),
+        ("def pow(a, b): return 7", "assert abs(pow(2, -1) - 0.5) < 1e-9", "pow", "failed"),
+        ("def filter(xs): return xs", "assert sorted(filter([2, 1])) == [1, 2]", "filter", "passed"),
+        ("def abs(x): return 0", "assert abs(pow(2, -1) - 0.5) < 1e-9", "pow", "error"),  # it is asked about pow
+        ("def log(g):\n    return lambda *a: (g.__name__, g(*a))", "@log\ndef h(x):\n    return x\n"
+        "assert h(1) == ('h', 1)", "", "passed"),
+        ("import functools\ndef log(g):\n    @functools.wraps(g)\n    def w(*a): return g(*a)\n    return w",
+         "@log\ndef h(x):\n    return x\nassert h.__name__ == 'h' and h(1) == 1", "", "passed"),
+        ("async def f(x): return x + 1", "import asyncio\nassert asyncio.run(f(1)) == 2", "", "passed"),
+        ("async def f(x): return x + 1", "async def test_f():\n    assert await f(1) == 3", "", "failed"),
+        ("async def f():\n    yield 1", "async def test_f():\n    assert [x async for x in f()] == [1]", "", "passed"),
+        ("import random\ndef f(): return random.randint(1, 99)",
+         "import random\nrandom.seed(3)\na = f()\nrandom.seed(3)\nassert a == random.randint(1, 99)", "", "passed"),
+    ],
+)  # fmt: skip
+def test_order_names_loops_and_seeds(judge, program, test, entry_point, expected):
+    assert status(judge, program, test, entry_point=entry_point) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            "return list({'a', 'b', 'c', 'd', x})",
+            "return hash(x)",
+            "return random.random()",
+            "return datetime.now().year",
+        ),
+        *("return int(time.time()) % 2", "return max({'p', 'q', 'r', 's', x}, key=len)", "return uuid.uuid4().hex"),
+    ],
+)
+def test_what_depends_on_chance_is_unstable(judge, body):
+    program = f"import random, time, uuid\nfrom datetime import datetime\ndef f(x):\n    {body}\n"
+    assert depends_on_chance(program)
+    lucky = judge.run([Submission(program, ["assert f('x') == 'never'"])])[0].verdicts[0].reason.removeprefix("got ")
+    report = judge.run([Submission(program, [f"assert f('x') == {lucky}", "assert f('x') is not None"])])[0]
+    assert report.verdicts[0].status in ("unstable", "failed") and not report.passed
+    if not any(word in body for word in ("time()", "uuid4")):
+        assert report.unstable and report.pass_rate == 0.0 and report.verdicts[1].passed
+
+
+def test_sets_whose_order_nobody_sees_are_stable(judge):
+    for body in (
+        "return sorted(list(set(x)))",
+        "return len(set(x))",
+        "return set(x) == {'a', 'b'}",
+        "return 'a' in set(x)",
+    ):
+        assert not depends_on_chance(f"def f(x):\n    {body}\n")
+    seeded = "import random\ndef f(x):\n    return random.Random(3).random()\n"
+    value = judge.run([Submission(seeded, ["assert f(1) == 0"])])[0].verdicts[0].reason.removeprefix("got ")
+    assert judge.run([Submission(seeded, [f"assert f(1) == {value}"])])[0].passed
