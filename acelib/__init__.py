@@ -4,7 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Before torch is imported, here and in every process that is started from here: an idle OpenMP thread sleeps. Where it
-# spins, as is its way, training beside a single busy program takes many times as long (bench/threads.py). Fewer threads
-# would help as well, but their number changes what a training gives: with the load, a seed would mean another result.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch is imported, here and in every process that is started from here: how often an OpenMP thread looks for
+# work before it sleeps. With libgomp's 300,000 a busy program beside us costs tens of times the time until
+# `acelib.core.threads` takes one thread; asleep at once, threads nearly double the time of an idle machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")

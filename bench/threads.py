@@ -18,6 +18,7 @@ import time
 
 VARIANTS = {  # libgomp spins 300,000 times before an idle thread sleeps, unless it is told otherwise
     "2 threads, as libgomp waits": {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "300000"},
+    "2 threads, 30,000 spins (the course)": {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "30000"},
     "2 threads, 1,000 spins": {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "1000"},
     "2 threads, passive": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},
     "1 thread": {"OMP_NUM_THREADS": "1"},

@@ -34,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "profiles": ["Profile", "ROOT", "load_profile", "profile_names"],
         "run": ["Run", "versions"],
         "sections": ["assume", "Engine", "Reinforce", "Remote"],
+        "threads": ["Threads"],
         "tables": ["Row", "read_rows", "write_rows"],
     },
 )

@@ -25,6 +25,7 @@ from acelib.core.processes import peak_memory_mb
 from acelib.core.profiles import ROOT, Profile
 from acelib.core.sections import Remote
 from acelib.core.tables import Row, read_rows, write_rows
+from acelib.core.threads import Threads
 
 FORMAT = 1  # raise it when an older artefact can no longer be read
 PACKAGES = ("torch", "transformers", "trl", "datasets", "numpy")
@@ -62,6 +63,8 @@ def _remake(name: str, manifest: dict[str, Any] | None = None) -> str:
 
 class Run:
     """One run directory: `artifacts/`, `figures/`, `metrics/`, `notebooks/`, `scratch/`, and `paid.jsonl`."""
+
+    threads: Threads | None = None  # for a process that computes: what chooses their number
 
     def __init__(self, run_dir: str | Path, profile: Profile):
         self.dir = Path(run_dir).resolve()
@@ -190,6 +193,8 @@ class Run:
         inputs: Sequence[str],
         params: dict[str, Any] | None,
     ) -> None:
+        if self.threads:
+            self.threads.look()
         self._note(name)
         contents = {one: read_manifest(self.path(one))["content"] for one in inputs}
         made_from = [FORMAT, versions(), self.profile.seed, contents, fingerprint(build, params)]
@@ -234,6 +239,8 @@ class Run:
 
         The runner is told twice a second at most, a reader every 15 seconds; `done` may count parts of a unit.
         """
+        if self.threads:
+            self.threads.look()
         now, watched = time.monotonic(), os.environ.get("ACELIB_PROGRESS")
         if now - self._last_progress < (0.5 if watched else 15) and done < total:
             return

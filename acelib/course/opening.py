@@ -8,7 +8,7 @@ import random
 import warnings
 from typing import Any
 
-from acelib.core import Run, full_disk_explained, load_profile, write_json
+from acelib.core import Run, Threads, full_disk_explained, load_profile, write_json
 
 
 class NotebookRun(Run):
@@ -63,7 +63,9 @@ def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Noteboo
     random.seed(seed)
     numpy.random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(max(1, min(run.profile.threads, torch.get_num_threads())))
+    run.threads = Threads(max(1, min(run.profile.threads, torch.get_num_threads())))
+    torch.set_num_threads(run.threads.most)
+    run.threads.look()
     if notebook:
         run.meter = Meter(run.profile, notebook, run.remote[1])
         print(run.meter.card())

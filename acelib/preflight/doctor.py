@@ -47,8 +47,7 @@ def _versions(packages: tuple[str, ...]) -> str:
 
 
 def _threads(profile: Profile) -> str:
-    passive = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" and "GOMP_SPINCOUNT" not in os.environ
-    torch_takes, waiting = import_module("torch").get_num_threads(), "sleep" if passive else "spin"
+    torch_takes, waiting = import_module("torch").get_num_threads(), f"spin {os.environ['GOMP_SPINCOUNT']} times"
     allowed = f"torch would take {torch_takes}, the profile allows {profile.threads}"
     return f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {allowed}; idle ones {waiting}"
 
