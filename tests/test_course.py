@@ -298,6 +298,7 @@ def test_a_progress_line_shows_what_moves(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_adopted_data_replace_the_first_two_notebooks(course):
     for name in ("00_a", "01_b", "02_c", "03_d"):
         write_notebook(course.folder / f"{name}.ipynb", OPEN_RUN, *['run.read("filtered")'] * (name == "03_d"))

@@ -178,6 +178,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_stopped_grid_does_not_wait_for_its_trainings(tmp_path):
     (tmp_path / "stopped.py").write_text(STOPPED)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
