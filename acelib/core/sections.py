@@ -120,6 +120,7 @@ class Synthesis:
     tests_per_question: int = Field(ge=1, le=50)
     temperature: Real = Field(ge=0, le=2)
     max_new_tokens: int = Field(ge=16, le=32_768)
+    max_repeats: int = Field(ge=0, le=1000)
     batch_size: Batch
 
 
