@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from acelib.core import ModelError
-from acelib.models import load_classifier, load_tokenizer, pad, pick_device, read_on, read_prompts
+from acelib.models import load_classifier, load_tokenizer, pad, pick_device, read_on, read_prompts, unwrapped
 from acelib.schema import Pair
 
 
@@ -92,7 +92,8 @@ def score_questions(
 
     With `share_prefix` the tokens that all programs of a question begin with (above all the question itself) are run
     once, and their keys and values are shared: the same numbers for less work. It calls the backbone directly, so it
-    must stay off where the model is wrapped (several processes, autocast) or checkpoints its activations.
+    must stay off where the model is wrapped for several processes or checkpoints its activations. The scores then are
+    float32 whatever the model computes in: as bfloat16 they would have two digits.
     """
     counts = [len(programs) for programs in questions]
     if not share_prefix:
@@ -104,9 +105,11 @@ def score_questions(
     tails = [program[k:] for programs, k in zip(questions, shared) for program in programs]
     ids, mask = pad(tails, pad_id, model.device, side="right")
     owner = torch.arange(len(questions)).repeat_interleave(torch.tensor(counts)).to(model.device)
+    model = unwrapped(model)
     hidden = read_on(model.base_model, read_prompts(model.base_model, *starts), owner, ids, mask).last_hidden_state
     last = hidden[torch.arange(len(tails)), mask.sum(-1) - 1]
-    return model.score(last).squeeze(-1).float().split(counts)
+    with torch.autocast(last.device.type, enabled=False):
+        return F.linear(last.float(), model.score.weight.float()).squeeze(-1).split(counts)
 
 
 def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:

@@ -8,7 +8,15 @@ from typing import Any
 from acelib.core import DataError, Progress, open_log
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Report, Submission
-from acelib.models import SamplingParams, Server, check_conversations, generate, out_of_memory_explained, solve_messages
+from acelib.models import (
+    Completion,
+    SamplingParams,
+    Server,
+    check_conversations,
+    generate,
+    out_of_memory_explained,
+    solve_messages,
+)
 from acelib.schema import Problem, Program, Row
 
 
@@ -24,10 +32,10 @@ def sample_replies(
 ) -> dict[str, list[str]]:
     """`params.n` raw replies for each conversation, keyed as given.
 
-    Each batch is appended to `log` (JSON lines) as it comes, before anybody parses it. Called again with the same log,
-    only the batches that are not complete there are generated, and the replies are those of an uninterrupted run: what
-    is sampled depends on the seed and the conversation alone (so two equal conversations get equal replies).
-    `progress` counts conversations, also in parts.
+    The replies to a conversation are appended to `log` (JSON lines) when all are there, before anybody parses them.
+    Called again with the same log, only those that are not there are generated, and the replies are those of an
+    uninterrupted run: what is sampled depends on the seed and the conversation alone (so two equal conversations get
+    equal replies). `progress` counts distinct conversations, also in parts.
 
     A server (see `acelib.models.server`) has limits, and a log of its own where it is paid; it alone is asked for JSON
     after `json_schema`. Raises ModelError when a prompt does not fit the model's context, DeviceError, and
@@ -38,22 +46,23 @@ def sample_replies(
 
         server = model if model.log else replace(model, log=log)
         return remote_replies(server, conversations, params, json_schema=json_schema, progress=progress)
-    # All of them first: a prompt that is too long should cost seconds, not the hours up to its batch.
+    # All of them first: a prompt that is too long should cost seconds, not the hours up to its turn.
     check_conversations(model, tokenizer, conversations.values(), params.max_new_tokens)
-    keys, size = list(conversations), max(1, params.batch_size // params.n)
+    asked = {str(one): key for key, one in reversed(conversations.items())}  # the first of equal ones
     with open_log(log) as file, out_of_memory_explained("lower the stage's batch_size in the profile"):
         done = {one["id"]: one["replies"] for one in file.records() if len(one.get("replies", ())) == params.n}
-        for start in range(0, len(keys), size):
-            batch = keys[start : start + size]
-            if not all(key in done for key in batch):
-                share = progress and (lambda part, _, at=start: progress(round(at + part / params.n, 2), len(keys)))
-                rows = generate(model, tokenizer, [conversations[key] for key in batch], params, share)
-                replies = {key: [one.text for one in row] for key, row in zip(batch, rows, strict=True)}
-                file.append(*({"id": key, "replies": texts} for key, texts in replies.items()))
-                done |= replies
-            if progress:
-                progress(start + len(batch), len(keys))
-    return {key: done[key] for key in keys}
+        missing = [key for key in reversed(asked.values()) if key not in done]
+
+        def complete(number: int, replies: list[Completion]) -> None:
+            done[missing[number]] = [one.text for one in replies]
+            file.append({"id": missing[number], "replies": done[missing[number]]})
+
+        def report(replies: float, _: int) -> None:
+            progress(round(len(asked) - len(missing) + replies / params.n, 2), len(asked))
+
+        chats = [conversations[key] for key in missing]
+        generate(model, tokenizer, chats, params, report if progress else None, complete)
+    return {key: done[asked[str(one)]] for key, one in conversations.items()}
 
 
 def sample_programs(

@@ -25,7 +25,7 @@ PAPER = load_profile("paper")
 VARIANTS = {
     "full": "float32 weights and gradients, and Adam's two moments: 16 bytes per weight",
     "no-moments": "float32 weights and gradients, plain SGD in the place of Adam: 8 bytes per weight",
-    "lora": "adapters of rank --rank with gradients and Adam's moments; the other weights are frozen, in float32",
+    "lora": "adapters of rank --rank with gradients and Adam's moments; frozen weights in the dtype of the passes",
 }
 PHASES = ("generate", "reward", "reference", "update", "optimiser")
 

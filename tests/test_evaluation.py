@@ -70,11 +70,12 @@ class FakeJudge:
 
 
 def test_evaluate_keeps_the_order(tmp_path, monkeypatch):
-    def fake_generate(model, tokenizer, conversations, params, progress=None):
+    def fake_generate(model, tokenizer, conversations, params, progress, complete):
         texts = ["def f(x):\n    return 'good'", "def f(x):\n    return 'bad'", "no code at all", ""]
         reply = lambda i: f"```python\n{texts[i % 4]}\n```" if i % 4 < 2 else texts[i % 4]  # noqa: E731
         rows = [[reply(i if params.temperature else 1) for i in range(params.n)] for _ in conversations]
-        return [[Completion(text, [], True, 0.0) for text in row] for row in rows]
+        for number, row in enumerate(rows):
+            complete(number, [Completion(text, [], True, 0.0) for text in row])
 
     monkeypatch.setattr("acelib.sampling.generate", fake_generate)
     monkeypatch.setattr("acelib.sampling.check_conversations", lambda *_: None)

@@ -14,7 +14,7 @@ from acelib.core.profiles import ROOT, load_profile, profile_names
 from acelib.models.generation import load_policy
 from acelib.preflight.cost_model import fits, kept_questions, stages
 from acelib.preflight.plan_text import plan
-from acelib.preflight.shapes import HALF, SHAPES, shape_of, training_gib
+from acelib.preflight.shapes import FULL, HALF, SHAPES, shape_of, training_gib
 
 
 def built(size):
@@ -60,10 +60,22 @@ def test_sharding_and_a_reference_change_the_memory_as_they_must():
     assert with_reference - eight == pytest.approx(2 * SHAPES["7B"].parameters / 8 / 2**30)
 
 
-def test_adapters_leave_frozen_weights_of_four_bytes():
-    shape = SHAPES["1.5B"]
-    full, lora = (training_gib(shape, 1, 0, 0, lora_rank=rank) for rank in (0, 32))
-    assert full - lora == pytest.approx((12 * shape.parameters - 16 * shape.adapters(32)) / 2**30)
+def test_adapters_leave_frozen_weights_in_the_dtype_of_the_passes():
+    shape = SHAPES["1.5B"]  # weights that learn have a bf16 copy beside their 16 bytes
+    full, half, whole = (
+        training_gib(shape, 1, 0, 0, lora_rank=rank, frozen=size) for rank, size in ((0, HALF), (32, HALF), (32, FULL))
+    )
+    assert full - half == pytest.approx((16 * shape.parameters - 16 * shape.adapters(32)) / 2**30)
+    assert whole - half == pytest.approx(2 * shape.parameters / 2**30)
+
+
+def test_activations_are_kept_or_computed_again_and_logits_held_in_tiles():
+    shape = SHAPES["0.5B"]
+    again, kept = (training_gib(shape, 1, 4, 500, lora_rank=8, checkpointing=one) for one in (True, False))
+    one_layer = 2000 * (18 * shape.hidden + 4 * shape.key_values + 8 * shape.intermediate)
+    assert kept - again == pytest.approx((23 * one_layer - 24 * 2000 * 2 * shape.hidden) / 2**30)
+    few, many = (training_gib(shape, 1, 1, 500, logits=logits) for logits in (100, 500))
+    assert many - few == pytest.approx(12 * (2**25 - 100 * shape.vocabulary) / 2**30)
 
 
 def stage(what, *arguments):
@@ -110,7 +122,9 @@ def test_one_card_of_24_gb_is_done_in_hours_and_takes_1_5b_with_adapters():
     larger = "Qwen/Qwen2.5-Coder-1.5B-Instruct"
     lora = {"models.policy": larger, "reward_model.base": larger, "engine.lora_rank": 32}
     adapted = load_profile("single-gpu", lora)
-    assert all(fits(one, adapted) for one in stages(adapted)) and "fp32), 16 per adapter's" in plan(adapted)
+    assert all(fits(one, adapted) for one in stages(adapted)) and "2 bytes per frozen weight, 16 per adapter's" in plan(
+        adapted
+    )
     full = load_profile("single-gpu", lora | {"engine.lora_rank": 0})
     assert not all(fits(one, full) for one in stages(full))
 

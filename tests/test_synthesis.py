@@ -202,11 +202,12 @@ def test_every_seed_is_accounted_for():
 def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
     asked = []
 
-    def generate(model, tokenizer, conversations, params, progress=None):
-        asked.append([conversation[0]["content"] for conversation in conversations])
-        if model == "dies" and len(asked) == 3:
-            raise KeyboardInterrupt
-        return [[Completion(REPLY.replace("f(", f"f{c[0]['content'][-1]}("), [], True, 0.0)] for c in conversations]
+    def generate(model, tokenizer, conversations, params, progress, complete):
+        for number, conversation in enumerate(conversations):
+            asked.append(conversation[0]["content"])
+            if model == "dies" and len(asked) == 5:
+                raise KeyboardInterrupt
+            complete(number, [Completion(REPLY.replace("f(", f"f{asked[-1][-1]}("), [], True, 0.0)])
 
     monkeypatch.setattr(sampling, "generate", generate)
     monkeypatch.setattr(sampling, "check_conversations", lambda *_: None)
@@ -218,7 +219,7 @@ def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
         file.write('{"id": "4", "repl')
     asked.clear()
     resumed = imagine("lives", None, seeds, log=tmp_path / "log.jsonl", **options)
-    assert asked == [["test 4", "test 5"]]
+    assert asked == ["test 4", "test 5"]
     assert resumed == imagine("lives", None, seeds, log=tmp_path / "other.jsonl", **options)
     assert len(problems_from_replies(resumed)[0]) == 6
 

@@ -73,6 +73,7 @@ class Engine:
 
     launch: str  # "none" trains in the notebook's process; else an accelerate configuration such as those in configs/
     lora_rank: int = Field(ge=0, le=1024)  # 0: full fine-tuning
+    gradient_checkpointing: bool
     generation: Literal["transformers", "vllm"]
     vllm_mode: Literal["colocate", "server"]  # in RL
     vllm_server: str

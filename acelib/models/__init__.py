@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "out_of_memory_explained",
         ],
         "generation": [
+            "Completion",
             "Conversation",
             "check_conversations",
             "check_room",
@@ -34,7 +35,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "stop_tokens",
         ],
         "params": ["SamplingParams"],
-        "prefix": ["pad", "read_on", "read_prompts", "response_logps", "token_positions"],
+        "prefix": ["pad", "read_on", "read_prompts", "response_logps", "token_positions", "unwrapped"],
         "reward_heads": ["load_classifier"],
         "server": ["Server", "connect", "is_address"],
     },

@@ -233,13 +233,24 @@ def generate(
     conversations: Sequence[Conversation],
     params: SamplingParams,
     progress: Progress | None = None,
+    complete: Callable[[int, list[Completion]], None] | None = None,
 ) -> list[list[Completion]]:
-    """`params.n` replies per conversation, as one list per conversation in the order given.
+    """`params.n` replies per conversation, as one list per conversation in the order given; complete(i, replies) is
+    called when conversation i has all of its own.
 
     What is sampled depends on `params.seed` and on each conversation's text (and on how often that text came before in
     the list), not on the order or on `params.batch_size`, up to the rounding of batched sums. Raises ModelError when a
     prompt and `params.max_new_tokens` exceed the model's context.
     """
-    sampled = sample_tokens(model, tokenizer, prompt_tokens(tokenizer, conversations), params, progress=progress)
-    texts = iter(tokenizer.batch_decode([r.ids for replies in sampled for r in replies], skip_special_tokens=True))
-    return [[Completion(next(texts), r.ids, r.finished, sum(r.logprobs)) for r in replies] for replies in sampled]
+    rows: list[list[Completion]] = [[] for _ in conversations]
+
+    def completed(i: int, replies: list[SampledTokens]) -> None:
+        texts = tokenizer.batch_decode([one.ids for one in replies], skip_special_tokens=True)
+        for text, one in zip(texts, replies, strict=True):
+            rows[i].append(Completion(text, one.ids, one.finished, sum(one.logprobs)))
+        if complete:
+            complete(i, rows[i])
+
+    prompts = prompt_tokens(tokenizer, conversations)
+    sample_tokens(model, tokenizer, prompts, params, progress=progress, complete=completed)
+    return rows

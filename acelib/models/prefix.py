@@ -5,9 +5,12 @@ from typing import NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.utils import ModelOutput
+
+TILE = 2**25  # logits: 128 MiB in float32
 
 
 class Prompts(NamedTuple):
@@ -67,8 +70,41 @@ def read_on(
     )
 
 
+def unwrapped(model: torch.nn.Module) -> PreTrainedModel:
+    """The model itself, with its adapters in place where it has any."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def token_logps(
+    model: PreTrainedModel, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probs (tokens,), differentiable, of `tokens` (tokens,) after the last hidden states (tokens, size), and the
+    entropies (tokens,) of what they were drawn from.
+
+    At most TILE logits are held at a time, and computed again for the gradient where there are more.
+    """
+    config, head = model.config.get_text_config(), model.get_output_embeddings()
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def tile(hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = head(hidden).float() * scale
+        if cap:
+            logits = cap * (logits / cap).tanh()
+        everything = torch.log_softmax(logits / temperature, dim=-1)
+        entropies = -(everything.detach().exp() * everything.detach()).sum(-1)
+        return everything.gather(-1, tokens.unsqueeze(-1)).squeeze(-1), entropies
+
+    size = max(1, TILE // head.weight.shape[0])
+    if len(tokens) <= size:
+        return tile(hidden, tokens)
+    tiles = zip(hidden.split(size), tokens.split(size), strict=True)
+    logps, entropies = zip(*(checkpoint(tile, *one, use_reentrant=False) for one in tiles), strict=True)
+    return torch.cat(logps), torch.cat(entropies)
+
+
 def response_logps(
-    model: PreTrainedModel,
+    model: torch.nn.Module,
     prompts: torch.Tensor,
     prompt_mask: torch.Tensor,
     replies: torch.Tensor,
@@ -80,23 +116,24 @@ def response_logps(
 
     `prompts` (replies, prompt tokens) are padded on the left, `replies` (replies, tokens) on the right. The same
     numbers as one pass over prompt and reply, for less work: each distinct prompt is read once, and replies of similar
-    length go together (`chunk` at a time), cut to their longest.
+    length go together (`chunk` at a time), cut to their longest. `model` may carry LoRA adapters; it is called below
+    any other wrapper.
     """
+    model = unwrapped(model)
     distinct, owner = torch.unique(torch.cat([prompts, prompt_mask], dim=1), dim=0, return_inverse=True)
-    read = read_prompts(model, *distinct.split(prompts.shape[1], dim=1), logits_to_keep=1)
+    read = read_prompts(model.base_model, *distinct.split(prompts.shape[1], dim=1))
     lengths = reply_mask.sum(dim=1)
     order, parts = lengths.argsort(stable=True), []
     for rows in order.split(chunk):
         longest = max(1, int(lengths[rows].max()))
-        tokens, logits = replies[rows, :longest], read.output.logits[:, -1:].index_select(0, owner[rows])
+        tokens, mask = replies[rows, :longest], reply_mask[rows, :longest]
+        hidden = read.output.last_hidden_state[:, -1:].index_select(0, owner[rows])
         if longest > 1:
-            rest = read_on(model, read, owner[rows], tokens[:, :-1], torch.ones_like(reply_mask[rows, 1:longest]))
-            logits = torch.cat([logits, rest.logits], dim=1)
-        everything = torch.log_softmax(logits.float() / temperature, dim=-1)
-        logps = everything.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        entropies = -(everything.detach().exp() * everything.detach()).sum(-1)
+            rest = read_on(model.base_model, read, owner[rows], tokens[:, :-1], torch.ones_like(mask[:, 1:]))
+            hidden = torch.cat([hidden, rest.last_hidden_state], dim=1)
+        found = token_logps(model, hidden.flatten(0, 1), tokens.flatten(), temperature)
         room = (0, replies.shape[1] - longest)
-        parts.append([torch.nn.functional.pad(x * reply_mask[rows, :longest], room) for x in (logps, entropies)])
+        parts.append([torch.nn.functional.pad(x.view(mask.shape) * mask, room) for x in found])
     back = order.argsort()
     logps, entropies = (torch.cat(part)[back] for part in zip(*parts, strict=True))
     return logps, entropies

@@ -63,7 +63,9 @@ class CostModel:
         self.here = max(1, self.gpus * processes // everywhere) if self.engine.generation == "vllm" else 1
         self.everywhere = self.gpus if self.engine.cluster != "none" else self.here
         self.size = HALF if profile.models.dtype == "bfloat16" else FULL  # bytes per weight that does not learn
-        self.passes = 3 if self.engine.lora_rank else 4  # forward, recomputed, backward (through weights: twice)
+        self.weight_size = self.size if self.engine.lora_rank else FULL  # of a model that is trained
+        # forward, recomputed, backward (through weights: twice)
+        self.passes = 2 + self.engine.gradient_checkpointing + (not self.engine.lora_rank)
         self.length = self.plan.question_tokens + self.plan.program_tokens
 
     def shape(self, name: str) -> Shape:
@@ -102,13 +104,19 @@ class CostModel:
         shape = self.shape(model)
         return Stage(notebook, what, tokens, self.decoding(shape, tokens), self.sampling_gib(shape, settings), paper)
 
+    def held(self, reference: bool = False) -> dict[str, int]:
+        """How weights and activations are held in training, for `training_gib`."""
+        engine = self.engine
+        held = {"lora_rank": engine.lora_rank, "frozen": self.size, "checkpointing": engine.gradient_checkpointing}
+        return held | {"reference": self.size if reference else 0}
+
     def reward_model(self, scorer: Shape) -> tuple[float, float, float]:
         """Tokens, hours and GiB of training one: each program of a pair is read once per epoch."""
-        settings, rank = self.profile.reward_model, self.engine.lora_rank
+        settings = self.profile.reward_model
         programs = min(self.profile.sampling.n, 2 * self.profile.pairs.max_pairs_per_question)
         tokens = settings.epochs * self.questions * self.plan.questions_with_pairs * programs * self.length
         at_once = largest_divisor(max(1, settings.batch_size // self.learners), settings.micro_batch) * programs
-        gib = training_gib(scorer, self.learners, at_once, settings.max_length, lora_rank=rank)
+        gib = training_gib(scorer, self.learners, at_once, settings.max_length, **self.held())
         return tokens, self.passing(scorer, tokens, self.passes), gib
 
     def reinforce(self, policy: Shape, scorer: Shape | None) -> tuple[float, float, float]:
@@ -122,11 +130,11 @@ class CostModel:
         hours += self.passing(policy, tokens, self.passes + 2)
         longest = self.plan.question_tokens + rl.max_new_tokens
         at_once = largest_divisor(max(1, rollout // rl.updates_per_rollout // self.learners), rl.micro_batch)
-        held = {"reference": self.size if rl.beta > 0 and not engine.lora_rank else 0, "lora_rank": engine.lora_rank}
+        held = self.held(reference=rl.beta > 0)
         step = training_gib(policy, self.learners, at_once, longest, logits=rl.max_new_tokens, **held)
         sampling = training_gib(policy, self.learners, 0, 0, **held)
-        if engine.generation == "transformers":  # in the weights that learn, all replies of this process at once
-            sampling += policy.cache(rollout / self.learners * longest, FULL) / 2**30
+        if engine.generation == "transformers":  # all replies of this process at once, in the precision of the weights
+            sampling += policy.cache(rollout / self.learners * longest, self.weight_size) / 2**30
         elif engine.vllm_mode == "colocate":
             sampling += max(engine.vllm_memory * self.plan.gpu_memory_gb * 1e9 / 2**30, self.sampling_gib(policy, rl))
         gib = max(step, sampling)
@@ -191,6 +199,6 @@ def models_gb(profile: Profile) -> float:
     """GB of the models that a run makes, two policies and two reward models, and of the training in progress: of its
     checkpoints two are kept while a third is written, each with Adam's two moments. Raises ModelError."""
     shapes = [shape_of(profile.resolve(name)) for name in (profile.models.policy, profile.reward_model.base)]
-    rank = profile.engine.lora_rank
+    rank, size = profile.engine.lora_rank, CostModel(profile).weight_size
     learning = max(one.adapters(rank) if rank else one.parameters for one in shapes)
-    return (2 * sum(one.parameters for one in shapes) * FULL + 3 * learning * 3 * FULL) / 1e9
+    return (2 * sum(one.parameters for one in shapes) * size + 3 * learning * 3 * FULL) / 1e9

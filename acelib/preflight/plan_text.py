@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 from acelib.core import Profile
 from acelib.models import is_address
 from acelib.preflight.cost_model import CostModel, fetched_gb, fits, models_gb
-from acelib.preflight.shapes import FULL
 
 PLAN = """\
 Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {questions:,.0f} questions, \
@@ -27,7 +26,7 @@ Memory is the worst case (every sequence as long as it may be): {weights}
 Disk: {disk:,.0f} GB, of which {made:,.0f} for the models it makes with their checkpoints, {fetched:,.0f} for \
 weights to fetch ({names}).
 A lower bound on time, without loading and judging: the paper's own runs took several times as long."""
-ADAPTERS = f"{FULL} bytes per frozen weight (fp32), 16 per adapter's (fp32, gradient, Adam)."
+ADAPTERS = "{} bytes per frozen weight, 16 per adapter's (fp32, gradient, Adam)."
 WEIGHTS = "16 bytes per weight that learns (fp32, gradient, Adam), {} per reference weight."
 TOO_LARGE = """
 ! does not fit: lower reinforce.micro_batch, reward_model.micro_batch or max_new_tokens; take a smaller model, \
@@ -64,7 +63,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         commands="\n".join(f"  {command:42} # {why}" for command, why in commands(profile)),
         training=100 * assumed.training_utilisation,
         decoding=100 * assumed.generation_utilisation,
-        weights=ADAPTERS if profile.engine.lora_rank else WEIGHTS.format(model.size),
+        weights=(ADAPTERS if profile.engine.lora_rank else WEIGHTS).format(model.size),
         disk=made + sum(sizes.values()),
         made=made,
         fetched=sum(sizes.values()),

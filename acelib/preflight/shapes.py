@@ -7,9 +7,10 @@ from pathlib import Path
 from acelib.core import ModelError
 
 # Bytes per weight. Weights are fp32 wherever they learn (an update at a learning rate of 5e-7 is lost in bf16), and
-# autocast computes in bf16; the frozen weights below LoRA adapters are fp32, too, a reference is in `models.dtype`.
+# autocast computes in a bf16 copy; frozen ones, below LoRA adapters or of a reference, are in `models.dtype`.
 HALF, FULL, ADAM = 2, 4, 16  # bf16; fp32; fp32 with gradient and Adam's two moments
 LOGIT = 12  # bytes: bf16 and fp32, each with its gradient
+TILE = 2**25, 2**15  # logits that are held at a time: so many in all (ours), or so many words of each token (TRL)
 GATHERED = 10**9  # weights that ZeRO-3 holds whole at a time (its default)
 
 
@@ -68,17 +69,33 @@ def shape_of(name: str) -> Shape:
 
 
 def training_gib(
-    shape: Shape, gpus: int, sequences: int, tokens: int, *, reference: int = 0, logits: int = 0, lora_rank: int = 0
+    shape: Shape,
+    gpus: int,
+    sequences: int,
+    tokens: int,
+    *,
+    reference: int = 0,
+    logits: int = 0,
+    lora_rank: int = 0,
+    frozen: int = HALF,
+    checkpointing: bool = True,
 ) -> float:
     """GiB per GPU of a training step on `sequences` x `tokens`, of which the last `logits` tokens go through the head.
 
-    States (weights, gradients, moments) and a reference of `reference` bytes per weight are sharded over the GPUs; to
-    them come the bf16 weights in use, the activations kept for the backward pass (each layer's input) and those of one
-    layer recomputed, and logits.
+    States (weights, gradients, moments) and a reference of `reference` bytes per weight are sharded over the GPUs;
+    below adapters of `lora_rank` the weights take `frozen` bytes instead. To them come the bf16 copy of weights that
+    learn, activations for the backward pass (all of them, or with `checkpointing` each layer's input and those of one
+    layer recomputed), and logits.
     """
-    learning = shape.adapters(lora_rank) if lora_rank else shape.parameters
-    states = learning * ADAM + shape.parameters * (FULL if lora_rank else reference)
-    in_use = HALF * (shape.parameters if gpus == 1 else min(shape.parameters, GATHERED))
-    kept = sequences * tokens * shape.hidden * shape.layers * FULL
-    layer = sequences * tokens * (32 * shape.hidden + 10 * shape.intermediate)
-    return (states / gpus + in_use + kept + layer + sequences * logits * shape.vocabulary * LOGIT) / 2**30
+    h, kv, inner = shape.hidden, shape.key_values, shape.intermediate
+    if lora_rank:  # activations as one layer of Qwen2 keeps them in bf16: norms in fp32, every adapter's input once
+        states, in_use = shape.adapters(lora_rank) * ADAM + shape.parameters * frozen, 0
+        entry, layer = HALF * h, (18 * h + 4 * kv + 8 * inner) * frozen // HALF
+    else:  # fp32 between the layers, and a bf16 copy of it for each matrix
+        states = shape.parameters * (ADAM + reference)
+        in_use = HALF * (shape.parameters if gpus == 1 else min(shape.parameters, GATHERED))
+        entry, layer = FULL * h, 32 * h + 10 * inner
+    kept = shape.layers * entry + layer if checkpointing else shape.layers * layer
+    scored = sequences * logits
+    tile = LOGIT * min(scored * shape.vocabulary, max(TILE[0], scored * TILE[1]))
+    return (states / gpus + in_use + sequences * tokens * kept + tile) / 2**30

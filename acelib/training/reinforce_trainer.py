@@ -47,6 +47,8 @@ from acelib.training.settings import (
     adapters,
     check_together,
     common_arguments,
+    frozen_dtype,
+    precision,
     shares_prompts,
     train_and_save,
     vllm_arguments,
@@ -91,8 +93,8 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         self.reward_weights = torch.tensor([1.0] + [0.0] * len(watch))
         self.stop = stop_tokens(self.model, tokenizer)
         # The sampler then runs these very weights, so its log-probs are those of the old policy up to rounding.
-        self.samples_exactly = not (args.use_vllm or args.bf16 or engine.lora_rank)
-        self._shares_prompts = self.samples_exactly and shares_prompts(self)
+        self.samples_exactly = not (args.use_vllm or args.bf16)
+        self._shares_prompts = shares_prompts(self)
 
     @contextmanager
     def timed(self, phase: str):
@@ -127,7 +129,8 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
             x.split([width, logits_to_keep], dim=1) for x in (input_ids, attention_mask)
         )
         half = max(1, -(-min(rows, batch_size or rows) // 2))
-        logps, entropies = response_logps(model, prompts, prompt_mask, replies, mask, self.temperature, chunk=half)
+        with precision(self):
+            logps, entropies = response_logps(model, prompts, prompt_mask, replies, mask, self.temperature, chunk=half)
         return logps, entropies if compute_entropy else None, None
 
     def _prepare_inputs(self, generation_batch):
@@ -218,6 +221,8 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         world, passes = self.accelerator.num_processes, self.args.gradient_accumulation_steps
         batches = []
         for update in order.view(self.settings.updates_per_rollout, -1):
+            if self._shares_prompts and passes > 1:
+                update = update.sort().values  # replies to one question next to each other, so that a pass shares it
             tokens = rollout["completion_mask"][update].sum()
             for rows in update.view(passes, world, -1)[:, self.accelerator.process_index]:
                 batch = {name: x[rows] for name, x in rollout.items() if name != "rewards"}
@@ -253,7 +258,7 @@ def trainer_arguments(
     seed: int,
     device: torch.device,
     dtype: str,
-    checkpoints: int = LOCAL.checkpoints,
+    engine: Engine = LOCAL,
     **generation: Any,
 ) -> GRPOConfig:
     """AceCoder's settings in TRL's words. TRL's own defaults fit another algorithm and a GPU."""
@@ -264,7 +269,7 @@ def trainer_arguments(
             f"A rollout of {settings.rollout_questions} x {settings.samples_per_question} replies cannot be split into "
             f"{updates} updates on {processes} processes; change reinforce.updates_per_rollout."
         )
-    common = common_arguments(folder, seed, device, dtype, per_update, settings.micro_batch)
+    common = common_arguments(folder, seed, device, dtype, per_update, settings.micro_batch, engine)
     algorithm = ALGORITHMS[settings.algorithm]
     return GRPOConfig(
         **common,
@@ -293,7 +298,8 @@ def trainer_arguments(
         scale_rewards="none",
         logging_steps=updates,
         save_total_limit=2,
-        save_steps=updates * max(1, settings.steps // checkpoints),  # whole rollouts: a resumed run starts with one
+        save_steps=updates
+        * max(1, settings.steps // engine.checkpoints),  # whole rollouts: a resumed run starts with one
     )
 
 
@@ -312,11 +318,11 @@ def make_reinforce_trainer(
     measure: Measure | None = None,
     progress: Callable[[int, int], None] | None = None,
     engine: Engine = LOCAL,
-    weights: str = "float32",
+    weights: str | None = None,
 ) -> ReinforceTrainer:
     """The trainer behind `train`, ready to start. Raises as `train` does.
 
-    `weights` is what the policy is held in: other than float32 only where it does not learn.
+    `weights` is what the policy is held in where it does not learn.
     """
     if not problems:
         raise EngineError("There are no questions to train on; look at the hard questions that notebook 03 chose.")
@@ -328,8 +334,10 @@ def make_reinforce_trainer(
         {"prompt": [conversations[i] for i in order], "problem_id": [problems[i].id for i in order]}
     )
     generation = vllm_arguments(engine, max(map(len, tokens)) + settings.max_new_tokens)
-    args = trainer_arguments(settings, scratch, seed, pick_device(device), dtype, engine.checkpoints, **generation)
-    model = load_policy(policy, weights, "cpu")  # after the arguments: with ZeRO-3 they decide how it is loaded
+    args = trainer_arguments(settings, scratch, seed, pick_device(device), dtype, engine, **generation)
+    model = load_policy(
+        policy, weights or frozen_dtype(engine, dtype), "cpu"
+    )  # after the arguments: with ZeRO-3 they decide how it is loaded
     check_room(tokens, settings.max_new_tokens, context_length(model))
     made_with = {"policy": str(policy), "reward": reward.__name__, "seed": seed, "dtype": dtype}
     check_settings(scratch, made_with | {"lora_rank": engine.lora_rank, **vars(settings)})

@@ -22,6 +22,8 @@ from acelib.training.settings import (
     adapters,
     check_together,
     common_arguments,
+    frozen_dtype,
+    precision,
     shares_prompts,
     train_and_save,
 )
@@ -75,7 +77,8 @@ class QuestionRewardTrainer(Quiet, RewardTrainer):
         real = inputs.get("real", len(inputs["questions"]))
         rows = inputs["questions"][: max(1, real)]  # every process has to run the model
         sequences = [row["sequences"] for row in rows]
-        scores = score_questions(model, sequences, self.processing_class.pad_token_id, self.share_prefix)
+        with precision(self):
+            scores = score_questions(model, sequences, self.processing_class.pad_token_id, self.share_prefix)
         if self.loss == "regression":
             losses = [regression_loss(s, s.new_tensor(row["rates"])) for s, row in zip(scores, rows, strict=True)]
         else:
@@ -157,7 +160,7 @@ def make_reward_trainer(
             f"A batch of {settings.batch_size} questions cannot be shared by {processes} processes; choose "
             "reward_model.batch_size as a multiple of the number of processes."
         )
-    common = common_arguments(scratch, seed, pick_device(device), dtype, per_process, settings.micro_batch)
+    common = common_arguments(scratch, seed, pick_device(device), dtype, per_process, settings.micro_batch, engine)
     steps = int(-(-len(kept) // settings.batch_size) * settings.epochs)
     args = RewardConfig(
         **common,
@@ -177,7 +180,7 @@ def make_reward_trainer(
         eval_on_start=bool(held_out),
         save_steps=max(1, steps // engine.checkpoints),
         save_total_limit=1,
-        model_init_kwargs={"dtype": "float32"},
+        model_init_kwargs={"dtype": frozen_dtype(engine, dtype)},
     )
     trainer = QuestionRewardTrainer(
         model=str(base),

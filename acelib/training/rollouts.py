@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from acelib.core import EngineError
 from acelib.models import Conversation, SamplingParams, generate, prompt_seeds, prompt_tokens, sample_tokens
+from acelib.training.settings import precision
 
 Rollout = dict[str, torch.Tensor]
 
@@ -81,7 +82,7 @@ def evaluating(trainer: Any) -> Iterator[PreTrainedModel]:
     model = trainer.accelerator.unwrap_model(trainer.model)
     training = model.training
     model.eval()
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=trainer.args.bf16):
+    with precision(trainer):
         yield model
     model.train(training)
 

@@ -1,11 +1,13 @@
 """What the profile's `engine` section means for a trainer: adapters, vLLM, sharded weights, the folder at the end.
 
-Trained weights are float32 on every device, and bfloat16 is left to autocast (or to DeepSpeed, which keeps float32
-copies of its own): at a learning rate of 5e-7 nearly every update of a bfloat16 weight would be rounded away.
+Weights that learn are float32 on every device, and bfloat16 is left to autocast (or to DeepSpeed, which keeps float32
+copies of its own): at a learning rate of 5e-7 nearly every update of a bfloat16 weight would be rounded away. Those
+that stay frozen below LoRA adapters are held in the precision of the passes.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, is_peft_model
 from peft import LoraConfig
+from peft.helpers import disable_input_dtype_casting
 from transformers import PrinterCallback
 
 from acelib.core import Engine, EngineError, full_disk_explained
@@ -27,6 +30,7 @@ from acelib.training.memory import MemoryWatch
 LOCAL = Engine(
     launch="none",
     lora_rank=0,
+    gradient_checkpointing=False,
     generation="transformers",
     vllm_mode="colocate",
     vllm_server="none",
@@ -48,6 +52,9 @@ class Quiet:
         args._n_gpu = min(1, args.n_gpu)
         super().__init__(*rest, args=args, **kwargs)
         self.remove_callback(PrinterCallback)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:  # peft leaves what is saved beside its adapters, a head, in the frozen dtype
+                parameter.data = parameter.data.float()
 
     def _send_telemetry(self):
         pass
@@ -56,8 +63,22 @@ class Quiet:
         pass
 
 
+def frozen_dtype(engine: Engine, dtype: str) -> str:
+    """What a model that is to be trained is loaded in: `dtype` below adapters, which are float32 themselves."""
+    return dtype if engine.lora_rank else "float32"
+
+
+@contextmanager
+def precision(trainer: Any) -> Iterator[None]:
+    """The precision of the trainer's forward passes, for a model that is called below the trainer's wrapper."""
+    half, device = trainer.args.bf16, trainer.args.device.type
+    # Without the second, peft makes a float32 copy of every input of an adapter.
+    with torch.autocast(device, torch.bfloat16, enabled=half), disable_input_dtype_casting(trainer.model, active=half):
+        yield
+
+
 def common_arguments(
-    folder: Path, seed: int, device: torch.device, dtype: str, per_process: int, micro_batch: int
+    folder: Path, seed: int, device: torch.device, dtype: str, per_process: int, micro_batch: int, engine: Engine
 ) -> dict[str, Any]:
     """TrainingArguments of both trainings; a process has `per_process` examples of a batch, and reads `micro_batch` of
     them at a time, or the largest number below that divides them. TRL's own defaults fit a GPU."""
@@ -66,7 +87,7 @@ def common_arguments(
         output_dir=str(folder),
         seed=seed,
         bf16=dtype == "bfloat16",
-        gradient_checkpointing=gpu,
+        gradient_checkpointing=engine.gradient_checkpointing,
         use_cpu=not gpu,
         dataloader_pin_memory=gpu,
         per_device_train_batch_size=at_once,
@@ -122,11 +143,10 @@ def is_sharded(accelerator: Accelerator) -> bool:
 
 
 def shares_prompts(trainer: Any) -> bool:
-    """Whether each prompt can be read once for all that follows it: not where the model is wrapped (several processes,
-    autocast, adapters) or checkpoints its activations, nor with anything but full attention."""
-    args, model = trainer.args, trainer.model
-    plain = not (args.gradient_checkpointing or args.bf16 or is_peft_model(model))
-    return plain and trainer.accelerator.distributed_type == DistributedType.NO and can_share_prefix(model)
+    """Whether each prompt can be read once for all that follows it: not where the model is wrapped for several
+    processes or checkpoints its activations, nor with anything but full attention."""
+    alone = trainer.accelerator.distributed_type == DistributedType.NO
+    return alone and not trainer.args.gradient_checkpointing and can_share_prefix(trainer.model)
 
 
 def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> None:
