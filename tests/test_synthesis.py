@@ -76,7 +76,8 @@ def test_pairs_become_calls_only_where_it_is_clear_which():
         return parse_reply(reply, counts, **options)
 
     assert read("Reverse.", ("ab", "ba"))[1] == ["assert solution('ab') == 'ba'"]
-    assert "`solution`" in read("Reverse.", ("ab", "ba"))[0]
+    unnamed = {"id": "a", "reply": '{"question": "Reverse.", "tests": [{"input": "ab", "expected": "ba"}]}'}
+    assert "`solution`" in problems_from_replies([unnamed])[0][0].question
     assert read("Sum.", ([1, 2], 3), ([4], 4), entry_point="total")[1][1] == "assert total([4]) == 4"  # lengths differ
     assert read("Write `add(a, b)`.", ([1, 2], 3))[1] == ["assert add(1, 2) == 3"]
     assert read("Write `total(xs)`.", ([1, 2], 3))[1] == ["assert total([1, 2]) == 3"]

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from acelib.core import CourseError, DataError, Log, atomic, open_log, path_digest, write_json
-from acelib.data.overlap import Benchmarks, NearDuplicates, parse
+from acelib.data.overlap import Benchmarks, NearDuplicates
 from acelib.data.publish import dataset_card, push
 from acelib.data.sources import Source, open_source
 from acelib.extraction import python_blocks
-from acelib.schema import Row
+from acelib.schema import Row, parse
 
 PUBLIC = (
     "ise-uiuc/Magicoder-Evol-Instruct-110K",
