@@ -143,7 +143,7 @@ def test_progress_reaches_the_total(policy, conversations):
     seen = []
     params = SamplingParams(n=3, max_new_tokens=2, batch_size=5, seed=0)
     generate(*policy, conversations, params, lambda done, total: seen.append((done, total)))
-    assert seen == [(5, 12), (10, 12), (12, 12)]
+    assert seen[-1] == (12, 12) and seen == sorted(set(seen))
 
 
 def test_progress_moves_within_a_batch_by_tokens(policy, conversations, monkeypatch):
@@ -152,6 +152,59 @@ def test_progress_moves_within_a_batch_by_tokens(policy, conversations, monkeypa
     params = SamplingParams(n=2, max_new_tokens=10, batch_size=4, seed=0, stop=())
     generate(*policy, conversations, params, lambda done, total: seen.append((done, total)))
     assert seen == [(round(4 * step / 10, 1), 8) for step in range(1, 21)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_replies_that_end_make_room_for_the_next(policy, conversations, batch_size, monkeypatch):
+    """Mixed lengths: whatever joins a batch, and whenever, each reply is the one it would be alone."""
+    model, tokenizer = policy
+    prompts = prompt_ids(tokenizer, conversations)
+    stop = (common_token(model, tokenizer, prompts), tokenizer.eos_token_id)
+    params = SamplingParams(n=4, temperature=1.3, max_new_tokens=40, batch_size=batch_size, seed=2, stop=stop)
+    rows, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda **kw: rows.append(kw["input_ids"].shape) or forward(**kw))
+    completed = []
+    together = sample_tokens(model, tokenizer, prompts, params, complete=lambda i, row: completed.append((i, row)))
+    assert max(shape[0] for shape in rows) <= batch_size
+    alone = [sample_tokens(model, tokenizer, [one], replace(params, batch_size=1))[0] for one in prompts]
+    assert [[reply.ids for reply in row] for row in together] == [[reply.ids for reply in row] for row in alone]
+    assert len({len(reply.ids) for row in together for reply in row}) > 3
+    assert sorted(completed, key=lambda one: one[0]) == list(enumerate(together))
+
+
+@pytest.mark.parametrize(
+    ("ids", "circles"),
+    [
+        ([*range(40)], False),
+        ([*range(16)] * 3, True),
+        ([*range(16)] * 3 + [99], False),
+        ([7, 8, *range(20), *range(20), *range(20)], True),
+        ([*range(20)] * 2, False),
+        ([5] * 48, True),
+        ([5] * 47, False),
+        ([*range(15)] * 3, False),
+        ([*range(15)] * 6, True),
+    ],
+)
+def test_circles_are_blocks_of_sixteen_tokens_or_more_in_a_row(ids, circles):
+    assert decoding.runs_in_circles(ids, 3) == circles
+
+
+def test_a_reply_that_runs_in_circles_is_cut_and_not_finished(conversations):
+    model, tokenizer = tiny_policy(max_position_embeddings=512)
+    for layer in model.model.layers:  # the next token then follows from the last one, so circles there will be
+        layer.self_attn.o_proj.weight.data.zero_()
+    prompts = prompt_ids(tokenizer, conversations)
+    params = SamplingParams(temperature=0, max_new_tokens=320, batch_size=3, seed=0, stop=())
+    ends = []
+    free = sample_tokens(model, tokenizer, prompts, params)
+    for row, whole in zip(sample_tokens(model, tokenizer, prompts, replace(params, repeats=3)), free, strict=True):
+        ids = whole[0].ids
+        ends.append(next((n for n in range(16, 321, 16) if decoding.runs_in_circles(ids[:n], 3)), None))
+        assert row[0].ids == ids[: ends[-1]] and not row[0].finished
+    assert all(ends)
+    with pytest.raises(ModelError, match="make repeats 2 or more"):
+        replace(params, repeats=1)
 
 
 def test_braces_in_a_question_survive():

@@ -121,6 +121,7 @@ class Synthesis:
     form: Literal["json", "code"]
     temperature: Real = Field(ge=0, le=2)
     max_new_tokens: int = Field(ge=16, le=32_768)
+    max_repeats: int = Field(ge=0, le=1000)
     batch_size: Batch
 
 

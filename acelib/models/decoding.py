@@ -1,7 +1,7 @@
 """Decoding with any causal language model of `transformers`, several times faster than its `generate` on a CPU.
 
 Each prompt is read once and its keys and values are repeated for its samples, the cache grows in place, the decoded
-token's attention copies nothing, and sequences that have ended leave the batch.
+token's attention copies nothing, and replies that have ended make room for the next ones.
 """
 
 import time
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
@@ -19,7 +19,10 @@ from transformers.modeling_utils import AttentionInterface
 from acelib.models.params import SamplingParams
 from acelib.models.prefix import pad, read_prompts
 
-REPORT_SECONDS = 1.0  # between two reports from inside a batch
+REPORT_SECONDS = 1.0
+THIN = 7 / 8  # share of the rows in use at which the others are given up: that copies the cache, about one step's work
+CIRCLE = 16  # tokens that a reply must repeat to run in circles
+BLOCK = 128  # tokens whose probabilities are summed before one of them is looked for
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class SampledTokens:
 
 class _RoomyLayer(DynamicLayer):
     """Keys and values (sequences, heads, tokens, size), with room for the next tokens: the stock layer copies itself at
-    every token."""
+    every token. One of a sliding window keeps all tokens; its window is in the mask."""
 
     reserve = 32
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self):
+        super().__init__()
         self.room = None
 
     def update(self, key_states, value_states, *args, **kwargs):
@@ -57,14 +60,45 @@ class _RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        end = self.get_seq_length()
-        self.room = tuple(room.index_select(0, indices) for room in self.room)
-        self.keys, self.values = (room[:, :, :end] for room in self.room)
+        self.join([(self, indices)], self.get_seq_length())
+
+    def join(self, parts: Sequence[tuple["_RoomyLayer", torch.Tensor]], width: int) -> None:
+        """Become the named rows of each layer, below each other: their last `width` tokens, all of them ending in one
+        column."""
+        counts = [len(rows) for _, rows in parts]
+
+        def joined(name: str) -> torch.Tensor:
+            olds = [getattr(layer, name)[:, :, -width:] for layer, _ in parts]
+            shape = (sum(counts), olds[0].shape[1], width + self.reserve, olds[0].shape[3])
+            room = olds[0].new_zeros(shape)  # zeros: what a mask hides must still be a number
+            for new, old, (_, rows) in zip(room.split(counts), olds, parts, strict=True):
+                new[:, :, width - old.shape[2] : width] = old.index_select(0, rows)
+            return room
+
+        self.room = joined("keys"), joined("values")
+        self.keys, self.values = (room[:, :, :width] for room in self.room)
 
 
 def _new_cache(model: PreTrainedModel) -> DynamicCache:
     cache = DynamicCache(config=model.config)
-    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    known = (DynamicLayer, DynamicSlidingWindowLayer)
+    cache.layers = [_RoomyLayer() if type(layer) in known else layer for layer in cache.layers]
+    return cache
+
+
+def _is_roomy(cache: DynamicCache) -> bool:
+    """Whether rows of another cache can join it: not where a layer holds anything but keys and values."""
+    return all(isinstance(layer, _RoomyLayer) for layer in cache.layers)
+
+
+def _joined(parts: Sequence[tuple[DynamicCache, torch.Tensor]], width: int) -> DynamicCache:
+    """The first cache, made of the named rows of each, cut to their last `width` tokens where there are several."""
+    cache, rows = parts[0]
+    if len(parts) == 1:
+        cache.batch_select_indices(rows)
+    else:
+        for number, layer in enumerate(cache.layers):
+            layer.join([(one.layers[number], chosen) for one, chosen in parts], width)
     return cache
 
 
@@ -102,77 +136,167 @@ def _fast_attention(model: PreTrainedModel) -> Iterator[None]:
         model.config._attn_implementation = before
 
 
-def _draw(logprobs: torch.Tensor, noise: torch.Tensor, top_p: float) -> torch.Tensor:
-    """One token per row (rows,) of `logprobs` (rows, vocabulary), by the inverse of the cumulative distribution.
+def _draw(
+    logits: torch.Tensor, noise: torch.Tensor, temperature: float, top_p: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token per row of `logits` (rows, vocabulary) and its log-prob, both (rows,), by the inverse of the cumulative
+    distribution; at temperature 0 the likeliest token.
 
-    noise: (rows,), uniform in [0, 1).
+    noise: (rows,), uniform in [0, 1). A block of tokens is looked for first, then the token in it: a sum in double
+    precision over a whole vocabulary takes longer than a small model's forward pass.
     """
-    probs = logprobs.exp()
-    if top_p < 1.0:
-        ordered, order = probs.sort(dim=-1, descending=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p
-        probs = probs.masked_fill(outside.gather(-1, order.argsort(-1)), 0.0)
-    cumulative = probs.double().cumsum(-1)
-    target = noise.double().unsqueeze(-1) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(-1)
+    scores = logits.float()
+    if temperature not in (0.0, 1.0):
+        scores = scores / temperature
+    probs = scores.softmax(-1)
+    if temperature:
+        token = _token_at(noise.double().unsqueeze(-1), _nucleus(probs, top_p) if top_p < 1.0 else probs)
+    else:
+        token = scores.argmax(-1, keepdim=True)
+    return token.squeeze(-1), probs.gather(-1, token).log().squeeze(-1)
+
+
+def _nucleus(probs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """`probs` without the tail: the likeliest tokens that together reach `top_p`."""
+    ordered, order = probs.sort(dim=-1, descending=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    return probs.masked_fill(outside.gather(-1, order.argsort(-1)), 0.0)
+
+
+def _token_at(share: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
+    """The token (rows, 1) up to which `share` (rows, 1) of the sum of `probs` (rows, vocabulary) is reached."""
+    if rest := -probs.shape[-1] % BLOCK:
+        probs = torch.nn.functional.pad(probs, (0, rest))
+    blocks = probs.unflatten(-1, (-1, BLOCK))
+    sums = blocks.sum(-1).double().cumsum(-1)
+    target = share * sums[:, -1:]
+    block = torch.searchsorted(sums, target, right=True)
+    before = torch.where(block > 0, sums.gather(-1, (block - 1).clamp(min=0)), 0.0)
+    share = (target - before) / (sums.gather(-1, block) - before)
+    within = blocks[torch.arange(len(blocks), device=probs.device), block.squeeze(-1)].double().cumsum(-1)
+    place = torch.searchsorted(within, share * within[:, -1:], right=True).clamp(max=BLOCK - 1)
+    return block * BLOCK + place
+
+
+def runs_in_circles(ids: Sequence[int], times: int) -> bool:
+    """Whether `ids` end in some block of at least CIRCLE tokens, `times` times in a row."""
+    return any(
+        ids[-period * (times - 1) :] == ids[-period * times : -period]
+        for period in range(CIRCLE, len(ids) // times + 1)
+        if ids[-1] == ids[-1 - period]
+    )
+
+
+class _Batch:
+    """The replies in the making. Each has a row in the cache and in the tensors of `rows`."""
+
+    def __init__(self, model: PreTrainedModel, params: SamplingParams, pad_id: int):
+        self.model, self.params, self.pad_id = model, params, pad_id
+        self.stop = torch.tensor(params.stop, device=model.device)
+        self.cache, self.rows = None, {"running": torch.zeros(0, dtype=torch.bool)}
+
+    def __len__(self) -> int:
+        return len(self.rows["running"])
+
+    def running(self) -> int:
+        return int(self.rows["running"].sum())
+
+    def part(self) -> float:
+        """How many replies all that is decoded of the running ones would make."""
+        return float((self.rows["length"] * self.rows["running"]).sum()) / self.params.max_new_tokens
+
+    def fill(
+        self, prompts: Sequence[Sequence[int]], owner: Sequence[int], waiting: Sequence[int], noise: Callable
+    ) -> int:
+        """Give up the rows of replies that have ended and begin as many of those `waiting`; gives their number."""
+        kept = self.rows["running"].nonzero().squeeze(-1)
+        parts = [(self.cache, kept)] if len(kept) else []
+        self.rows = {name: x[kept] for name, x in self.rows.items()}
+        replies = waiting[: self.params.batch_size - len(kept)] if not parts or _is_roomy(self.cache) else ()
+        if replies:
+            asked = {prompt: place for place, prompt in enumerate(dict.fromkeys(owner[i] for i in replies))}
+            ids, mask = pad([prompts[i] for i in asked], self.pad_id, self.model.device)
+            read = read_prompts(self.model, ids, mask, _new_cache(self.model), logits_to_keep=1)
+            of = torch.tensor([asked[owner[i]] for i in replies], device=ids.device)
+            made = torch.zeros((len(of), self.params.max_new_tokens), device=ids.device)
+            fresh = {
+                "running": torch.ones_like(of, dtype=torch.bool),
+                "reply": torch.tensor(replies, device=ids.device),
+                "held": mask.sum(-1)[of],  # tokens in the cache
+                "length": torch.zeros_like(of),  # of the reply, so far
+                "noise": torch.stack([noise(i) for i in replies]).to(ids.device),
+                "ids": made.long(),
+                "logprobs": made,
+                "logits": read.output.logits[of, -1],  # of the next token
+            }
+            self.rows = {name: torch.cat([self.rows[name], x]) if len(kept) else x for name, x in fresh.items()}
+            parts.append((read.cache, of))
+        self.cache = _joined(parts, int(self.rows["held"].max()))
+        return len(replies)
+
+    def draw(self) -> list[tuple[int, SampledTokens]]:
+        """Add a token to every running reply. Gives the number and the tokens of each that has ended with it."""
+        rows, params = self.rows, self.params
+        at = (
+            torch.arange(len(rows["length"]), device=self.stop.device),
+            rows["length"].clamp(max=params.max_new_tokens - 1),
+        )
+        token, logprob = _draw(rows["logits"], rows["noise"][at], params.temperature, params.top_p)
+        rows["token"], rows["ids"][at], rows["logprobs"][at] = token, token, logprob
+        rows["length"] = rows["length"] + rows["running"]
+        stopped = torch.isin(token, self.stop)
+        ended = stopped | (rows["length"] == params.max_new_tokens)
+        if params.repeats:
+            for row in (rows["running"] & (rows["length"] % CIRCLE == 0)).nonzero().flatten().tolist():
+                ended[row] |= runs_in_circles(rows["ids"][row, : rows["length"][row]].tolist(), params.repeats)
+        which = (ended & rows["running"]).nonzero().squeeze(-1)
+        rows["running"] = rows["running"] & ~ended
+        columns = (rows["reply"], rows["length"], rows["ids"], rows["logprobs"], stopped)
+        found = zip(*(column[which].tolist() for column in columns), strict=True)
+        return [(reply, SampledTokens(ids[:n], logprobs[:n], done)) for reply, n, ids, logprobs, done in found]
+
+    def read(self) -> None:
+        """The drawn tokens through the model, also those of replies that have ended and still have their row."""
+        held = self.rows["held"]
+        columns = torch.arange(self.cache.get_seq_length() + 1, device=held.device)
+        self.rows["logits"] = self.model(
+            input_ids=self.rows["token"].unsqueeze(-1),
+            attention_mask=(columns >= len(columns) - 1 - held.unsqueeze(-1)).long(),
+            position_ids=held.unsqueeze(-1),
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        self.rows["held"] = held + 1
 
 
 @torch.inference_mode()
 def decode(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    copies: Sequence[int],
-    noise: torch.Tensor,
+    owner: Sequence[int],
+    noise: Callable[[int], torch.Tensor],
     params: SamplingParams,
     pad_id: int,
+    finish: Callable[[int, SampledTokens], None],
     report: Callable[[float], None] | None = None,
-) -> list[SampledTokens]:
-    """`copies[i]` replies to `prompts[i]` (token ids), in order, all decoded together; `params.stop` must be given.
+) -> None:
+    """len(owner) replies, of which number i goes on from prompts[owner[i]] (token ids); `params.stop` must be given.
 
-    noise: (sum(copies), max_new_tokens), uniform in [0, 1), the only source of chance, so a row of it decides a reply
-    whatever else is in the batch. `report` gets, about once a second, how many replies are done, fractions included.
+    At most `params.batch_size` are decoded together, in order; when some have ended, the next ones join. noise(i):
+    (max_new_tokens,), uniform in [0, 1), the only source of chance, so it decides reply i whatever else is in the
+    batch. finish(i, reply) is called when a reply has ended; `report` about once a second, and at the end, with how
+    many are done, fractions included.
     """
-    device, size = model.device, params.max_new_tokens
+    batch, begun, done, due = _Batch(model, params, pad_id), 0, 0, time.monotonic() + REPORT_SECONDS
     with _fast_attention(model):
-        read = read_prompts(model, *pad(prompts, pad_id, device), _new_cache(model), logits_to_keep=1)
-        rows = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(copies, device=device))
-        cache, logits = read.cache, read.output.logits[rows, -1]
-        cache.batch_select_indices(rows)
-        mask, position = read.mask[rows], read.last[rows]
-        noise, stop = noise.to(device), torch.tensor(params.stop, device=device)
-
-        total, due = len(rows), time.monotonic() + REPORT_SECONDS
-        tokens = torch.full((total, size), pad_id, device=device)
-        logprobs = torch.zeros((total, size), device=device)
-        lengths = torch.full((total,), size, device=device)
-        finished = torch.zeros(total, dtype=torch.bool, device=device)
-        alive = torch.arange(total, device=device)  # which reply each row of the cache belongs to
-        for step in range(size):
-            scores = torch.log_softmax(logits.float() / (params.temperature or 1.0), dim=-1)
-            token = _draw(scores, noise[alive, step], params.top_p) if params.temperature else scores.argmax(-1)
-            running = ~finished[alive]
-            written = alive[running]
-            tokens[written, step] = token[running]
-            logprobs[written, step] = scores.gather(-1, token.unsqueeze(-1)).squeeze(-1)[running]
-            ended = written[torch.isin(token[running], stop)]
-            finished[ended], lengths[ended] = True, step + 1
-            keep = (~finished[alive]).nonzero().squeeze(-1)
-            if len(keep) == 0 or step + 1 == size:
-                break
-            if report and time.monotonic() > due:
-                report(total - len(keep) * (1 - (step + 1) / size))
+        while done < len(owner):
+            if batch.running() <= THIN * len(batch):
+                begun += batch.fill(prompts, owner, range(begun, len(owner)), noise)
+            for number, reply in batch.draw():
+                finish(number, reply)
+                done += 1
+            if report and (done == len(owner) or time.monotonic() > due):
+                report(done + batch.part())
                 due = time.monotonic() + REPORT_SECONDS
-            if len(keep) <= 0.9 * len(alive):  # copying the cache costs about as much as one step
-                cache.batch_select_indices(keep)
-                alive, token, mask, position = alive[keep], token[keep], mask[keep], position[keep]
-            mask = torch.cat([mask, mask.new_ones((len(alive), 1))], dim=-1)
-            position = position + 1
-            logits = model(
-                input_ids=token.unsqueeze(-1),
-                attention_mask=mask,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
-    columns = (column.tolist() for column in (tokens, logprobs, lengths, finished))
-    return [SampledTokens(ids[:n], lps[:n], done) for ids, lps, n, done in zip(*columns, strict=True)]
+            if batch.running():
+                batch.read()

@@ -6,7 +6,7 @@ in `data/models`, or a hub name on a larger profile.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -189,39 +189,41 @@ def sample_tokens(
     *,
     seeds: Sequence[int] | None = None,
     progress: Progress | None = None,
+    complete: Callable[[int, list[SampledTokens]], None] | None = None,
 ) -> list[list[SampledTokens]]:
     """`params.n` replies per prompt (token ids), as one list per prompt; the engine below `generate`.
 
-    Each distinct prompt is read once, its cache is repeated for its samples, and replies that have ended leave the
-    batch. `seeds`, one per prompt, replace those that follow from `params.seed` (`prompt_seeds`). `progress` counts
-    replies, also in parts. Raises ModelError when a prompt and `params.max_new_tokens` exceed the model's context.
+    Each distinct prompt is read once, its cache is repeated for its samples, and replies that have ended make room for
+    the next ones. `seeds`, one per prompt, replace those that follow from `params.seed` (`prompt_seeds`). `progress`
+    counts replies, also in parts; complete(i, replies) is called when prompt i has all of its own. Raises ModelError
+    when a prompt and `params.max_new_tokens` exceed the model's context.
     """
     check_room(prompts, params.max_new_tokens, context_length(model))
     if params.stop is None:
         params = replace(params, stop=tuple(stop_tokens(model, tokenizer)))
-    noises = [
-        torch.rand((params.n, params.max_new_tokens), generator=torch.Generator().manual_seed(seed))
-        for seed in (prompt_seeds(prompts, params.seed) if seeds is None else seeds)
-    ]
-    # Prompts of similar length share a batch, which keeps padding small.
-    jobs = [(i, j) for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for j in range(params.n)]
+    seeds, noises = prompt_seeds(prompts, params.seed) if seeds is None else seeds, {}
+    # Prompts of similar length are read together, which keeps padding small.
+    owner = [i for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for _ in range(params.n)]
     results: list[list[SampledTokens]] = [[None] * params.n for _ in prompts]
-    for start in range(0, len(jobs), params.batch_size):
-        batch = jobs[start : start + params.batch_size]
-        copies = Counter(i for i, _ in batch)
-        replies = decode(
-            model,
-            [prompts[i] for i in copies],
-            list(copies.values()),
-            torch.stack([noises[i][j] for i, j in batch]),
-            params,
-            tokenizer.pad_token_id,
-            progress and (lambda done, start=start: progress(round(start + done, 2), len(jobs))),
-        )
-        for (i, j), reply in zip(batch, replies, strict=True):
-            results[i][j] = reply
-        if progress:
-            progress(start + len(batch), len(jobs))
+    missing = Counter(owner)
+
+    def noise(number: int) -> torch.Tensor:
+        i = owner[number]
+        if i not in noises:
+            noises.clear()  # replies begin in order
+            generator = torch.Generator().manual_seed(seeds[i])
+            noises[i] = torch.rand((params.n, params.max_new_tokens), generator=generator)
+        return noises[i][number % params.n]
+
+    def finish(number: int, reply: SampledTokens) -> None:
+        i = owner[number]
+        results[i][number % params.n] = reply
+        missing[i] -= 1
+        if complete and not missing[i]:
+            complete(i, results[i])
+
+    report = progress and (lambda done: progress(round(done, 2), len(owner)))
+    decode(model, prompts, owner, noise, params, tokenizer.pad_token_id, finish, report)
     return results
 
 

@@ -11,7 +11,7 @@ class SamplingParams:
     """Raises ModelError when counts are not positive, temperature is negative, or top_p is not in (0, 1].
 
     The seed and a prompt decide what is sampled, whatever else is in a batch. A server stops by its own rules and has a
-    concurrency of its own: it takes no `stop` and no `batch_size`.
+    concurrency of its own: it takes no `stop`, no `repeats` and no `batch_size`.
     """
 
     n: int = 1  # replies per prompt
@@ -21,12 +21,15 @@ class SamplingParams:
     batch_size: int  # replies that are decoded together
     seed: int
     stop: tuple[int, ...] | None = None  # token ids that end a reply; None: the model's own (`stop_tokens`)
+    repeats: int = 0  # a reply is cut when its last 16 tokens or more have come so many times in a row; 0: never
 
     def __post_init__(self):
         if min(self.n, self.max_new_tokens, self.batch_size) < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ModelError(
                 f"Cannot sample by {self}; make counts positive, temperature at least 0 and top_p above 0, at most 1."
             )
+        if self.repeats < 0 or self.repeats == 1:
+            raise ModelError(f"Cannot sample by {self}; make repeats 2 or more, or 0 to cut no reply.")
 
     @classmethod
     def of(cls, *sections: Any, **values: Any) -> "SamplingParams":
