@@ -67,7 +67,9 @@ def find_json(text: str) -> tuple[dict, bool]:
     if cut is not None and len(tests_of(cut)) >= sum(map(bool, lenient[0]["tests"] if lenient else ())):
         return cut, True
     if lenient is None:
-        raise TeacherReplyError("it is not JSON", "ask for one JSON object or use a stronger teacher")
+        raise TeacherReplyError(
+            "it holds no question with tests", "say in the prompt what it should look like, or use a stronger teacher"
+        )
     return lenient
 
 
