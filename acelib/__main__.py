@@ -141,13 +141,17 @@ def _doctor(asked: argparse.Namespace) -> None:
 @command(
     arg("out", type=Path, help="folder to write: seeds.jsonl, its data card, what was dropped and why"),
     arg("--source", dest="sources", metavar="NAME_OR_PATH", nargs="+", help=SOURCE_HELP),
+    arg(
+        "--installed", action="store_true", help="functions of the standard library and the installed packages; offline"
+    ),
     arg("--decontaminate", metavar="FILE", type=Path, nargs="+", default=[], help="benchmarks to keep out"),
     arg("--limit", metavar="N", type=int, help="seeds to keep of each source, its first ones"),
     arg("--push-to-hub", dest="repository", metavar="REPO", help="upload the result, as a private set"),
-    help="make seed programs from public sets or your own files",
+    help="make seed programs from public sets, your own files or the packages on this disk",
 )
 def _seeds(asked: argparse.Namespace) -> None:
-    counts = data.build_seeds(asked.out, asked.sources or data.PUBLIC, asked.decontaminate, asked.limit, print)
+    own = [*(asked.sources or ()), *([data.INSTALLED] if asked.installed else ())]
+    counts = data.build_seeds(asked.out, own or data.PUBLIC, asked.decontaminate, asked.limit, print)
     print(f"\n{data.counts_table(counts)}\n\nSeeds: {asked.out / 'seeds.jsonl'} (data.seeds in a profile)")
     if not asked.decontaminate:
         print("Not checked against any benchmark: give --decontaminate FILE ... before you train on these.")

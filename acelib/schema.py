@@ -10,6 +10,7 @@ the asserts), `program` inside an inference (the code found in `completion`) and
 import ast
 import builtins
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -107,13 +108,19 @@ class Pair:
         return cls(str(row["id"]), "\n".join(part for part in parts if part), chosen, rejected, *rates)
 
 
+def parse(code: str) -> ast.Module | None:
+    """The syntax tree, or None when the code is no Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's escape sequences
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
 def called_functions(test: str) -> set[str]:
     """Plain names that `test` calls, without Python's builtins. A test that does not parse calls nothing."""
-    try:
-        tree = ast.parse(test)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
-    calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    calls = (node.func for node in ast.walk(parse(test) or ast.Module([], [])) if isinstance(node, ast.Call))
     return {func.id for func in calls if isinstance(func, ast.Name) and not hasattr(builtins, func.id)}
 
 
@@ -152,12 +159,10 @@ def as_tests(value: Any, place: str, column: str) -> tuple[str, ...]:
     Raises DataError that names row and column.
     """
     if isinstance(value, str) and not value.lstrip().startswith("["):
-        try:
-            body = ast.parse(value).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise _of_another_type(place, column, "a list of tests", "text that is neither JSON nor Python") from None
-        single = all(isinstance(node, ast.Assert) for node in body)
-        value = [ast.unparse(node) for node in body] if single else [value]
+        if (tree := parse(value)) is None:
+            raise _of_another_type(place, column, "a list of tests", "text that is neither JSON nor Python")
+        single = all(isinstance(node, ast.Assert) for node in tree.body)
+        value = [ast.unparse(node) for node in tree.body] if single else [value]
     tests = as_list(value, place, column)
     for test in tests:
         if not isinstance(test, str):

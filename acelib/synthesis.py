@@ -10,10 +10,11 @@ from typing import Any
 
 from acelib.core import CourseError, DataError, Progress, read_rows
 from acelib.extraction import answer_of
+from acelib.interface import calls_of, fits, named_functions, signatures, state_interface
 from acelib.judge import why_invalid
 from acelib.models import SamplingParams
 from acelib.sampling import sample_replies
-from acelib.schema import Problem, Row, called_functions, entry_point_of
+from acelib.schema import Problem, Row, called_functions, entry_point_of, parse
 from acelib.teacher_reply import as_asserts, merged, read_leniently, tests_of
 
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -66,7 +67,9 @@ def find_json(text: str) -> tuple[dict, bool]:
     if cut is not None and len(tests_of(cut)) >= sum(map(bool, lenient[0]["tests"] if lenient else ())):
         return cut, True
     if lenient is None:
-        raise TeacherReplyError("it is not JSON", "ask for one JSON object or use a stronger teacher")
+        raise TeacherReplyError(
+            "it holds no question with tests", "say in the prompt what it should look like, or use a stronger teacher"
+        )
     return lenient
 
 
@@ -107,51 +110,54 @@ def close_brackets(text: str) -> str:
 
 def clean_test(test: str) -> str | None:
     """The test without comments, in canonical layout, or None when it does not parse or asserts nothing."""
+    tree = parse(test)
     try:
-        tree = ast.parse(test)
-        return ast.unparse(tree) if any(isinstance(node, ast.Assert) for node in tree.body) else None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.unparse(tree) if tree and any(isinstance(node, ast.Assert) for node in tree.body) else None
+    except (ValueError, RecursionError):
         return None
 
 
 def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | None = None) -> tuple[str, list[str]]:
     """The question and the usable tests of a teacher's reply.
 
-    Kept are tests that parse, assert something, call the function the question is about and no other unknown one, and
-    have not been seen. Pairs of input and output become such tests where it is clear which call they mean;
-    `entry_point` is the function's name where neither the tests nor the question have one. What is dropped is added to
-    `counts` by reason. Raises TeacherReplyError when nothing is left.
+    Kept are tests that parse, assert something, call the function that most of them call (or the question names) and
+    no other unknown one, as the question says if it gives a signature, and have not been seen. Pairs of input and
+    output become such tests where it is clear which call they mean; `entry_point` is the function's name where neither
+    the tests nor the question have one. What is dropped is added to `counts` by reason. Raises TeacherReplyError when
+    nothing is left.
     """
     counts = Counter() if counts is None else counts
     found, salvaged = find_json(reply)
     question, raw = found.get("question", found.get("problem")), tests_of(found)
     if not isinstance(question, str) or not question.strip():
-        raise TeacherReplyError("it has no question", "check that the prompt asks for the key `question`")
+        raise TeacherReplyError("it has no question", "check that the prompt asks for one")
     before = counts["tests: input and output, unclear which call"]
-    texts, question = as_asserts(raw, question, entry_point, counts)
+    texts = as_asserts(raw, question, entry_point, counts)
     unclear = counts["tests: input and output, unclear which call"] - before
     counts["tests: imagined"] += len(texts) + unclear
     cleaned = [clean_test(test) if isinstance(test, str) else None for test in texts]
     counts["tests: no readable assert"] += cleaned.count(None)
-    name = entry_point_of([test for test in cleaned if test], question)
+    name = _function_of(question, [test for test in cleaned if test])
+    heads = [head for other, head in signatures(question) if other == name]
     tests: dict[str, None] = {}
     repeated = 0
     for test in filter(None, cleaned):
         if called_functions(test) != {name}:
             counts["tests: call another function"] += 1
+        elif heads and not any(fits(head, calls_of(name, test)) for head in heads):
+            counts["tests: call it otherwise than the question says"] += 1
         elif why_invalid(test, name):
             counts["tests: check nothing"] += 1
         elif test in tests:
             repeated += 1
         else:
             tests[test] = None
-    if repeated:
-        counts["tests: repeated"] += repeated
+    counts["tests: repeated"] += repeated
     looped = salvaged and repeated > max(len(tests), 4)
     counts["replies: truncated, salvaged"] += salvaged and not looped
     if looped:
         counts["replies: filled up by a loop, salvaged"] += 1
-    elif not salvaged and _valid_json(reply) is None:
+    elif not salvaged and "prose" not in found and _valid_json(reply) is None:
         counts["replies: not quite JSON, mended"] += 1
     if not tests and unclear:
         raise TeacherReplyError(
@@ -163,6 +169,15 @@ def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | No
     return question.strip().encode("utf-8", "replace").decode(), list(tests)  # half a character is no text
 
 
+def _function_of(question: str, tests: Sequence[str]) -> str | None:
+    """The function that a reply is about. Raises TeacherReplyError when its question names one that no test calls."""
+    named, called = named_functions(question), set().union(*map(called_functions, tests))
+    if named and called and not named & called:
+        raise TeacherReplyError("its tests call another function than its question names", "use a stronger teacher")
+    mine = [test for test in tests if called_functions(test) & named]
+    return entry_point_of(mine or tests, question)
+
+
 def imagine(
     teacher: Any,
     tokenizer: Any,
@@ -171,36 +186,42 @@ def imagine(
     *,
     prompt: str,
     log: Path,
+    form: str = "json",
     progress: Progress | None = None,
 ) -> list[Row]:
     """The teacher's raw reply to every seed: rows with `id`, `source` and `reply`, in the order of the seeds.
 
-    `prompt` is a template with {program}. Replies go to `log` as they come, before anybody parses them: called again
-    with the same log, only what is missing is generated.
+    `prompt` is a template with {program}; a server is held to a JSON schema if `form` is json. Replies go to `log` as
+    they come, before anybody parses them: called again with the same log, only what is missing is generated.
     """
     chats = {row["id"]: [{"role": "user", "content": prompt.replace("{program}", row["program"])}] for row in seeds}
-    replies = sample_replies(teacher, tokenizer, chats, params, log=log, json_schema=REPLY_SCHEMA, progress=progress)
+    schema = REPLY_SCHEMA if form == "json" else None
+    replies = sample_replies(teacher, tokenizer, chats, params, log=log, json_schema=schema, progress=progress)
     return [{"id": row["id"], "source": row["source"], "reply": replies[row["id"]][0]} for row in seeds]
 
 
-def problems_from_replies(replies: Sequence[Row]) -> tuple[list[Problem], Counter]:
+def problems_from_replies(replies: Sequence[Row], seeds: Sequence[Row] = ()) -> tuple[list[Problem], Counter]:
     """The problems in the teacher's replies (see `imagine`), and counts of what was kept and dropped, by reason.
 
-    A reply without a usable question and tests is dropped, and so is a question that was imagined before. Raises
-    CourseError when nothing is left.
+    A reply without a usable question and tests is dropped, and so is a question that was imagined before. A question
+    that keeps the function or its arguments to itself gets a sentence that tells them (`state_interface`); `seeds` name
+    the arguments where the function is theirs. Raises CourseError when nothing is left.
     """
     counts: Counter = Counter({"replies: all": len(replies)})
+    programs = {seed["id"]: seed["program"] for seed in seeds}
     problems: dict[str, Problem] = {}
     for row in replies:
         try:
-            question, tests = parse_reply(row["reply"], counts)
+            asked, tests = parse_reply(row["reply"], counts)
         except TeacherReplyError as error:
             counts[f"replies: {error.reason}"] += 1
             continue
+        entry_point = entry_point_of(tests, asked)
+        question = state_interface(asked, entry_point, tests, programs.get(row["id"], ""))
         if question in problems:
             counts["questions: repeated"] += 1
             continue
-        entry_point = entry_point_of(tests, question)
+        counts["questions: function and arguments named by us"] += question != asked
         problems[question] = Problem(row["id"], question, entry_point, tuple(tests), row.get("source", ""))
     if replies and not problems:
         reasons = Counter({key: n for key, n in counts.items() if key.startswith("replies: it")})

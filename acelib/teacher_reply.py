@@ -7,13 +7,15 @@ assert where it is unambiguous which call it means. Nothing is executed: texts a
 
 import ast
 import builtins
+import inspect
 import json
 import re
-import warnings
 from collections import Counter
 from typing import Any
 
 from acelib.extraction import answer_of, python_blocks
+from acelib.interface import named_functions, signatures
+from acelib.schema import called_functions, parse
 
 _QUESTION = re.compile(r"[\"'](?:question|problem|problem_statement)[\"']\s*:\s*(\"\"\"|[\"'])")
 _TEST_KEYS = ("tests", "test_cases", "testcases", "test", "asserts", "assertions", "unit_tests", "examples", "cases")
@@ -34,12 +36,15 @@ _ASSERT_KEYS = ("assert", "assertion", "test", "code", "statement", "test_case",
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[\"'\\/bfnrt])")
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _ITEM = re.compile(r"\bassert\b(?=[\s(\\])|\{")
-_SIGNATURE = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\(([^()\n]*)\)")
-_NAMED = re.compile(r"(?:function|method|called|named|name)[ :]+[`'\"]([A-Za-z_]\w*)[`'\"]", re.I)
-_NO_NAMES = {"o", "O", "function", "method", "s", "list", "tuple", "integer", "string", "array", "element", "i", "e"}
+_NO_NAMES = {"o", "O", "s", "i", "e", "function", "method", "integer", "string", "array", "element"}  # O(n), string(s)
+_HEAD = re.compile(
+    r"^def (?P<name>[^\W\d]\w*\([^\n]*\)(?: *->[^\n]*)?) *:\s*[rR]?(?P<quote>\"{3}|'{3})(?P<said>.*?)(?P=quote)",
+    re.M | re.S,
+)
 _BUILTINS = frozenset(vars(builtins))
 MAX_ITEM_CHARS, MAX_ITEMS, MAX_ARITY = 4000, 2000, 6
 FALLBACK_NAME = "solution"
+FEWEST_WORDS = 6  # before a signature with a docstring: fewer are no question but its announcement
 
 
 def merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -77,17 +82,20 @@ def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
 
 
 def _outside_json(text: str) -> tuple[dict[str, Any], bool] | None:
-    """A question in prose and asserts in a code block, or after it."""
-    blocks = [block for block in python_blocks(text) if re.search(r"^\s*assert\b", block, re.M)]
-    first = re.search(r"^[ \t]*(?:`{3,}|~{3,}|assert\b)", text, re.M)
+    """A question in prose, or as a signature with a docstring, and asserts in a code block or without one."""
+    first = re.search(r"^[ \t]*(?:`{3,}|~{3,}|assert\b|def\b)", text, re.M)
     if first is None:
         return None
-    tests = [
-        one for block in blocks or [text[first.start() :]] for one in _items(block + "\n", 0)[0] if isinstance(one, str)
-    ]
+    blocks = [block for block in python_blocks(text) if re.search(r"^\s*(?:assert|def)\b", block, re.M)]
+    code = "\n".join(blocks or [text[first.start() :]]) + "\n"
+    tests = [one for one in _items(code, 0)[0] if isinstance(one, str)]
     words = re.sub(r"^[\s#*]*(?:question|problem|task)?\s*[:*#]*\s*", "", text[: first.start()], flags=re.I)
-    words = re.sub(r"\s*[#*]*\s*(?:tests?|test cases|asserts?)\s*:?[*\s]*$", "", words, flags=re.I)
-    return ({"question": words.strip(), "tests": tests}, False) if tests else None
+    words = re.sub(r"\s*[#*]*\s*(?:tests?|test cases|asserts?)\s*:?[*\s]*$", "", words, flags=re.I).strip()
+    head = _HEAD.search(code)
+    if head and len(words.split()) < FEWEST_WORDS:
+        words = f"Write the function `{head['name']}`.\n\n{inspect.cleandoc(head['said'])}"
+    fences = re.findall(r"^[ \t]*(?:`{3,}|~{3,})", text, re.M)
+    return ({"question": words, "tests": tests, "prose": True}, len(fences) % 2 == 1) if tests else None
 
 
 def _string(text: str, start: int, quote: str) -> tuple[str | None, int]:
@@ -150,17 +158,8 @@ def _assertion(text: str, at: int) -> tuple[str | None, int]:
 
 
 def _is_assert(text: str) -> bool:
-    tree = _parsed(text)
+    tree = parse(text)
     return tree is not None and bool(tree.body) and all(isinstance(node, ast.Assert) for node in tree.body)
-
-
-def _parsed(text: str) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _object(text: str, at: int) -> tuple[dict | None, int]:
@@ -186,7 +185,7 @@ def _literal(source: str) -> Any:
         part if number % 2 else re.sub(r"\b(null|true|false)\b", lambda m: words[m.group()], part)
         for number, part in enumerate(parts)
     )
-    if (tree := _parsed(source.strip())) is None:
+    if (tree := parse(source.strip())) is None:
         return None
     try:
         return ast.literal_eval(tree.body[0].value)
@@ -215,12 +214,12 @@ def _balanced(text: str, at: int) -> int | None:
     return None
 
 
-def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: Counter) -> tuple[list[str | None], str]:
-    """The tests as texts (None where one cannot be read), and the question.
+def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: Counter) -> list[str | None]:
+    """The tests as texts, None where one cannot be read.
 
     Pairs of input and output become asserts that call the function the other tests call, the question names, or
-    `entry_point`; where nobody names one, FALLBACK_NAME, which the question then asks for. Pairs of which it is unclear
-    what call they mean are counted and left out.
+    `entry_point`; where nobody names one, FALLBACK_NAME. Pairs of which it is unclear what call they mean are counted
+    and left out.
     """
     texts: list[str | None] = []
     pairs: list[tuple[str, Any, Any]] = []
@@ -229,21 +228,15 @@ def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: C
             pairs.append(pair)
             continue
         texts += _texts(item)
-    if not pairs:
-        return texts, question
-    called = Counter(name for text in texts if text for name in _called(text))
+    called = Counter(name for text in texts if text for name in called_functions(text))
     named, arity = _named_function(question)
-    name = max(called, key=called.get) if called else named or entry_point
-    if name is None:
-        name = FALLBACK_NAME
-        end = "" if question.rstrip()[-1:] in ".!?:`" else "."
-        question = f"{question.rstrip()}{end} Name the function `{name}`."
+    name = max(called, key=called.get) if called else named or entry_point or FALLBACK_NAME
     for test in _calls(pairs, name, arity if name == named else None):
         if test is None:
             counts["tests: input and output, unclear which call"] += 1
         else:
             texts.append(test)
-    return texts, question
+    return texts
 
 
 def _texts(item: Any) -> list[str | None]:
@@ -256,19 +249,13 @@ def _texts(item: Any) -> list[str | None]:
     if not isinstance(item, str):
         return [None]
     text = re.sub(r"^\s*```\w*\n|\n?```\s*$", "", item)
-    tree = _parsed(text)
+    tree = parse(text)
     if tree is not None and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
         if isinstance(tree.body[0].value, ast.Compare):
             text = f"assert {ast.unparse(tree.body[0])}"  # the comparison is the test; alone it would check nothing
     elif tree is not None and len(tree.body) > 1 and all(isinstance(node, ast.Assert) for node in tree.body):
         return [ast.unparse(node) for node in tree.body]
     return [text]
-
-
-def _called(test: str) -> set[str]:
-    tree = _parsed(test) or ast.Module([], [])
-    names = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-    return names - _BUILTINS
 
 
 def _pair(item: dict) -> tuple[str, Any, Any] | None:
@@ -280,14 +267,9 @@ def _pair(item: dict) -> tuple[str, Any, Any] | None:
 
 def _named_function(question: str) -> tuple[str | None, int | None]:
     """The one function that the question names, and its number of parameters where it says."""
-    signatures = {name: part for name, part in _SIGNATURE.findall(question) if name not in _NO_NAMES | _BUILTINS}
-    names = set(signatures) or set(_NAMED.findall(question)) - _NO_NAMES
-    if len(names) != 1:
-        return None, None
-    (name,) = names
-    if name not in signatures:
-        return name, None
-    return name, len([part for part in signatures[name].split(",") if part.strip()])
+    heads = {name: len(head.parameters) for name, head in signatures(question) if name not in _NO_NAMES | _BUILTINS}
+    names = set(heads) or named_functions(question)
+    return (*names, heads.get(*names)) if len(names) == 1 else (None, None)
 
 
 def _calls(pairs: list[tuple[str, Any, Any]], name: str, arity: int | None) -> list[str | None]:
@@ -317,11 +299,11 @@ def _is_code(text: str) -> bool:
 
 def _from_text(text: str, name: str, codes: bool) -> str | None:
     """A string is an argument, unless it is a call or reads `n = 3, k = 2`; if all are numbers or lists, who knows."""
-    tree = _parsed(text.strip())
+    tree = parse(text.strip())
     call = tree.body[0].value if tree and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr) else None
     if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name:
         return ", ".join(ast.unparse(part) for part in (*call.args, *call.keywords))
-    tree = _parsed(f"f({text})") if "=" in text else None
+    tree = parse(f"f({text})") if "=" in text else None
     call = tree.body[0].value if tree and isinstance(tree.body[0], ast.Expr) else None
     if isinstance(call, ast.Call) and call.keywords and not call.args:
         return ", ".join(ast.unparse(part) for part in call.keywords)

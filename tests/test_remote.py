@@ -148,7 +148,7 @@ def test_truncated_and_refused_replies_are_kept_as_they_are(tmp_path):
         assert imagine(server, None, seeds, params, **options) == replies and len(seen.requests) == 3
     problems, counts = problems_from_replies(replies)
     assert problems[0].tests == ("assert f(1) == 2",) and counts["replies: truncated, salvaged"] == 1
-    assert counts["replies: it is not JSON"] == counts["replies: it is empty"] == 1
+    assert counts["replies: it holds no question with tests"] == counts["replies: it is empty"] == 1
     assert [line["finish_reason"] for line in records(tmp_path / "log")] == ["length", "stop", "content_filter"]
     assert seen.requests[0]["response_format"]["json_schema"]["schema"] == REPLY_SCHEMA
 

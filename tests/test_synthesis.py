@@ -76,7 +76,8 @@ def test_pairs_become_calls_only_where_it_is_clear_which():
         return parse_reply(reply, counts, **options)
 
     assert read("Reverse.", ("ab", "ba"))[1] == ["assert solution('ab') == 'ba'"]
-    assert "`solution`" in read("Reverse.", ("ab", "ba"))[0]
+    unnamed = {"id": "a", "reply": '{"question": "Reverse.", "tests": [{"input": "ab", "expected": "ba"}]}'}
+    assert "`solution`" in problems_from_replies([unnamed])[0][0].question
     assert read("Sum.", ([1, 2], 3), ([4], 4), entry_point="total")[1][1] == "assert total([4]) == 4"  # lengths differ
     assert read("Write `add(a, b)`.", ([1, 2], 3))[1] == ["assert add(1, 2) == 3"]
     assert read("Write `total(xs)`.", ([1, 2], 3))[1] == ["assert total([1, 2]) == 3"]
@@ -122,10 +123,10 @@ def test_brackets_inside_strings_stay_closed():
     [
         ("", "it is empty"),
         ("  \n", "it is empty"),
-        ("I cannot help with that.", "it is not JSON"),
-        ('{"question', "it is not JSON"),
-        ('{"quest": "a", "tests": []}', "it is not JSON"),
-        ("[1, 2]", "it is not JSON"),
+        ("I cannot help with that.", "it holds no question with tests"),
+        ('{"question', "it holds no question with tests"),
+        ('{"quest": "a", "tests": []}', "it holds no question with tests"),
+        ("[1, 2]", "it holds no question with tests"),
         ('{"question": "", "tests": ["assert f(1) == 2"]}', "it has no question"),
         ('{"question": 3, "tests": ["assert f(1) == 2"]}', "it has no question"),
         ('{"question": "Write f.", "tests": []}', "it has no usable assert"),
@@ -195,7 +196,7 @@ def test_every_seed_is_accounted_for():
     assert [problem.id for problem in problems] == ["0"]
     assert problems[0].entry_point == "f" and problems[0].tests == tuple(TESTS) and problems[0].source == "s"
     assert counts["replies: all"] == 4
-    assert counts["replies: it is empty"] == counts["replies: it is not JSON"] == 1
+    assert counts["replies: it is empty"] == counts["replies: it holds no question with tests"] == 1
     assert counts["questions: repeated"] == counts["questions: kept"] == 1
 
 
@@ -239,7 +240,8 @@ def test_seeds_must_be_some(tmp_path):
 def test_a_teacher_that_never_answers_stops_the_course_with_one_sentence():
     replies = [{"id": str(i), "source": "", "reply": reply} for i, reply in enumerate(["", "no", "never"])]
     with pytest.raises(
-        CourseError, match="None of the teacher's 3 replies can be used .most often it is not JSON.; look"
+        CourseError,
+        match="None of the teacher's 3 replies can be used .most often it holds no question with tests.; look",
     ):
         problems_from_replies(replies)
     assert problems_from_replies([])[0] == []

@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "exporting": ["export", "push_export"],
         "harnesses": ["HARNESSES", "WARNING", "collect", "command", "execute", "summary"],
         "ranking": ["picked_correct", "rank", "read_recorded"],
-        "seeds": ["PUBLIC", "build_seeds", "counts_table", "push_seeds"],
+        "seeds": ["INSTALLED", "PUBLIC", "build_seeds", "counts_table", "push_seeds"],
     },
 )

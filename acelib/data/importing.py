@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from acelib.core import ArtifactError, DataError, Run, full_disk_explained, path_digest, write_rows
-from acelib.data.overlap import REASONS, Benchmarks, parse
+from acelib.data.overlap import REASONS, Benchmarks
 from acelib.data.publish import dataset_card
 from acelib.data.sources import Source, open_source
 from acelib.extraction import extract_program
+from acelib.interface import state_interface
 from acelib.judge import Judge, Report, Verdict, why_invalid
-from acelib.schema import Pair, Problem, Row, as_list, as_objects, as_text
+from acelib.schema import Pair, Problem, Row, as_list, as_objects, as_text, parse
 
 NOTE = (
     "The source holds only tests that passed its authors' filter: `imagined` equals `filtered`, and comparisons of "
@@ -41,6 +42,7 @@ def import_dataset(
     Left out are questions that are like one of the run's own benchmark, of `data.decontaminate` or of `decontaminate`
     (files or hub names): by the question's words, and by the best program that the row holds. `questions_only` leaves
     the programs to notebook 03, `model` picks one of several models' programs, `limit` is the number of rows to read.
+    Questions that keep their function or its arguments to themselves get a sentence that tells them.
     Of each question the first `sampling.n` programs are taken; pass rates are shares of its tests, whatever the source
     says. Where it does not say which tests a program passes, the judge does. The artefacts' manifests name the source
     and its version; notebooks keep them. `settings` is what `import_as_profile_says` compares next time.
@@ -56,7 +58,11 @@ def import_dataset(
     kept, dropped, counts = _choose(run, problems, best, inferences, decontaminator)
     if empty:
         counts["tests that check nothing, left out"] = empty
-    chosen = [problems[place] for place in kept]
+    told = {one.question: state_interface(one.question, one.entry_point, one.tests) for one in problems}
+    chosen = [replace(problems[place], question=told[problems[place].question]) for place in kept]
+    counts["questions: function and arguments named by us"] = sum(
+        one.question != problems[place].question for one, place in zip(chosen, kept, strict=True)
+    )
     asked = [problem.to_row() for problem in chosen]
     # As notebook 02 would write it: every test passed the authors' proxy, and nobody knows which ones are right.
     audit = [
@@ -71,7 +77,7 @@ def import_dataset(
         tables["samples"] = tables["samples_unfiltered"] = _with_results(run, source, samples, chosen, counts)
     origin = {"source": source, "version": opened.version, "note": NOTE, "command": command}
     if pairs:
-        found, origin["pairs_version"] = _pairs(pairs, decontaminator, {row["id"] for row in dropped}, counts)
+        found, origin["pairs_version"] = _pairs(pairs, decontaminator, {row["id"] for row in dropped}, told, counts)
         tables["pairs"] = tables["pairs_unfiltered"] = found
         origin["pairs"] = pairs
     origin |= {"settings": settings, "tables": list(tables), "counts": dict(counts), "apart_from": decontaminator.sizes}
@@ -289,13 +295,17 @@ def _with_results(run: Run, source: str, rows: list[Row], problems: list[Problem
     return samples_to_rows(problems, programs, reports)
 
 
-def _pairs(name: str, decontaminator: Decontaminator, dropped: set[str], counts: Counter) -> tuple[list[Row], str]:
-    """The pairs whose questions are like no benchmark's, and the version of their source; counts them."""
+def _pairs(
+    name: str, decontaminator: Decontaminator, dropped: set[str], told: dict[str, str], counts: Counter
+) -> tuple[list[Row], str]:
+    """The pairs whose questions are like no benchmark's, in the words `told` of what was imported, and the version of
+    their source; counts them."""
     source = open_source(name)
     every = [Pair.from_row(row, number) for number, row in enumerate(source.rows())]
     firsts = {pair.instruction: pair for pair in reversed(every)}
     like = {text for text, one in firsts.items() if one.problem_id in dropped or decontaminator.find(text, one.chosen)}
-    found = [pair.to_row() for pair in every if pair.instruction not in like]
+    kept = [pair for pair in every if pair.instruction not in like]
+    found = [replace(one, instruction=told.get(one.instruction, one.instruction)).to_row() for one in kept]
     if not found:
         raise DataError(f"{name} holds no pairs{' but such like a benchmark' * bool(every)}; mend the file.")
     counts.update({"pairs of questions like a benchmark's, left out": len(every) - len(found), "pairs": len(found)})

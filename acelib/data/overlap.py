@@ -2,7 +2,6 @@
 
 import ast
 import re
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ import numpy as np
 
 from acelib.core import CourseError, digest
 from acelib.data.benchmarks import benchmark_rows
-from acelib.schema import Row
+from acelib.schema import Row, parse
 
 QUESTIONS = ("question", "prompt", "text", "complete_prompt", "instruct_prompt", "question_content")
 WORDS = 10  # words in a row that two questions do not share by chance
@@ -20,16 +19,6 @@ FEWEST_WORDS = 6  # a shorter question is no evidence
 BOILERPLATE = 10  # an n-gram in more questions of a benchmark is its phrasing, not its content (GPT-3's rule)
 REASONS = ("benchmark question", "benchmark signature", "benchmark solution")
 SOLUTION_SHARE, SOLUTION_SIZE = 0.8, 20  # of a solution's token 5-grams; shorter solutions prove nothing
-
-
-def parse(code: str) -> ast.Module | None:
-    """The syntax tree, or None when the code is no Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other people's escape sequences
-            return ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def words(text: str) -> list[str]:

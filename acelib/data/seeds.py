@@ -1,7 +1,8 @@
 """Seed programs for the teacher from public sets: Python only, once each, without the benchmarks (section 2.2).
 
 A source is told by its columns: Magicoder-Evol-Instruct (`instruction`, `response`), Magicoder-OSS-Instruct (`lang`,
-`problem`, `solution`), Stack Python functions (`content`), or programs of the reader's own (`program`).
+`problem`, `solution`), Stack Python functions (`content`), or programs of the reader's own (`program`), among them the
+functions of the installed packages (INSTALLED).
 """
 
 import ast
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from acelib.core import CourseError, DataError, Log, atomic, open_log, path_digest, write_json
-from acelib.data.overlap import Benchmarks, NearDuplicates, parse
+from acelib.data.installed import Installed
+from acelib.data.overlap import Benchmarks, NearDuplicates
 from acelib.data.publish import dataset_card, push
 from acelib.data.sources import Source, open_source
 from acelib.extraction import python_blocks
-from acelib.schema import Row
+from acelib.schema import Row, parse
 
 PUBLIC = (
     "ise-uiuc/Magicoder-Evol-Instruct-110K",
@@ -31,6 +33,8 @@ LAYOUTS = {  # name on the hub: columns, of which the last holds the program
     "bigcode_python_fns": ("content",),
     "own": ("program",),
 }
+INSTALLED = "installed"  # the source that stands for the functions on this disk
+ORIGIN = ("package", "version", "licence")  # further columns of a seed, where its source has them
 REASONS = (
     *("rows", "not Python", "no function or class"),
     *("benchmark question", "benchmark signature", "benchmark solution"),
@@ -92,7 +96,7 @@ def build_seeds(
     reason. Called again after a stop with the same arguments it goes on; when all is done, it does nothing. Raises
     CourseError for a source or benchmark that cannot be read, and when `out` holds seeds that were made otherwise.
     """
-    out, opened = Path(out), [open_source(name) for name in sources]
+    out, opened = Path(out), [Installed.open() if name == INSTALLED else open_source(name) for name in sources]
     if missing := [str(path) for path in decontaminate if not Path(path).is_file()]:
         raise CourseError(f"There is no benchmark file at {missing[0]}; check --decontaminate.")
     made_of = {
@@ -166,17 +170,22 @@ def _records(source: Source, start: int, counts: Counter, limit: int | None, exa
         reason, found = examine(row, layout, name)
         counts.update(("rows", reason))
         what = {"program" if reason == "kept" else "like": found} if found else {}
-        yield {"row": place, "reason": reason, "id": name, "source": kind} | what
+        origin = {column: row[column] for column in ORIGIN if column in row}
+        yield {"row": place, "reason": reason, "id": name, "source": kind} | what | origin
 
 
 def _write(out: Path, log: Log, report: dict[str, Any]) -> None:
     """The files of a finished folder, the report last."""
+    origins: Counter = Counter()
     for name, columns in (("seeds", ("id", "source", "program")), ("dropped", ("id", "source", "reason", "like"))):
         with atomic(out / f"{name}.jsonl") as path, path.open("w", encoding="utf-8") as file:
             for record in log.records():
                 if columns[-1] in record:
-                    row = {column: record[column] for column in columns}
+                    row = {column: record[column] for column in (*columns, *ORIGIN) if column in record}
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    if name == "seeds" and "licence" in row:
+                        origins[tuple(row[column] for column in ORIGIN)] += 1
+    report |= {"packages": [(*origin, count) for origin, count in sorted(origins.items())]} if origins else {}
     (out / "README.md").write_text(data_card(report), encoding="utf-8")
     write_json(out / "report.json", report)
 
@@ -203,6 +212,7 @@ def data_card(report: dict[str, Any]) -> str:
         versions=report["versions"],
         benchmarks=questions_text(report["benchmark questions"]),
         table=counts_table(report["counts"]),
+        packages=report.get("packages", ()),
     )
 
 
