@@ -1,4 +1,4 @@
-"""Command line: `python -m acelib course | scorecard | rank | grid | plan | doctor | seeds | adopt | export |
+"""Command line: `python -m acelib course | scorecard | grid | plan | doctor | seeds | adopt | export |
 lint | refresh`."""
 
 import argparse
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from acelib import core, course, data, judge, preflight  # doors: a room is loaded when something is taken from it
+from acelib import core, course, data, preflight  # doors: a room is loaded when something is taken from it
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], dict[str, str], tuple]] = {}
 
@@ -83,25 +83,6 @@ def _scorecard(asked: argparse.Namespace) -> int:
     for claim in broken:
         print(f"Must hold and does not: {claim}", file=sys.stderr)
     return 1 if broken and asked.check else 0
-
-
-@command(
-    arg("source", type=Path, help=".jsonl: question, programs, tests (see acelib.data.ranking.read_recorded)"),
-    arg("target", type=Path, help=".jsonl to write, with every selector's scores and pick"),
-    arg("--workers", type=int, default=1, help="sandboxes at a time"),
-    help="choose among recorded samples by their tests, without a model",
-)
-def _rank(asked: argparse.Namespace) -> None:
-    if asked.target.suffix != ".jsonl" or asked.target.exists():
-        raise core.DataError(f"Cannot write {asked.target}; name a .jsonl file that does not exist yet.")
-    questions = data.read_recorded(asked.source)
-    with judge.Judge(workers=asked.workers) as sandboxes:
-        rows = data.rank(questions, sandboxes)
-    core.write_rows(asked.target, rows)
-    print(f"{len(rows)} questions ranked in {asked.target}")
-    if questions[0].correct is not None:
-        for name, share in data.picked_correct(rows).items():
-            print(f"  {share:6.1%} correct  {name}")
 
 
 @command(

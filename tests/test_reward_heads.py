@@ -10,8 +10,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from acelib.core import ModelError
 from acelib.models import reward_heads
 from acelib.models.generation import load_tokenizer
-from acelib.models.reward_heads import LAYOUTS, convert_reward_model, read_head
+from acelib.models.reward_heads import read_head
 from acelib.reward_model import encode, load_reward_model, score
+from tools import convert_reward_model as converter
+from tools.convert_reward_model import LAYOUTS, convert_reward_model
 
 BIAS = 0.625
 PROMPTS, PROGRAMS = ["a?", "a?", "bb?", "bb?"], ["return 1", "return sorted(xs)", "", "pass"]
@@ -199,6 +201,8 @@ def test_a_target_in_use_is_left_alone(tmp_path):
         with pytest.raises(ModelError, match="is not empty; name another folder"):
             convert_reward_model(folder, place, "llama-factory")
     assert read_head(tmp_path / "empty").layout == "trl"
+    assert converter.main([str(folder), str(tmp_path / "empty"), "trl"]) == 1
+    assert converter.main([str(folder), str(tmp_path / "new"), "trl"]) == 0
     with pytest.raises(ModelError, match="no layout 'vllm'; take one of trl"):
         convert_reward_model(folder, tmp_path / "x", "vllm")
 
@@ -209,7 +213,7 @@ def test_a_conversion_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("no space left")
 
-    monkeypatch.setattr(reward_heads, "save_torch_state_dict", full)
+    monkeypatch.setattr(converter, "save_torch_state_dict", full)
     with pytest.raises(OSError, match="no space left"):
         convert_reward_model(folder, tmp_path / "b", "trl")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]

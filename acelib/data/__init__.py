@@ -9,7 +9,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "baselines": ["profile_baselines", "published_baselines", "reproduces"],
         "benchmarks": ["benchmark_rows", "load_benchmark", "read_benchmark"],
         "exporting": ["export", "push_export"],
-        "ranking": ["picked_correct", "rank", "read_recorded"],
         "seeds": ["PUBLIC", "build_seeds", "counts_table", "push_seeds"],
     },
 )

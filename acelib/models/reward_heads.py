@@ -1,4 +1,4 @@
-"""The three folders in which reward models are passed around, and the way from each to the others.
+"""The three folders in which reward models are passed around, read as one kind of model.
 
 All hold a backbone and a linear map from the last token's final hidden state to one number; they differ in its name:
 
@@ -12,17 +12,16 @@ All hold a backbone and a linear map from the last token's final hidden state to
 which is read, too. AceCoder trains its reward models in the second layout and reads them in the third.
 
 Only the second has a bias. It adds the same constant to every score, so no comparison between programs and no gradient
-of Eq. 1 depends on it: where there is no place for it, it is dropped, and its value is returned.
+of Eq. 1 depends on it, and it is dropped. `tools/convert_reward_model.py` writes a model in another layout.
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict, snapshot_download
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
@@ -32,25 +31,22 @@ from transformers import (
     PreTrainedModel,
 )
 
-from acelib.core import HUB_ERRORS, ModelError, atomic, hub_problem
-from acelib.models.generation import load_tokenizer
+from acelib.core import HUB_ERRORS, ModelError, hub_problem
 
-LAYOUTS = ("trl", "llama-factory", "openrlhf")
 SUMMARY = ("v_head.summary.weight", "v_head.summary.bias")
 HEADS = {"score.weight": "trl", "value_head.weight": "openrlhf", SUMMARY[0]: "llama-factory"}
 LM_HEAD = "lm_head.weight"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 SEPARATE_HEAD = "value_head.safetensors"
-WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack"}
 
 
 @dataclass(frozen=True)
 class RewardHead:
     """What turns a hidden state h (hidden,) into a score, `weight` (1, hidden) @ h + `bias`, and where it was found.
 
-    `layout` is one of `LAYOUTS`; `tensors` are all of the model, memory-mapped, and those of the backbone begin with
-    `prefix`.
+    `layout` is "trl", "llama-factory" or "openrlhf"; `tensors` are all of the model, memory-mapped, and those of the
+    backbone begin with `prefix`.
     """
 
     layout: str
@@ -102,42 +98,6 @@ def read_head(folder: str | Path) -> RewardHead:
     return RewardHead(layout, weight, bias, config, prefix, tensors)
 
 
-def convert_reward_model(source: str | Path, target: str | Path, layout: str) -> float:
-    """Writes the reward model in `source` to `target` in another layout; returns the bias that was dropped.
-
-    score by the original = score by the copy + returned constant (0.0 when nothing was dropped), for every text. All
-    tensors of the backbone and the head's weight are copied bit by bit, in their own data type, one weight file at a
-    time; tokenizer, chat template and other small files go along. On the way to `llama-factory` the bias is 0. A
-    language-model head does not touch the score and leaves with the layout; where one is missing afterwards, the
-    configuration ties it to the embeddings. OpenRLHF's optional normalisation (`mean` and `std` in its configuration)
-    is not applied.
-
-    `target` appears only when it is complete. Raises ModelError when `source` is no reward model (see
-    `read_head`), on an unknown layout, and when `target` is there and not empty.
-    """
-    source, target = Path(source), Path(target)
-    if layout not in LAYOUTS:
-        raise ModelError(f"There is no layout {layout!r}; take one of {', '.join(LAYOUTS)}.")
-    head = read_head(source)
-    if target.is_file() or target.is_dir() and any(target.iterdir()):
-        raise ModelError(f"{target} is not empty; name another folder.")
-    stays = (head.prefix, LM_HEAD) if layout == "llama-factory" else head.prefix
-    tensors = {name: tensor for name, tensor in head.tensors.items() if name.startswith(stays)}
-    values = _converted_config(source, head.config, layout, tied=LM_HEAD not in tensors)
-    if layout == "llama-factory":
-        tensors |= zip(SUMMARY, (head.weight, torch.tensor([head.bias], dtype=head.weight.dtype)))
-    else:
-        tensors |= {"score.weight": head.weight}
-    with atomic(target) as folder:
-        folder.mkdir()
-        for file in source.iterdir():
-            if file.is_file() and file.suffix not in {*WEIGHT_FILES, ".py"} and not file.name.endswith(".index.json"):
-                shutil.copyfile(file, folder / file.name)
-        (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        save_torch_state_dict(tensors, folder)
-    return 0.0 if layout == "llama-factory" else head.bias
-
-
 def load_classifier(name_or_path: str | Path, dtype: str = "float32") -> PreTrainedModel:
     """A reward model of any layout as `...ForSequenceClassification` with one label, on the CPU.
 
@@ -185,18 +145,3 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         said = f"{folder} has no whole safetensors weights ({error}); fetch it again, or save it as safetensors."
         raise ModelError(said) from error
-
-
-def _converted_config(source: Path, config: Any, layout: str, tied: bool) -> dict[str, Any]:
-    values = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    for name in ("id2label", "label2id", "num_labels", "value_head_prefix", "auto_map"):
-        values.pop(name, None)
-    if layout == "openrlhf":
-        return values | {"architectures": ["RewardModel"], "value_head_prefix": "score"}
-    if layout == "llama-factory":
-        values |= {"architectures": [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]}
-        return values | ({"tie_word_embeddings": True} if tied else {})
-    if values.get("pad_token_id") is None:  # without it transformers refuses to score more than one text at once
-        values["pad_token_id"] = load_tokenizer(source).pad_token_id
-    architectures = [MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)].__name__]
-    return values | {"architectures": architectures, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
