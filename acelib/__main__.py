@@ -1,5 +1,5 @@
-"""Command line: `python -m acelib course | scorecard | rank | grid | plan | doctor | seeds | adopt | export |
-harness | lint | refresh`."""
+"""Command line: `python -m acelib course | scorecard | grid | plan | doctor | seeds | adopt | export |
+lint | refresh`."""
 
 import argparse
 import shlex
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from acelib import core, course, data, judge, preflight  # doors: a room is loaded when something is taken from it
+from acelib import core, course, data, preflight  # doors: a room is loaded when something is taken from it
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], dict[str, str], tuple]] = {}
 
@@ -83,25 +83,6 @@ def _scorecard(asked: argparse.Namespace) -> int:
     for claim in broken:
         print(f"Must hold and does not: {claim}", file=sys.stderr)
     return 1 if broken and asked.check else 0
-
-
-@command(
-    arg("source", type=Path, help=".jsonl: question, programs, tests (see acelib.data.ranking.read_recorded)"),
-    arg("target", type=Path, help=".jsonl to write, with every selector's scores and pick"),
-    arg("--workers", type=int, default=1, help="sandboxes at a time"),
-    help="choose among recorded samples by their tests, without a model",
-)
-def _rank(asked: argparse.Namespace) -> None:
-    if asked.target.suffix != ".jsonl" or asked.target.exists():
-        raise core.DataError(f"Cannot write {asked.target}; name a .jsonl file that does not exist yet.")
-    questions = data.read_recorded(asked.source)
-    with judge.Judge(workers=asked.workers) as sandboxes:
-        rows = data.rank(questions, sandboxes)
-    core.write_rows(asked.target, rows)
-    print(f"{len(rows)} questions ranked in {asked.target}")
-    if questions[0].correct is not None:
-        for name, share in data.picked_correct(rows).items():
-            print(f"  {share:6.1%} correct  {name}")
 
 
 @command(
@@ -197,54 +178,6 @@ def _export(asked: argparse.Namespace) -> None:
     )
     if asked.repository:
         print(f"Pushed to {data.push_export(asked.out, asked.repository, asked.private)}")
-
-
-EXTRACTIONS = ("extract_program", "first_block", "whole_reply")
-
-
-@command(
-    arg("name", choices=("evalplus", "bigcodebench", "livecodebench")),
-    arg("--dataset", required=True, help="humaneval, mbpp | complete[-hard], instruct[-hard] | release_v4 .. _v6"),
-    arg("--model", help="model folder or hub name (default: the profile's policy)"),
-    arg("--questions", help="file or hub name of the benchmark's questions (default: data.benchmark)"),
-    arg("--out", type=Path, required=True, help="folder for samples, results and the harness's log"),
-    PROFILE,
-    arg("--samples", metavar="N", type=int, default=0, help="N sampled programs (default: one greedy)"),
-    arg("--extraction", default="extract_program", choices=EXTRACTIONS, help="from reply to program"),
-    arg("--prompt", default="harness", choices=("harness", "profile"), help="whose words to ask in"),
-    arg("--release", type=Path, help="the harness's own data file, where it cannot be fetched"),
-    arg("--workers", type=int, default=1, help="programs executed at a time"),
-    arg("--execute", action="store_true", help="run the harness, too"),
-    help="evaluate a model by a benchmark's own harness (opt-in)",
-    description="Writes a model's programs in the format of EvalPlus, BigCodeBench or LiveCodeBench and, with "
-    "--execute, runs that harness on them. It executes model-written code outside the judge, with your rights.",
-)
-def _harness(asked: argparse.Namespace) -> None:
-    harness, profile = data.HARNESSES[asked.name], core.load_profile(asked.profile)
-    if asked.dataset not in harness.datasets:
-        known = ", ".join(harness.datasets)
-        raise core.EngineError(f"{asked.name} has no dataset {asked.dataset!r}; it has {known}.")
-    model = asked.model or profile.models.policy
-    samples = data.collect(
-        harness,
-        asked.dataset,
-        asked.questions or profile.resolve(profile.data.benchmark),
-        asked.out,
-        profile,
-        model,
-        n=asked.samples or 1,
-        temperature=profile.evaluation.temperature if asked.samples else 0.0,
-        extraction=asked.extraction,
-        own=asked.prompt == "harness",
-    )
-    print(f"Programs: {samples}\n{data.WARNING}")
-    if not asked.execute:
-        words = shlex.join(data.command(harness, asked.dataset, samples))
-        return print(f"Repeat with --execute, or run yourself: {words}")
-    rows = data.execute(harness, asked.dataset, samples, asked.release, asked.workers)
-    said = data.summary(harness, asked.dataset, rows, model, not asked.samples and asked.prompt == "harness")
-    (asked.out / "summary.txt").write_text(said + "\n", encoding="utf-8")  # notebook 07 shows those of its run
-    print(said)
 
 
 @command(help="check the rules for notebooks")

@@ -1,4 +1,4 @@
-"""From pass rates to training signal: pass@k, preference pairs, the signal budget, the hard quarter."""
+"""From pass rates to training signal: pass@k, preference pairs, mixed outcomes, the hard quarter."""
 
 import math
 import random
@@ -10,7 +10,6 @@ import numpy as np
 
 from acelib.core import DataError
 from acelib.schema import Pair, Row
-from acelib.stats import bootstrap_mean
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -57,24 +56,6 @@ def mixed_share(outcomes: Sequence[Hashable], n: int) -> float:
         raise DataError(f"Cannot draw {n} of {len(outcomes)} outcomes; sample more programs or lower n.")
     same = sum(math.comb(count, n) for count in Counter(outcomes).values())
     return 1.0 - same / math.comb(len(outcomes), n)
-
-
-def signal_budget(rates: Sequence[Sequence[float]], ns: Sequence[int], seed: int = 0) -> list[Row]:
-    """Share of questions with mixed outcomes for each n and reward, with a 95% interval over questions.
-
-    rates: questions x programs. Rows: n, reward ("binary" or "pass rate"), share, low, high.
-    """
-    rewards: dict[str, Callable[[float], Hashable]] = {
-        "binary": lambda rate: rate >= 1.0,
-        "pass rate": lambda rate: round(rate, 9),
-    }
-    rows = []
-    for n in ns:
-        for name, reward in rewards.items():
-            shares = [mixed_share([reward(rate) for rate in question], n) for question in rates]
-            share, low, high = bootstrap_mean(shares, seed=seed)
-            rows.append({"n": n, "reward": name, "share": share, "low": low, "high": high})
-    return rows
 
 
 def hard_quarter(rates: Sequence[Sequence[float]]) -> list[int]:

@@ -5,9 +5,7 @@ training set (here `problem_id`), and returns one float per reply, or None when 
 program that fails earns 0: only a failure of the machinery is None.
 """
 
-import ast
 import math
-import re
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,7 +22,6 @@ from acelib.sampling import judge_programs
 from acelib.schema import Problem, Program
 
 RewardFunction = Callable[..., list[float | None]]
-ONE_BLOCK = re.compile(r"```(?:python)?\n(?:(?!```).)*\n```", re.S)
 
 
 def judge_replies(
@@ -74,49 +71,6 @@ def model_reward(model: Any, tokenizer: Any, batch_size: int) -> RewardFunction:
         return score(model, tokenizer, [prompt[-1]["content"] for prompt in prompts], _texts(completions), batch_size)
 
     return reward_model
-
-
-def gated(reward: RewardFunction, problems: Sequence[Problem]) -> RewardFunction:
-    """`reward`, but a reply without a program that parses and defines the question's function gets no more than the
-    worst reply to its question. (A reward model's scores have no zero that one could give instead.)"""
-    names = {problem.id: problem.entry_point for problem in problems}
-
-    def guarded(completions, problem_id, **rest) -> list[float | None]:
-        values = reward(completions=completions, problem_id=problem_id, **rest)
-        replies = list(zip(problem_id, values, _texts(completions), strict=True))
-        worst = {}
-        for one, value, _ in replies:
-            if value is not None:
-                worst[one] = min(value, worst.get(one, math.inf))
-        return [value if value is None or defines(text, names[one]) else worst[one] for one, value, text in replies]
-
-    guarded.__name__ = f"gated_{reward.__name__}"
-    return guarded
-
-
-def with_format(reward: RewardFunction, problems: Sequence[Problem], weight: float = 0.1) -> RewardFunction:
-    """`reward` plus `weight` when the reply is one closed code block, with nothing around it, that defines the
-    question's function."""
-    names = {problem.id: problem.entry_point for problem in problems}
-
-    def rewarded(completions, problem_id, **rest) -> list[float | None]:
-        values = reward(completions=completions, problem_id=problem_id, **rest)
-        tidy = [
-            bool(ONE_BLOCK.fullmatch(text.strip())) and defines(text, names[one])
-            for text, one in zip(_texts(completions), problem_id, strict=True)
-        ]
-        return [None if value is None else value + weight * good for value, good in zip(values, tidy, strict=True)]
-
-    rewarded.__name__ = f"{reward.__name__}_format"
-    return rewarded
-
-
-def defines(reply: str, entry_point: str) -> bool:
-    """Whether the program in a reply parses and defines the function that the question asks for; nothing is run."""
-    program = extract_program(reply, entry_point)
-    return program is not None and any(
-        isinstance(node, ast.FunctionDef) and node.name == entry_point for node in ast.parse(program).body
-    )
 
 
 def checked(reward: RewardFunction, seconds: float) -> RewardFunction:

@@ -13,6 +13,7 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ class Pair:
         _require(row, ("id", "instruction", "chosen", "rejected"), place)
         parts = [as_text(row.get(name) or "", place, name) for name in ("instruction", "input")]
         chosen, rejected = (as_text(row[name], place, name) for name in ("chosen", "rejected"))
-        rates = (_rate(row.get(name), place, name) for name in ("chosen_rate", "rejected_rate"))
+        rates = (as_number(row.get(name), place, name) for name in ("chosen_rate", "rejected_rate"))
         return cls(str(row["id"]), "\n".join(part for part in parts if part), chosen, rejected, *rates)
 
 
@@ -139,17 +140,27 @@ def as_text(value: Any, place: str, column: str) -> str:
     return value
 
 
-def as_list(value: Any, place: str, column: str) -> list[Any]:
-    """A column that must be a list; a list written as JSON is read. Raises DataError that names row and column."""
+def as_number(value: Any, place: str, column: str) -> float:
+    """A column that must be a number; nan for null. Raises DataError that names row and column."""
+    try:
+        return float("nan") if value is None else float(value)
+    except (TypeError, ValueError):
+        raise _of_another_type(place, column, "a number", value) from None
+
+
+def as_list(value: Any, place: str, column: str, of: type = object) -> list[Any]:
+    """A column that must be a list `of` something; a list written as JSON is read. Raises DataError that names row and
+    column."""
     if isinstance(value, str):
-        try:
+        with suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
         if not isinstance(value, list):
             raise _of_another_type(place, column, "a list", "text that is not a JSON list")
     if isinstance(value, dict) or not hasattr(value, "__iter__"):
         raise _of_another_type(place, column, "a list", value)
+    if odd := [one for one in value if not isinstance(one, of)]:
+        things = {str: "texts", dict: "objects"}[of]
+        raise _of_another_type(place, column, f"a list of {things}", f"one that holds {_kind(odd[0])}")
     return list(value)
 
 
@@ -163,20 +174,7 @@ def as_tests(value: Any, place: str, column: str) -> tuple[str, ...]:
             raise _of_another_type(place, column, "a list of tests", "text that is neither JSON nor Python")
         single = all(isinstance(node, ast.Assert) for node in tree.body)
         value = [ast.unparse(node) for node in tree.body] if single else [value]
-    tests = as_list(value, place, column)
-    for test in tests:
-        if not isinstance(test, str):
-            raise _of_another_type(place, column, "a list of texts", f"one that holds {_kind(test)}")
-    return tuple(tests)
-
-
-def as_objects(value: Any, place: str, column: str) -> list[Row]:
-    """A column that must be a list of objects, or such a list as JSON. Raises DataError that names row and column."""
-    found = as_list(value, place, column)
-    for one in found:
-        if not isinstance(one, dict):
-            raise _of_another_type(place, column, "a list of objects", f"one that holds {_kind(one)}")
-    return found
+    return tuple(as_list(value, place, column, of=str))
 
 
 def _kind(value: Any) -> str:
@@ -186,13 +184,6 @@ def _kind(value: Any) -> str:
 def _of_another_type(place: str, column: str, wanted: str, found: Any) -> DataError:
     found = found if isinstance(found, str) and " " in found else _kind(found)
     return DataError(f"{place}, column {column} must be {wanted}, but is {found}; mend or drop the row.")
-
-
-def _rate(value: Any, place: str, column: str) -> float:
-    try:
-        return float("nan") if value is None else float(value)
-    except (TypeError, ValueError):
-        raise _of_another_type(place, column, "a number", value) from None
 
 
 def _place(row: Row, number: int | None) -> str:

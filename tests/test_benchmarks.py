@@ -130,7 +130,7 @@ def test_a_profile_may_name_a_humaneval_file():
     [
         ({"test": "def test():\n    pass\n"}, "row 1 is no benchmark problem .*defines no check"),
         ({"test": "def check(candidate:\n"}, "row 1 is no benchmark problem"),
-        ({"test": "def check(candidate):\n    pass\n"}, "row 1 has no tests"),
+        ({"test": "def check(candidate):\n    pass\n"}, "row 1 has no test that checks anything .it has none"),
         ({"test": None}, "it has task_id, prompt, entry_point, canonical_solution; it needs task_id"),
         ({"test": None, "base_input": [[1]]}, "take evalplus/humanevalplus"),
     ],

@@ -16,7 +16,6 @@ from acelib.core.run import Run
 from acelib.data import exporting
 from acelib.data.exporting import export, push_export
 from acelib.data.importing import import_as_profile_says, import_dataset
-from acelib.data.publish import size_category
 from acelib.data.seeds import build_seeds
 from acelib.pairs import build_pairs
 from acelib.schema import Problem
@@ -137,12 +136,12 @@ def test_a_stop_leaves_the_old_folder_or_none(run, rows, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             export(run.dir, out)
     assert not any(out.parent.iterdir())
-    (out.parent / ".out.tmp" / "questions").mkdir(parents=True)  # a process that was killed could not clean up
+    (out.parent / ".tmp-out" / "questions").mkdir(parents=True)  # a process that was killed could not clean up
     export(run.dir, out)
     before = contents(out)
     finish(run, rows[:2])
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "flush", stops)
+        patch.setattr("acelib.core.files.flush", stops)
         with pytest.raises(KeyboardInterrupt):
             export(run.dir, out)
     assert contents(out) == before and list(out.parent.iterdir()) == [out]
@@ -217,7 +216,7 @@ def test_the_card_says_what_the_hub_and_a_reader_need(tmp_path, rows):
     export(run.dir, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
-    assert front["license"] == "other" and front["size_categories"] == ["n<1K"] and front["source_datasets"] == []
+    assert front["license"] == "other" and front["source_datasets"] == []
     assert [one["config_name"] for one in front["configs"]] == ["questions", "pairs"] and front["configs"][0]["default"]
     assert "seed 7 (python 3" in card and "| programs | 9 (3.0 per question) |" in card
     assert "chosen - rejected > 0.4, chosen > 0.8 and rejected > 0 by" in card and "  min_gap: 0.4\n" in card
@@ -228,18 +227,6 @@ def test_the_card_says_what_the_hub_and_a_reader_need(tmp_path, rows):
     assert "| tests before the filter | 19 |" in card and "proxy `data/models/proxy`" in card
     for column in [*rows[0], *rows[0]["inferences"][0], *run.read("pairs")[0]]:
         assert f"`{column}`" in card
-
-
-def test_size_categories_are_the_hubs():
-    assert [size_category(n) for n in (0, 999, 1000, 87_149, 999_999, 10**6, 10**12)] == [
-        "n<1K",
-        "n<1K",
-        "1K<n<10K",
-        "10K<n<100K",
-        "100K<n<1M",
-        "1M<n<10M",
-        "100M<n<1B",
-    ]
 
 
 def test_without_a_network_a_push_says_so_and_the_folder_stays(run, tmp_path):

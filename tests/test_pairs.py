@@ -5,7 +5,7 @@ from statistics import fmean
 import pytest
 
 from acelib.core import DataError
-from acelib.pairs import build_pairs, hard_quarter, mixed_share, pass_at_k, preference_pairs, signal_budget
+from acelib.pairs import build_pairs, hard_quarter, mixed_share, pass_at_k, preference_pairs
 from acelib.stats import bootstrap_mean, bootstrap_ratio, paired_bootstrap
 
 
@@ -50,14 +50,6 @@ def test_mixed_share_is_the_average_over_all_subsets():
         assert mixed_share(outcomes, n) == pytest.approx(brute)
     with pytest.raises(DataError, match="Cannot draw 6"):
         mixed_share(outcomes, 6)
-
-
-def test_signal_budget_by_reward():
-    rates = [[1.0, 1.0], [0.5, 1.0], [0.5, 0.2], [0.0, 0.0]]
-    rows = {row["reward"]: row for row in signal_budget(rates, [2])}
-    assert rows["binary"]["share"] == 0.25
-    assert rows["pass rate"]["share"] == 0.5
-    assert rows["binary"]["low"] <= 0.25 <= rows["binary"]["high"]
 
 
 def test_hard_quarter_is_low_and_spread():

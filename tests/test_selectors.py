@@ -5,7 +5,6 @@ import pytest
 import torch
 from tiny_models import tiny_policy
 
-from acelib.__main__ import main
 from acelib.best_of_n import (
     dual_agreement,
     expected_best,
@@ -19,10 +18,10 @@ from acelib.best_of_n import (
 )
 from acelib.core import DataError, ModelError
 from acelib.core.tables import read_rows
-from acelib.data.ranking import picked_correct, rank, read_recorded
 from acelib.judge import Judge, Report, Verdict
 from acelib.models.generation import render
 from acelib.models.prefix import pad, response_logps
+from tools.rank import main, picked_correct, rank, read_recorded
 
 DOUBLE, ALSO, SQUARE, BROKEN = (
     "def f(x):\n    return 2 * x\n",
@@ -243,10 +242,10 @@ def test_files_that_cannot_be_ranked_at_all(tmp_path):
 
 def test_the_command_line_ranks_a_file_and_overwrites_none(tmp_path, capsys):
     source, target = record(tmp_path / "a.jsonl", QUESTION), tmp_path / "b.jsonl"
-    assert main(["rank", str(source), str(target)]) == 0
+    assert main([str(source), str(target)]) == 0
     said = capsys.readouterr().out
     assert "1 questions ranked" in said and " 66.7% correct  pass rate" in said
     assert read_rows(target)[0]["pick"]["dual agreement"] == 1
     for other in (target, source, tmp_path / "b.csv"):
-        assert main(["rank", str(source), str(other)]) == 1
+        assert main([str(source), str(other)]) == 1
         assert "name a .jsonl file that does not exist yet" in capsys.readouterr().err

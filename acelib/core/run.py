@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,8 @@ PACKAGES = ("torch", "transformers", "trl", "datasets", "numpy")
 
 @functools.cache
 def versions() -> dict[str, str]:
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
-    return found
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"python": python} | {package: version(package) for package in PACKAGES}
 
 
 @functools.cache
@@ -55,8 +50,8 @@ def producers() -> dict[str, str]:
 
 
 def _remake(name: str, manifest: dict[str, Any] | None = None) -> str:
-    if manifest and (adopted := manifest.get("adopted")):
-        return f"adopt it again with `{adopted['command']}`"
+    if manifest and "adopted" in manifest:
+        return f"adopt it again with `{manifest['adopted']['command']}`"
     number = producers().get(name)
     return f"run notebook {number} first: make course FROM={number}" if number else "run `make course` first"
 

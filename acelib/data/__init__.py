@@ -7,10 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "importing": ["counts_text", "import_as_profile_says", "import_dataset"],
         "baselines": ["profile_baselines", "published_baselines", "reproduces"],
-        "benchmarks": ["load_benchmark", "read_benchmark"],
+        "benchmarks": ["benchmark_rows", "load_benchmark", "read_benchmark"],
         "exporting": ["export", "push_export"],
-        "harnesses": ["HARNESSES", "WARNING", "collect", "command", "execute", "summary"],
-        "ranking": ["picked_correct", "rank", "read_recorded"],
         "seeds": ["INSTALLED", "PUBLIC", "build_seeds", "counts_table", "push_seeds"],
     },
 )

@@ -63,35 +63,27 @@ def _problem(row: Row, place: str) -> Problem:
     row = {key: value for key, value in row.items() if value is not None}
     try:
         if {"task_id", "question", "entry_point", "tests"} <= row.keys():
-            name, tests = as_text(row["entry_point"], place, "entry_point"), as_tests(row["tests"], place, "tests")
-            question = as_text(row["question"], place, "question")
-            problem = Problem(str(row["task_id"]), question, name, tests, "benchmark")
+            question, name = (as_text(row[column], place, column) for column in ("question", "entry_point"))
+            problem = Problem(str(row["task_id"]), question, name, as_tests(row["tests"], place, "tests"), "benchmark")
         elif {"task_id", "prompt", "entry_point", "test"} <= row.keys():
             problem = _humaneval(row)
         elif {"task_id", "test_list"} <= row.keys() and ("text" in row or "prompt" in row):
             problem = _mbpp(row)
-        elif "base_input" in row:
-            raise DataError(
-                f"{place} is of EvalPlus's own release, which has inputs without results; take "
-                "evalplus/humanevalplus or evalplus/mbppplus, whose rows have the column test."
-            )
         else:
-            raise DataError(
-                f"{place} is no benchmark problem, it has {', '.join(row) or 'no columns'}; it needs "
-                "task_id, question, entry_point and tests, or the columns of HumanEval or MBPP."
+            raise TypeError(
+                "it is of EvalPlus's own release, without results; take evalplus/humanevalplus or evalplus/mbppplus"
+                if "base_input" in row
+                else f"it has {', '.join(row) or 'no columns'}; it needs task_id, question, entry_point and tests, or "
+                "the columns of HumanEval or MBPP"
             )
     except (SyntaxError, TypeError, AttributeError) as error:
         raise DataError(f"{place} is no benchmark problem ({error}); mend or drop the row.") from error
-    if not problem.tests:
-        raise DataError(f"{place} has no tests, so it can measure nothing; drop the row.")
-    if not problem.entry_point:
-        raise DataError(f"{place} has no test that calls a function; drop the row.")
-    reasons = {test: why_invalid(test, problem.entry_point) for test in problem.tests}
+    reasons = {test: why_invalid(test, problem.entry_point or "") for test in problem.tests}
     kept = tuple(test for test in problem.tests if not reasons[test])
-    if not kept:
-        raise DataError(f"{place} has no test that checks anything ({reasons[problem.tests[0]]}); drop the row.")
+    why = next(filter(None, reasons.values()), "it has none")
+    if not kept or not problem.entry_point:
+        raise DataError(f"{place} has no test that checks anything ({why}); drop the row.")
     if len(kept) < len(problem.tests):
-        why = next(filter(None, reasons.values()))
         warnings.warn(f"{place}: {len(problem.tests) - len(kept)} tests check nothing ({why}); left out.", stacklevel=2)
     return replace(problem, tests=kept)
 

@@ -5,15 +5,15 @@
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from acelib.core import ArtifactError, DataError, Run, digest, flush, full_disk_explained, load_profile, write_json
+from acelib.core import ArtifactError, DataError, Run, atomic, digest, load_profile, write_json
 from acelib.data.publish import dataset_card, push
 from acelib.data.seeds import counts_table, questions_text
 
@@ -61,25 +61,13 @@ def export(run_dir: Path, out: Path, say: Callable[[str], Any] = lambda line: No
     if before.get("made_of") == made_of and all(any(out.glob(pattern)) for pattern in FILES):
         say(f"{out} is complete and nothing it is made of has changed, kept as it is.")
         return before["counts"]
-    temporary, old = (out.with_name(f".{out.name}.{end}") for end in ("tmp", "old"))
-    with full_disk_explained(out):
-        for stale in (temporary, old):
-            shutil.rmtree(stale, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            counts = _write_tables(paths, temporary)
-            (temporary / "README.md").write_text(data_card(run, counts), encoding="utf-8")
-            report = {"made_of": made_of, "counts": counts, "versions": run.manifest("samples")["versions"]}
-            write_json(temporary / "report.json", report)
-            flush(temporary)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        if before:
-            os.replace(out, old)
-            say(f"{out} held another state of the run, replaced; what was written into its card by hand is gone.")
-        os.replace(temporary, out)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic(out) as folder:
+        counts = _write_tables(paths, folder)
+        (folder / "README.md").write_text(data_card(run, counts), encoding="utf-8")
+        report = {"made_of": made_of, "counts": counts, "versions": run.manifest("samples")["versions"]}
+        write_json(folder / "report.json", report)
+    if before:
+        say(f"{out} held another state of the run, replaced; what was written into its card by hand is gone.")
     return counts
 
 
@@ -92,13 +80,11 @@ def _before(out: Path) -> dict[str, Any]:
     """The record of the export that lies there; empty when nothing does. Raises DataError for anything else."""
     if not out.exists() or out.is_dir() and not any(out.iterdir()):
         return {}
-    try:
+    with suppress(OSError, ValueError):
         report = json.loads((out / "report.json").read_text(encoding="utf-8"))
         ours = {one.name for one in out.iterdir()} <= {"README.md", "report.json", *TABLES}
         if ours and "artefacts" in report["made_of"]:
             return report
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     raise DataError(f"{out} holds something that is no export; name another folder.")
 
 
@@ -122,7 +108,7 @@ def _write_tables(paths: dict[str, Path], folder: Path) -> dict[str, int]:
         path, features = str(paths[TABLES[name]]), Features(_typed(columns))
         table = Dataset.from_parquet(path, features=features, cache_dir=str(cache))
         shards = max(1, math.ceil(table.data.nbytes / SHARD_BYTES))
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
         for number in range(shards):
             shard = table.shard(shards, number, contiguous=True)
             shard.to_parquet(folder / name / f"train-{number:05d}-of-{shards:05d}.parquet")
@@ -149,20 +135,17 @@ def data_card(run: Run, counts: dict[str, int]) -> str:
     profile, shown = run.profile, run.profile.to_dict()
     names = {"questions": "filtered", "programs": "samples", "pairs": "pairs"}
     adopted = {what: (run.manifest(name) or {}).get("adopted") for what, name in names.items()}
-    questions, seeds, sources = adopted["questions"], {}, []
-    try:  # what `python -m acelib seeds` wrote beside the seeds; they may have been made otherwise
+    questions, seeds = adopted["questions"], {}
+    with suppress(OSError, ValueError):  # what `python -m acelib seeds` wrote beside the seeds, if it made them
         path = Path(profile.resolve(profile.data.seeds)).with_name("report.json")
         seeds = {} if questions else json.loads(path.read_text(encoding="utf-8"))
-        sources = [tuple(one) for one in seeds["made_of"]["sources"]] if seeds else []
-    except (OSError, ValueError, KeyError):
-        seeds = {}
+    sources = [tuple(one) for one in seeds.get("made_of", {}).get("sources", ())]
     for name, version in (("source", "version"), ("pairs", "pairs_version")):
         sources += [(questions[name], questions[version])] if name in (questions or {}) else []
     values = {name: shown[name] for name in SECTIONS if not (questions and name == "synthesis")}
     return dataset_card(
         "export_card.md",
         sources,
-        counts["questions"] + counts["pairs"],
         **adopted,
         profile=profile,
         counts=counts,

@@ -3,19 +3,20 @@
 import ast
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
-from acelib.core import ArtifactError, DataError, Run, full_disk_explained, path_digest, write_rows
+from acelib.core import ArtifactError, DataError, Run, atomic, path_digest, write_rows
 from acelib.data.overlap import REASONS, Benchmarks
 from acelib.data.publish import dataset_card
 from acelib.data.sources import Source, open_source
 from acelib.extraction import extract_program
 from acelib.interface import state_interface
 from acelib.judge import Judge, Report, Verdict, why_invalid
-from acelib.schema import Pair, Problem, Row, as_list, as_objects, as_text, parse
+from acelib.schema import Pair, Problem, Row, as_list, as_number, as_text, parse
 
 NOTE = (
     "The source holds only tests that passed its authors' filter: `imagined` equals `filtered`, and comparisons of "
@@ -50,30 +51,28 @@ def import_dataset(
     Returns counts of what was taken and left out. Raises CourseError, before anything is written, for a source or
     benchmark that cannot be read or lacks a column, and when the run has made such artefacts itself.
     """
-    opened = open_source(source)
-    rows, problems, best = _read(opened, limit, questions_only)
-    inferences = None if questions_only else _inferences(rows, model, run.profile.sampling.n)
+    opened, n, counts = open_source(source), run.profile.sampling.n, Counter(rows=0)
+    entries = _read(opened, limit, questions_only, counts)
+    if not questions_only:
+        _pick(entries, model, n)
     decontaminator = Decontaminator(run, decontaminate)
-    empty = _drop_invalid(problems, inferences)
-    kept, dropped, counts = _choose(run, problems, best, inferences, decontaminator)
-    if empty:
-        counts["tests that check nothing, left out"] = empty
+    kept, dropped = _choose(entries, decontaminator, run.profile.filtering.min_tests, n, counts)
+    problems = [entry.problem for entry in entries]
     told = {one.question: state_interface(one.question, one.entry_point, one.tests) for one in problems}
-    chosen = [replace(problems[place], question=told[problems[place].question]) for place in kept]
+    chosen = [replace(entry.problem, question=told[entry.problem.question]) for entry in kept]
     counts["questions: function and arguments named by us"] = sum(
-        one.question != problems[place].question for one, place in zip(chosen, kept, strict=True)
+        one.question != entry.problem.question for one, entry in zip(chosen, kept, strict=True)
     )
-    asked = [problem.to_row() for problem in chosen]
     # As notebook 02 would write it: every test passed the authors' proxy, and nobody knows which ones are right.
     audit = [
         {"id": one.id, "test": test, "passed": True, "kept": True, "valid": None}
         for one in chosen
         for test in one.tests
     ]
-    tables = {"imagined": asked, "filtered": asked, "filter_audit": audit}
+    tables = {"imagined": chosen, "filtered": chosen, "filter_audit": audit}
     counts["questions"] = len(chosen)
-    if inferences is not None:
-        samples = [row | {"inferences": inferences[place]} for place, row in zip(kept, asked, strict=True)]
+    if not questions_only:
+        samples = [one.to_row() | {"inferences": entry.programs} for one, entry in zip(chosen, kept, strict=True)]
         tables["samples"] = tables["samples_unfiltered"] = _with_results(run, source, samples, chosen, counts)
     origin = {"source": source, "version": opened.version, "note": NOTE, "command": command}
     if pairs:
@@ -82,8 +81,8 @@ def import_dataset(
         origin["pairs"] = pairs
     origin |= {"settings": settings, "tables": list(tables), "counts": dict(counts), "apart_from": decontaminator.sizes}
     run.adopt(tables, origin)
-    with full_disk_explained(folder := run.dir / "adopted"):
-        folder.mkdir(exist_ok=True)
+    with atomic(run.dir / "adopted") as folder:
+        folder.mkdir()
         write_rows(folder / "dropped.jsonl", dropped)
         (folder / "README.md").write_text(data_card(origin, dropped), encoding="utf-8")
     return counts
@@ -111,7 +110,7 @@ def import_as_profile_says(run: Run, command: str, say: Callable[[str], Any] = p
         "policy": policy,  # and what a hub has of a benchmark is taken not to change:
         "apart_from": {name: path_digest(path) if path.exists() else "" for name, path in paths.items()},
     }
-    kept = before and before["settings"] == settings and _whole(run, before["tables"])
+    kept = before and before["settings"] == settings and _is_whole(run, before["tables"])
     try:
         opened = open_source(source)
     except DataError as error:
@@ -172,110 +171,107 @@ class Decontaminator:
         return None
 
 
-def _read(source: Source, limit: int | None, questions_only: bool) -> tuple[list[Row], list[Problem], list[str]]:
-    """Rows, their questions, and of each the reply with the highest pass rate: the nearest to a reference solution."""
-    unread = ("inferences", "context_messages") if questions_only else ()  # most of a row; 87,000 of them fill memory
-    rows, best = [], []
+def _is_whole(run: Run, names: list[str]) -> bool:
+    with suppress(ArtifactError):
+        return all(run.unchanged(name) for name in names)
+    return False
+
+
+@dataclass
+class _Entry:
+    """A row: its question, its programs (None: not read), and the reply of highest pass rate, the nearest to a
+    reference solution."""
+
+    problem: Problem
+    programs: list[Row] | None
+    best: str
+
+
+def _read(source: Source, limit: int | None, questions_only: bool, counts: Counter) -> list[_Entry]:
+    """The rows of a source, without tests that check nothing whatever the program does. Raises DataError."""
+    entries = []
     for number, row in enumerate(islice(source.rows(), limit)):
-        row = _with_objects(row, f"Row {number}")
-        replies = [item for item in row.get("inferences") or () if item.get("completion")]
-        best.append(max(replies, key=lambda item: item.get("pass_rate") or 0.0)["completion"] if replies else "")
-        rows.append({name: value for name, value in row.items() if name not in unread})
-    problems = [Problem.from_row(row, number) for number, row in enumerate(rows)]
-    twice = [one for one, count in Counter(problem.id for problem in problems).items() if count > 1]
-    if twice or not rows:
-        what = f"has several rows with the id {twice[0]!r}" if twice else "holds no rows"
-        raise DataError(f"{source.name} {what}; mend the file.")
-    rows = [row | {"test_cases": list(problem.tests)} for row, problem in zip(rows, problems, strict=True)]
-    return rows, problems, best
-
-
-def _with_objects(row: Row, place: str) -> Row:
-    """The row with its `inferences`, and their `test_results`, as lists, even where the file has JSON text."""
-    if row.get("inferences") is None:
-        return row
-    found = []
-    for item in as_objects(row["inferences"], place, "inferences"):
-        if item.get("completion") is not None:
-            as_text(item["completion"], place, "inferences.completion")
-        if (results := item.get("test_results")) is not None:
-            item = item | {"test_results": as_list(results, place, "inferences.test_results")}
-        if not isinstance(item.get("pass_rate") or 0.0, (int, float)):
-            raise DataError(f"{place}, column inferences.pass_rate must be a number; mend or drop the row.")
-        found.append(item)
-    return row | {"inferences": found}
-
-
-def _drop_invalid(problems: list[Problem], inferences: list[list[Row]] | None) -> int:
-    """Leaves out, in place, the tests that check nothing whatever the program does, with their results. Returns how
-    many these are."""
-    dropped = 0
-    for place, problem in enumerate(problems):
+        place, problem = f"Row {number}", Problem.from_row(row, number)
+        programs = _programs(row, place)
+        rates = {one["completion"]: one.get("pass_rate") or 0.0 for one in programs or () if one.get("completion")}
+        if questions_only:
+            programs = None  # most of a row; 87,000 of them fill memory
+        else:
+            _check_programs(programs, len(problem.tests), place)
         keep = [not why_invalid(test, problem.entry_point) for test in problem.tests]
-        if all(keep):
-            continue
-        dropped += keep.count(False)
-        problems[place] = replace(problem, tests=tuple(compress(problem.tests, keep)))
-        for number, item in enumerate(inferences[place] if inferences else ()):
-            if item.get("test_results") is not None:
-                inferences[place][number] = item | {"test_results": list(compress(item["test_results"], keep))}
-    return dropped
+        for one in programs or ():
+            if one.get("test_results") is not None:
+                one["test_results"] = list(compress(one["test_results"], keep))
+        problem = replace(problem, tests=tuple(compress(problem.tests, keep)))
+        counts.update({"rows": 1} | ({"tests that check nothing, left out": n} if (n := keep.count(False)) else {}))
+        entries.append(_Entry(problem, programs, max(rates, key=rates.get, default="")))
+    ids = Counter(entry.problem.id for entry in entries)
+    if len(ids) < len(entries) or not entries:
+        what = f"has several rows with the id {max(ids, key=ids.get)!r}" if entries else "holds no rows"
+        raise DataError(f"{source.name} {what}; mend the file.")
+    return entries
+
+
+def _programs(row: Row, place: str) -> list[Row] | None:
+    """The `inferences` of a row and their `test_results` as lists, even where the file has JSON text."""
+    if row.get("inferences") is None:
+        return None
+    programs = as_list(row["inferences"], place, "inferences", of=dict)
+    for one in programs:
+        for name, read in (("completion", as_text), ("test_results", as_list), ("pass_rate", as_number)):
+            if one.get(name) is not None:
+                one[name] = read(one[name], place, f"inferences.{name}")
+    return programs
+
+
+def _check_programs(programs: list[Row] | None, tests: int, place: str) -> None:
+    remedy = "add it, or pass --questions-only to sample programs in notebook 03"
+    if programs is None:
+        raise DataError(f"{place} has no inferences; {remedy}.")
+    for number, one in enumerate(programs):
+        if missing := [name for name in ("model_name", "completion") if one.get(name) is None]:
+            raise DataError(f"{place}, inference {number} has no {', '.join(missing)}; {remedy}.")
+        if one.get("test_results") is not None and len(one["test_results"]) != tests:
+            raise DataError(
+                f"{place}, inference {number} has {len(one['test_results'])} test_results for {tests} test_cases; "
+                "mend the row, or pass --questions-only."
+            )
+
+
+def _pick(entries: list[_Entry], model: str | None, n: int) -> None:
+    """Leaves of each entry the first `n` programs of the model. Raises DataError where it is ambiguous or unknown."""
+    names = Counter(one["model_name"] for entry in entries for one in entry.programs)
+    if len(names) > 1 if model is None else model not in names:
+        known = ", ".join(f"{name} ({count:,})" for name, count in names.most_common()) or "none"
+        raise DataError(f"There are programs of these models: {known}; pick one with --model.")
+    for entry in entries:
+        entry.programs = [one for one in entry.programs if model in (None, one["model_name"])][:n]
 
 
 def _choose(
-    run: Run, problems: list[Problem], best: list[str], inferences: list | None, decontaminator: Decontaminator
-) -> tuple[list[int], list[Row], Counter]:
-    """Places of the questions to take, those that are like a benchmark's with what they are like, and all counts."""
-    least, n = run.profile.filtering.min_tests, run.profile.sampling.n
-    counts = Counter({"rows": len(problems)} | dict.fromkeys(decontaminator.words.values(), 0))
+    entries: list[_Entry], decontaminator: Decontaminator, min_tests: int, n: int, counts: Counter
+) -> tuple[list[_Entry], list[Row]]:
+    """The entries to take, and those that are like a benchmark's question with what they are like; counts all."""
+    counts.update(dict.fromkeys(decontaminator.words.values(), 0))
     kept, dropped = [], []
-    for place, (problem, reply) in enumerate(zip(problems, best)):
-        if found := decontaminator.find(problem.question, reply, problem.entry_point):
+    for entry in entries:
+        problem = entry.problem
+        if found := decontaminator.find(problem.question, entry.best, problem.entry_point):
             counts[decontaminator.words[found["benchmark"]]] += 1
             dropped.append({"id": problem.id, "source": problem.source} | found)
-        elif len(problem.tests) < least:
-            counts[f"questions with fewer than {least} tests, left out"] += 1
-        elif inferences and len(inferences[place]) < n:
+        elif len(problem.tests) < min_tests:
+            counts[f"questions with fewer than {min_tests} tests, left out"] += 1
+        elif entry.programs is not None and len(entry.programs) < n:
             counts[f"questions with fewer than {n} programs, left out"] += 1
         else:
-            kept.append(place)
+            kept.append(entry)
     if not kept:
         why = ", ".join(what for what, count in counts.items() if count and what.endswith("out"))
         raise DataError(
             f"No question of the source can be used ({why}); lower sampling.n or filtering.min_tests in the "
             "profile, or pass --questions-only."
         )
-    return kept, dropped, counts
-
-
-def _whole(run: Run, names: list[str]) -> bool:
-    """Whether the tables are there, unchanged and of these versions."""
-    try:
-        return all(run.unchanged(name) for name in names)
-    except ArtifactError:
-        return False
-
-
-def _inferences(rows: list[Row], model: str | None, n: int) -> list[list[Row]]:
-    """Of each row, the first `n` programs of the model. Raises DataError for what is missing or ambiguous."""
-    remedy, names = "add it, or pass --questions-only to sample programs in notebook 03", Counter()
-    for number, row in enumerate(rows):
-        if row.get("inferences") is None:
-            raise DataError(f"Row {number} has no inferences; {remedy}.")
-        for place, item in enumerate(row["inferences"]):
-            if missing := [name for name in ("model_name", "completion") if item.get(name) is None]:
-                raise DataError(f"Row {number}, inference {place} has no {', '.join(missing)}; {remedy}.")
-            results = item.get("test_results")
-            if results is not None and len(results) != len(row["test_cases"]):
-                raise DataError(
-                    f"Row {number}, inference {place} has {len(results)} test_results for "
-                    f"{len(row['test_cases'])} test_cases; mend the row, or pass --questions-only."
-                )
-            names[item["model_name"]] += 1
-    if model is None and len(names) > 1 or model is not None and model not in names:
-        known = ", ".join(f"{name} ({count:,})" for name, count in names.most_common()) or "none"
-        raise DataError(f"There are programs of these models: {known}; pick one with --model.")
-    return [[item for item in row["inferences"] if model in (None, item["model_name"])][:n] for row in rows]
+    return kept, dropped
 
 
 def _with_results(run: Run, source: str, rows: list[Row], problems: list[Problem], counts: Counter) -> list[Row]:

@@ -7,25 +7,18 @@ from typing import Any
 from acelib.core import DataError, first_line, hub_problem
 
 
-def dataset_card(template: str, sources: Sequence[tuple[str, str]], size: int | None = None, **values: Any) -> str:
+def dataset_card(template: str, sources: Sequence[tuple[str, str]], **values: Any) -> str:
     """README.md of a data set from a Jinja template, whose head is the metadata that the hub and `load_dataset` read.
 
     `sources` are names and versions of what it was made from; those of the hub are linked. No licence is chosen: that
-    is for the person to do who publishes. `size` is the number of rows, `values` are what the template shows.
+    is for the person to do who publishes. `values` are what the template shows.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
     hub = [name for name, _ in sources if name.count("/") == 1 and not Path(name).exists()]
-    data = DatasetCardData(source_datasets=hub, size_categories=None if size is None else [size_category(size)])
+    data = DatasetCardData(source_datasets=hub)
     text = Path(__file__).with_name(template).read_text(encoding="utf-8")
     return f"{DatasetCard.from_template(data, template_str=text, sources=sources, **values)}\n"
-
-
-def size_category(rows: int) -> str:
-    """The hub's name for that many rows."""
-    bounds = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
-    place = min(len(str(rows)) - 4, len(bounds) - 2)
-    return "n<1K" if place < 0 else f"{bounds[place]}<n<{bounds[place + 1]}"
 
 
 def push(folder: Path, repository: str, files: Sequence[str], private: bool) -> str:

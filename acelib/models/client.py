@@ -13,6 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,9 +50,11 @@ class Request:
     name: str  # of the conversation
     body: dict[str, Any]
     worst: float  # dollars it may cost
-    flying: bool = False
     concessions: frozenset[str] = frozenset()  # see `_shaped`
     answered: list[int] = field(default_factory=list)  # replies so far, at the start and after each attempt
+
+
+ASKED: ContextVar[Request] = ContextVar("asked")  # by this task
 
 
 class Attempts(openai.DefaultAsyncHttpxClient):
@@ -119,17 +122,17 @@ def most_often(reasons: dict[str, str]) -> str:
 
 
 class Client:
-    """Sends the missing requests, at most `limits.concurrency` at a time, and stops all of them at the first error."""
+    """Sends the missing requests, at most `limits.concurrency` at a time, and none after the first error."""
 
     def __init__(self, server: Server, log: Log, requests: dict[str, Request], progress: Progress | None):
         """Reads the log. Raises ArtifactError when it is damaged."""
         self.server, self.limits, self.progress = server, server.limits, progress
-        self.log, self.requests, self.dollars = log, requests, 0.0
+        self.log, self.requests = log, requests
+        self.dollars, self.reserved = 0.0, 0.0  # spent, and what may be in flight
         self.questions = len({request.name for request in requests.values()})
         self.replies: dict[str, str] = {}  # as the next two by key
         self.refused: dict[str, str] = {}  # why the server will not answer
         self.held: dict[str, str] = {}  # refusals since the last answer
-        self.at_work: dict[asyncio.Task, Request] = {}
         self.landed = asyncio.Event()
         self.answered, self.reached, self.error = 0, False, None
         self.concessions: frozenset[str] = frozenset()
@@ -159,7 +162,7 @@ class Client:
             max_retries=self.limits.max_retries,
             http_client=Attempts(self.attempt, self.server.url),
         ) as self.client:
-            await asyncio.gather(*(self.work(missing) for _ in range(self.limits.concurrency)), return_exceptions=True)
+            await asyncio.gather(*(self.work(missing) for _ in range(self.limits.concurrency)))
         if self.error:
             raise self.error
         if self.held and len(self.replies) == len(self.refused):  # nothing was answered, today or before
@@ -167,15 +170,12 @@ class Client:
         self.keep_refusals()
 
     async def work(self, missing: Iterator[Request]) -> None:
+        """Asks one request after the other. An error is raised by `run` once what will be paid for is in."""
         for request in missing:
-            self.at_work[asyncio.current_task()] = request
             try:
                 await self.ask(request)
-            except Exception as error:  # raised by `run` once what is in flight, and will be paid for, is in
+            except Exception as error:
                 self.error = self.error or error
-                for task, other in self.at_work.items():
-                    if not other.flying:
-                        task.cancel()
             if self.error:
                 return
             if self.progress:
@@ -183,6 +183,7 @@ class Client:
 
     async def ask(self, request: Request) -> None:
         """One reply, into the log and `replies`, or a refusal, whatever has to be repeated on the way."""
+        ASKED.set(request)
         request.concessions, seen = self.concessions, self.answered
         request.answered.append(seen)
         while True:
@@ -224,7 +225,7 @@ class Client:
 
         The official client repeats httpx's errors and statuses that may pass, and hands on the other errors at once.
         """
-        request, reply, stop = self.at_work[asyncio.current_task()], None, None
+        request = ASKED.get()
         await self.take_turn(request)
         try:
             response = await send(http, **options)
@@ -232,39 +233,28 @@ class Client:
             if response.is_success:
                 reply = _reply(response)
                 self.record(request, self.cost(request, reply["usage"]), **reply)
+                self.keep(request, reply["reply"])
+            return response
         except httpx2.RequestError as error:
             if not isinstance(error, NEVER_SENT):  # the reply was lost, perhaps not its price
                 self.reached = True
                 self.record(request, request.worst, error=type(error).__name__)
-            elif not self.reached:
-                stop = "cannot be reached; start it, or correct its address under `models` in the profile"
-            stop = self.server.trouble() or stop
-            if not stop and not self.error:
-                raise
+            nowhere = "cannot be reached; start it, or correct its address under `models` in the profile"
+            if why := self.server.trouble() or (None if self.reached else nowhere):
+                raise EngineError(f"The server at {self.server.url} {why}.") from None
+            raise
         finally:
-            request.flying = False
             request.answered.append(self.answered)
+            self.reserved -= request.worst
             self.landed.set()
-        if stop:
-            raise EngineError(f"The server at {self.server.url} {stop}.")
-        if reply:
-            self.replies[request.key] = reply["reply"]
-            if not self.answered:  # what only a later request needs says nothing of the server
-                self.concessions = request.concessions
-            self.answered += 1
-            self.keep_refusals()
-        elif self.error:
-            raise self.error
-        return response
 
     async def take_turn(self, request: Request) -> None:
         """Wait until the cap allows this request, too."""
         while not self.error:
-            reserved = sum(other.worst for other in self.at_work.values() if other.flying)
-            if not request.worst or self.dollars + reserved + request.worst <= self.limits.max_dollars + 1e-9:
-                request.flying = True
+            if not request.worst or self.dollars + self.reserved + request.worst <= self.limits.max_dollars + 1e-9:
+                self.reserved += request.worst
                 return
-            if not reserved:
+            if self.reserved < 1e-9:
                 raise EngineError(
                     f"The next request could cost ${request.worst:.4f}, and ${self.dollars:.4f} of "
                     f"remote.max_dollars = {self.limits.max_dollars:g} are spent; raise it in the profile (set both "
@@ -273,6 +263,13 @@ class Client:
             self.landed.clear()  # what is in flight may turn out cheaper than the most that it can cost
             await self.landed.wait()
         raise self.error
+
+    def keep(self, request: Request, reply: str) -> None:
+        self.replies[request.key] = reply
+        if not self.answered:  # what only a later request needs says nothing of the server
+            self.concessions = request.concessions
+        self.answered += 1
+        self.keep_refusals()
 
     def cost(self, request: Request, usage: Any) -> float:
         """Dollars by the server's count of tokens; the most it may be where there is none."""

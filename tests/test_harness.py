@@ -8,27 +8,27 @@ from pathlib import Path
 
 import pytest
 
-from acelib.__main__ import main
 from acelib.core import EngineError
 from acelib.core.profiles import load_profile
 from acelib.core.tables import read_rows
 from acelib.data.benchmarks import read_benchmark
-from acelib.data.harnesses import (
+from acelib.evaluation import EVALPLUS
+from acelib.judge import Judge, Limits
+from acelib.sampling import judge_programs
+from acelib.schema import Program
+from tools.harness import (
     HARNESSES,
     collect,
     command,
     execute,
     installed,
+    main,
     own_prompt,
     pass_at_1,
     questions,
     summary,
     write_samples,
 )
-from acelib.evaluation import EVALPLUS
-from acelib.judge import Judge, Limits
-from acelib.sampling import judge_programs
-from acelib.schema import Program
 
 FIXTURES = Path(__file__).parent / "fixtures"
 WIDEST = "def widest_gap(heights):\n    return max((abs(a - b) for a, b in zip(heights, heights[1:])), default=0)\n"
@@ -199,7 +199,7 @@ def test_bigcodebench_is_told_to_stay_on_this_machine():
 
 
 def test_a_harness_that_is_missing_names_its_installation(tmp_path, monkeypatch):
-    monkeypatch.setattr("acelib.data.harnesses.ROOT", tmp_path)
+    monkeypatch.setattr("tools.harness.ROOT", tmp_path)
     monkeypatch.setattr("sys.executable", "/bin/false")
     assert installed(HARNESSES["evalplus"]) is None
     with pytest.raises(EngineError, match=r"evalplus is not installed; run `.*pip install evalplus==0.3.1`"):
@@ -210,7 +210,7 @@ def test_a_harness_that_dies_is_told_with_its_last_word(tmp_path, monkeypatch):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho no route to the data; exit 3\n")
     python.chmod(0o755)
-    monkeypatch.setattr("acelib.data.harnesses.installed", lambda harness: python)
+    monkeypatch.setattr("tools.harness.installed", lambda harness: python)
     with pytest.raises(EngineError, match=r"did not finish \(no route to the data\); see .*harness.log"):
         execute(HARNESSES["evalplus"], "humaneval", tmp_path / "samples.jsonl")
 
@@ -221,14 +221,13 @@ def test_verdicts_without_the_libraries_of_bigcodebench_are_refused(tmp_path, mo
     said = [f"echo '{result}' > samples_eval_results.json", f"echo '{rate}' > samples_pass_at_k.json"]
     python.write_text("\n".join(["#!/bin/sh", *said, ""]))
     python.chmod(0o755)
-    monkeypatch.setattr("acelib.data.harnesses.installed", lambda harness: python)
+    monkeypatch.setattr("tools.harness.installed", lambda harness: python)
     with pytest.raises(EngineError, match="Only 0.0% of BigCodeBench's own solutions pass here"):
         execute(HARNESSES["bigcodebench"], "complete", tmp_path / "samples.jsonl")
 
 
 def test_a_model_s_programs_are_collected_once_and_executed_only_when_asked(tmp_path, capsys):
     words = [
-        "harness",
         "evalplus",
         "--dataset",
         "humaneval",
@@ -249,7 +248,7 @@ def test_a_model_s_programs_are_collected_once_and_executed_only_when_asked(tmp_
     assert main(words) == 0 and (tmp_path / "samples.jsonl").stat().st_mtime_ns == made
     assert main([*words, "--prompt", "profile"]) == 1
     assert "samples of another request" in capsys.readouterr().err
-    assert main([*words[:3], "mbqq", *words[4:]]) == 1
+    assert main([*words[:2], "mbqq", *words[3:]]) == 1
 
 
 def test_several_samples_and_another_extraction(tmp_path):

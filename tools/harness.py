@@ -1,15 +1,18 @@
-"""The benchmarks' own harnesses: replies in the format each of them reads, and its verdicts as our numbers.
+"""A model judged by a benchmark's own harness: `python -m tools.harness evalplus | bigcodebench | livecodebench`.
 
-**They execute model-written code outside the judge.** EvalPlus and BigCodeBench switch some functions off and say
-themselves that this is no sandbox; LiveCodeBench is built the same way. So nothing in the course calls this module:
-`python -m acelib harness` does, and it executes only with --execute. Do that in a container or on a machine with
-nothing to lose; the default everywhere else is our judge on the file in `data.benchmark`.
+Writes the model's programs in the format of EvalPlus, BigCodeBench or LiveCodeBench and, with --execute, runs that
+harness on them. **It executes model-written code outside the judge.** EvalPlus and BigCodeBench switch some functions
+off and say themselves that this is no sandbox; LiveCodeBench is built the same way. So nothing in `acelib` does it, and
+this tool only with --execute. Do that in a container or on a machine with nothing to lose; the default everywhere else
+is our judge on the file in `data.benchmark`.
 
 Formats and options as in EvalPlus 0.3.1, BigCodeBench 0.2.5 and LiveCodeBench's repository of July 2025.
 """
 
+import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,9 +21,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from acelib.core import ROOT, EngineError, Profile, atomic, write_json
-from acelib.data.baselines import published_baselines, reproduces
-from acelib.data.benchmarks import benchmark_rows, read_benchmark
+from acelib.core import ROOT, CourseError, EngineError, Profile, is_current, load_profile, making, stoppable, write_json
+from acelib.course import contain
+from acelib.data import benchmark_rows, published_baselines, read_benchmark, reproduces
 from acelib.evaluation import EVALPLUS, Prompt, ask
 from acelib.extraction import EXTRACTIONS
 from acelib.models import SamplingParams, load_policy, load_tokenizer
@@ -157,15 +160,19 @@ def own_prompt(harness: Harness, dataset: str) -> Prompt:
     return EVALPLUS
 
 
-def write_samples(harness: Harness, folder: Path, programs: dict[str, Sequence[str | None]]) -> Path:
-    """The programs of each question, in the harness's format; returns the file. One without a program fails there."""
+def write_samples(
+    harness: Harness, folder: Path, programs: dict[str, Sequence[str | None]], asked: dict[str, Any] | None = None
+) -> Path:
+    """The programs of each question, in the harness's format; one without a program fails there. Returns the file,
+    beside which a manifest says what was `asked`."""
     if harness.name == "livecodebench":
-        rows = [{"question_id": name, "code_list": [one or "" for one in mine]} for name, mine in programs.items()]
-        text = json.dumps(rows)
+        text = json.dumps(
+            [{"question_id": name, "code_list": [one or "" for one in programs[name]]} for name in programs]
+        )
     else:
         rows = [{"task_id": name, "solution": one or ""} for name, mine in programs.items() for one in mine]
         text = "".join(json.dumps(row) + "\n" for row in rows)
-    with atomic(folder / harness.samples) as temporary:
+    with making(folder / harness.samples, asked, asked) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return folder / harness.samples
 
@@ -238,23 +245,23 @@ def collect(
     """
     asked = {"harness": harness.name, "dataset": dataset, "questions": str(path), "model": model}
     asked |= {"n": n, "own": own, "temperature": temperature, "extraction": extraction}
-    samples, request = folder / harness.samples, folder / "request.json"
-    if samples.exists():
-        if json.loads(request.read_text(encoding="utf-8")) != asked:
-            raise EngineError(f"{folder} holds samples of another request (see request.json); name another --out.")
+    samples = folder / harness.samples
+    if is_current(samples, asked):
         return samples
+    if samples.exists():
+        raise EngineError(f"{folder} holds samples of another request (see its manifest); name another --out.")
     problems = questions(harness, dataset, path)
     location = profile.resolve(model)
     network, tokenizer = load_policy(location, profile.models.dtype, profile.models.device), load_tokenizer(location)
     prompt = own_prompt(harness, dataset) if own else Prompt(profile.prompts.solve)
     params = SamplingParams.of(profile.sampling, n=n, temperature=temperature, top_p=1.0, seed=profile.seed)
-    replies = ask(network, tokenizer, problems, prompt, params)
-    found, extract = {one.id: mine for one, mine in zip(problems, replies, strict=True)}, EXTRACTIONS[extraction]
-    write_json(folder / "replies.json", found)
-    write_json(request, asked)
-    names = {one.id: one.entry_point or None for one in problems}
-    programs = {name: [extract(reply, names[name]) for reply in mine] for name, mine in found.items()}
-    return write_samples(harness, folder, programs)
+    replies, extract = ask(network, tokenizer, problems, prompt, params), EXTRACTIONS[extraction]
+    write_json(folder / "replies.json", {one.id: mine for one, mine in zip(problems, replies, strict=True)})
+    programs = {
+        one.id: [extract(reply, one.entry_point or None) for reply in mine]
+        for one, mine in zip(problems, replies, strict=True)
+    }
+    return write_samples(harness, folder, programs, asked)
 
 
 def summary(harness: Harness, dataset: str, rows: Sequence[Row], model: str, as_published: bool) -> str:
@@ -270,3 +277,53 @@ def summary(harness: Harness, dataset: str, rows: Sequence[Row], model: str, as_
             same += " (shown, not required)" if one.rival else ""
             lines.append(f"    published {one.published:.3f} ({one.source}), tolerance {one.tolerance}: {same}")
     return "\n".join(lines)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.harness", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("name", choices=sorted(HARNESSES))
+    known = "; ".join(f"{name}: {', '.join(one.datasets)}" for name, one in HARNESSES.items())
+    parser.add_argument("--dataset", required=True, help=known)
+    parser.add_argument("--model", help="model folder or hub name (default: the profile's policy)")
+    parser.add_argument("--questions", help="file or hub name of the benchmark (default: data.benchmark)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for samples, results and the harness's log")
+    parser.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
+    parser.add_argument("--samples", metavar="N", type=int, default=0, help="N sampled programs (default: one greedy)")
+    parser.add_argument("--extraction", default="extract_program", choices=EXTRACTIONS, help="from reply to program")
+    parser.add_argument("--prompt", default="harness", choices=("harness", "profile"), help="whose words to ask in")
+    parser.add_argument("--release", type=Path, help="the harness's own data file, where it cannot be fetched")
+    parser.add_argument("--workers", type=int, default=1, help="programs executed at a time")
+    parser.add_argument("--execute", action="store_true", help="run the harness, too")
+    asked = parser.parse_args(words)
+    contain()
+    try:
+        evaluate(asked, HARNESSES[asked.name], load_profile(asked.profile))
+    except CourseError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def evaluate(asked: argparse.Namespace, harness: Harness, profile: Profile) -> None:
+    """Collects the samples and, with --execute, has them judged; what `main` does."""
+    if asked.dataset not in harness.datasets:
+        known = ", ".join(harness.datasets)
+        raise EngineError(f"{harness.name} has no dataset {asked.dataset!r}; it has {known}.")
+    own, model = asked.prompt == "harness", asked.model or profile.models.policy
+    path = asked.questions or profile.resolve(profile.data.benchmark)
+    temperature = profile.evaluation.temperature if asked.samples else 0.0
+    options = dict(n=asked.samples or 1, temperature=temperature, extraction=asked.extraction, own=own)
+    samples = collect(harness, asked.dataset, path, asked.out, profile, model, **options)
+    print(f"Programs: {samples}\n{WARNING}")
+    if not asked.execute:
+        words = shlex.join(command(harness, asked.dataset, samples))
+        return print(f"Repeat with --execute, or run yourself: {words}")
+    rows = execute(harness, asked.dataset, samples, asked.release, asked.workers)
+    said = summary(harness, asked.dataset, rows, model, own and not asked.samples)
+    (asked.out / "summary.txt").write_text(said + "\n", encoding="utf-8")  # notebook 07 shows those of its run
+    print(said)
+
+
+if __name__ == "__main__":
+    with stoppable():
+        sys.exit(main())
