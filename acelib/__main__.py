@@ -1,4 +1,4 @@
-"""Command line: `python -m acelib course | scorecard | rank | grid | plan | doctor | seeds | adopt | export |
+"""Command line: `python -m acelib course | scorecard | rank | plan | doctor | seeds | adopt | export |
 harness | lint | refresh`."""
 
 import argparse
@@ -102,20 +102,6 @@ def _rank(asked: argparse.Namespace) -> None:
     if questions[0].correct is not None:
         for name, share in data.picked_correct(rows).items():
             print(f"  {share:6.1%} correct  {name}")
-
-
-@command(
-    PROFILE,
-    arg("--run-dir", type=Path, help="a finished run to start from (default: runs/<profile>)"),
-    arg("--only", choices=("rl", "rm"), help="only the policies, or only the reward models"),
-    arg("--processes", type=int, help="trainings at a time, one thread each (default: 2, on a GPU 1)"),
-    arg("--to", type=Path, help="folder for the tables (default: data/grid)"),
-    help="train rewards, algorithms and reward models side by side (notebook 08)",
-)
-def _grid(asked: argparse.Namespace) -> None:
-    run_dir = asked.run_dir or core.ROOT / "runs" / core.load_profile(asked.profile).name
-    for path in course.run_grid(asked.profile, run_dir, asked.only, asked.processes, asked.to or course.PUBLISHED):
-        print(path)
 
 
 @command(
