@@ -67,7 +67,7 @@ lint: $(VENV)/.installed-test  ## Seconds: ruff, the layout of files, what may i
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache --no-logo
-	$(PY) -m acelib lint
+	$(PY) -m tools.notebooks lint
 
 # Two at a time; those on Ray stay together.
 PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
@@ -81,7 +81,7 @@ test-fast: lint  ## While you change a line: lint and the quick tests
 notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks from a pocket run
 	$(PY) -m acelib course
 	$(PY) -m acelib course --only A1
-	$(PY) -m acelib refresh
+	$(PY) -m tools.notebooks refresh
 
 grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (an hour; PROFILE= RUN_DIR=)
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))

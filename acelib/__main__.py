@@ -1,5 +1,5 @@
 """Command line: `python -m acelib course | scorecard | rank | plan | doctor | seeds | adopt | export |
-harness | lint | refresh`."""
+harness`."""
 
 import argparse
 import shlex
@@ -227,21 +227,6 @@ def _harness(asked: argparse.Namespace) -> None:
     said = data.summary(harness, asked.dataset, rows, model, not asked.samples and asked.prompt == "harness")
     (asked.out / "summary.txt").write_text(said + "\n", encoding="utf-8")  # notebook 07 shows those of its run
     print(said)
-
-
-@command(help="check the rules for notebooks")
-def _lint(asked: argparse.Namespace) -> int:
-    problems = course.lint()
-    print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
-    return 1 if problems else 0
-
-
-@command(
-    arg("run_dir", type=Path, nargs="?", help="default: runs/pocket"),
-    help="copy the outputs of a run into the committed notebooks",
-)
-def _refresh(asked: argparse.Namespace) -> None:
-    print(*course.refresh(asked.run_dir), sep="\n")
 
 
 def main(words: list[str] | None = None) -> int:

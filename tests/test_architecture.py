@@ -75,7 +75,9 @@ def test_rooms_are_entered_by_their_doors():
     ]
     readers = {path.name: "\n".join(code(path)) for path in (ROOT / "notebooks").glob("*.ipynb")}
     readers |= {
-        path.name: path.read_text() for folder in ("bench", "experiments") for path in (ROOT / folder).glob("*.py")
+        path.name: path.read_text()
+        for folder in ("bench", "experiments", "tools")
+        for path in (ROOT / folder).glob("*.py")
     }
     past += [
         f"{name} -> {module}"

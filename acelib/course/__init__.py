@@ -1,13 +1,13 @@
-"""The course itself: opens, runs, watches, checks and reports the notebooks."""
+"""The course itself: opens, runs, watches and reports the notebooks."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "notebooks": ["MADE_BY_PAPERMILL", "code", "parameters", "read_notebook", "tags"],
         "opening": ["NotebookRun", "open_run"],
         "report": ["broken_promises", "machine", "scorecard", "scorecard_text", "write_report"],
-        "rules": ["lint", "refresh"],
-        "runner": ["Course", "contain", "read_json"],
+        "runner": ["Course", "NOTEBOOKS", "contain", "read_json"],
     },
 )

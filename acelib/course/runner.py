@@ -53,7 +53,7 @@ SIGNS = {
     "Disk quota exceeded": FULL_DISK,
 }
 MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
-SHOWS_RESULTS = ("notebooks", "progress", "report", "rules", "runner")  # modules of this room that make none
+SHOWS_RESULTS = ("notebooks", "progress", "report", "runner")  # modules of this room that make none
 
 
 def contain() -> None:
