@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from acelib.core import (
     ROOT,
+    Child,
     CourseError,
     DeviceError,
     NotebookError,
@@ -29,7 +29,6 @@ from acelib.core import (
     Run,
     atomic,
     digest,
-    end_tree,
     full_disk_explained,
     load_profile,
     profile_values,
@@ -252,24 +251,16 @@ class Course:
         command = [sys.executable, *PAPERMILL, "--start-timeout", "600", "--cwd", str(self.folder)]
         command += [word for key, value in given.items() for word in ("-r", key, value)]
         environment = {**os.environ, "ACELIB_PROGRESS": str(progress), "ACELIB_TRACE": str(trace)}
-        with open(log, "w") as said:
-            process = subprocess.Popen(
-                [*command, str(path), str(executed)],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                env=environment,
-                start_new_session=True,
-            )
+        process = Child([*command, str(path), str(executed)], log, env=environment)
         try:
             measured = _watch(process, line, forecast, progress)
         except KeyboardInterrupt:
-            end_tree(process)
+            process.close()
             line.end(f"interrupted; go on with: {self.again(f'FROM={path.name[:2]}')}")
             raise
-        if process.returncode:
+        if status := process.status():
             line.end(f"failed after {clock(measured['seconds'])}")
-            raise NotebookError(self._explain(path, executed, log, process.returncode))
+            raise NotebookError(self._explain(path, executed, log, status))
         used = sorted(set(trace.read_text().split())) if trace.exists() else []
         finished = {"finished": time.strftime("%Y-%m-%d %H:%M")}
         self.records[name] = {"key": self.key(path, used), "artefacts": used} | measured | finished
@@ -303,20 +294,16 @@ class Course:
         )
 
 
-def _watch(process: subprocess.Popen, line: Line, forecast: Forecast, progress: Path) -> dict[str, Any]:
+def _watch(process: Child, line: Line, forecast: Forecast, progress: Path) -> dict[str, Any]:
     """Wait for a notebook's process, looking once a second: at what stage it says it is, and at its tree's memory.
 
     Returns `seconds`, `stages` (see Forecast), `peak_mb`, and as `memory` how that was counted.
     """
-    start, tree, peak, memory = time.monotonic(), psutil.Process(process.pid), 0.0, "PSS"
-    while True:
-        try:
-            process.wait(1.0)
-            break
-        except subprocess.TimeoutExpired:
-            held, counted = tree_memory(tree)
-            peak, memory = max(peak, held), "RSS" if counted == "RSS" else memory
-            seconds, stage = time.monotonic() - start, read_json(progress)
-            line.show(seconds, stage, forecast.see(seconds, stage))
+    start, tree, peak, memory = time.monotonic(), psutil.Process(process.popen.pid), 0.0, "PSS"
+    while process.status(1.0) is None:
+        held, counted = tree_memory(tree)
+        peak, memory = max(peak, held), "RSS" if counted == "RSS" else memory
+        seconds, stage = time.monotonic() - start, read_json(progress)
+        line.show(seconds, stage, forecast.see(seconds, stage))
     seconds = round(time.monotonic() - start, 1)
     return {"seconds": seconds, "stages": forecast.stages, "peak_mb": round(peak), "memory": memory}
