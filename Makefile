@@ -61,7 +61,7 @@ course: $(VENV)/.installed$(if $(GPU),-gpu)  ## Run notebooks 00-08 and write ru
 	@$(COURSE)
 
 doctor: $(VENV)/.installed  ## Versions, machine, isolation and checks, as text to paste into an issue (PROFILE= RUN_DIR=)
-	@$(PY) -m acelib doctor --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
+	@$(PY) -m tools.doctor --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
 
 lint: $(VENV)/.installed-test  ## Seconds: ruff, the layout of files, what may import what, the notebook rules
 	$(PY) -m ruff check .

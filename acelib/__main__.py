@@ -1,5 +1,4 @@
-"""Command line: `python -m acelib course | scorecard | rank | plan | doctor | seeds | adopt | export |
-harness`."""
+"""Command line: `python -m acelib COMMAND --help`."""
 
 import argparse
 import shlex
@@ -12,14 +11,18 @@ import yaml
 
 from acelib import core, course, data, judge, preflight  # doors: a room is loaded when something is taken from it
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], dict[str, str], tuple]] = {}
+PARSER = argparse.ArgumentParser(prog="python -m acelib", description="The course, and what belongs to it.")
+COMMANDS = PARSER.add_subparsers(dest="command", required=True)
 
 
-def command(*arguments: tuple, help: str, description: str = ""):
+def command(*arguments: tuple[tuple, dict], help: str, description: str = "") -> Callable[[Callable], Callable]:
     """Make a function `_name(asked)` the command `name`; it returns an exit status, or None for 0."""
 
-    def register(function: Callable) -> Callable:
-        COMMANDS[function.__name__[1:]] = function, {"help": help, "description": description or help}, arguments
+    def register(function: Callable[[argparse.Namespace], int | None]) -> Callable:
+        parser = COMMANDS.add_parser(function.__name__[1:], help=help, description=description or help)
+        for names, options in arguments:
+            parser.add_argument(*names, **options)
+        parser.set_defaults(function=function)
         return function
 
     return register
@@ -112,16 +115,6 @@ def _rank(asked: argparse.Namespace) -> None:
 )
 def _plan(asked: argparse.Namespace) -> None:
     print(preflight.plan(core.load_profile(asked.profile, set_values(asked.overrides)), asked.questions))
-
-
-@command(
-    PROFILE,
-    arg("--run-dir", type=Path, help="where a run would write (default: runs/<profile>)"),
-    help="versions, machine, isolation and checks, to paste into an issue",
-)
-def _doctor(asked: argparse.Namespace) -> None:
-    profile = core.load_profile(asked.profile)
-    print(preflight.doctor(profile, asked.run_dir or core.ROOT / "runs" / profile.name))
 
 
 @command(
@@ -231,16 +224,10 @@ def _harness(asked: argparse.Namespace) -> None:
 
 def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
-    parser = argparse.ArgumentParser(prog="python -m acelib", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, (_, told, arguments) in COMMANDS.items():
-        own = commands.add_parser(name, **told)
-        for names, options in arguments:
-            own.add_argument(*names, **options)
-    asked = parser.parse_args(words, argparse.Namespace(words=words))
+    asked = PARSER.parse_args(words, argparse.Namespace(words=words))
     course.contain()
     try:
-        return COMMANDS[asked.command][0](asked) or 0
+        return asked.function(asked) or 0
     except core.CourseError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -51,7 +51,9 @@ def _file_digest(file: str, mtime_ns: int, size: int) -> str:
 
 @lru_cache(maxsize=512)
 def _parse(file: Path, mtime_ns: int) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's syntax tree (comments do not count) and the acelib modules it imports."""
+    """Digest of a module's syntax tree (comments do not count) and the acelib modules it imports; digest of data."""
+    if file.suffix != ".py":
+        return path_digest(file), ()
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imported = []
     for node in ast.walk(tree):
@@ -66,10 +68,10 @@ def _parse(file: Path, mtime_ns: int) -> tuple[str, tuple[str, ...]]:
 
 
 def _module_files(name: str) -> list[Path]:
+    """The files of a room, or of a module: its source and the data beside it under the same name."""
     base = ROOT.joinpath(*name.split("."))
-    if base.is_dir():
-        return sorted(base.rglob("*.py"))
-    return [base.with_suffix(".py")] if base.with_suffix(".py").is_file() else []
+    files = base.rglob("*.py") if base.is_dir() else (base.with_suffix(end) for end in (".py", ".yaml"))
+    return sorted(file for file in files if file.is_file())
 
 
 def modules_digest(names: Iterable[str]) -> str:

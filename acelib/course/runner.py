@@ -226,7 +226,7 @@ class Course:
     def key(self, path: Path, used: list[str]) -> str:
         """Digest of all that the notebook's results depend on; `used` are the artefacts it read or wrote."""
         tools = {ROOT / "acelib" / "course" / f"{name}.py" for name in SHOWS_RESULTS} | {ROOT / "acelib/__main__.py"}
-        sources = sorted(set((ROOT / "acelib").rglob("*.py")) - tools)
+        sources = sorted({*(ROOT / "acelib").rglob("*.py"), *(ROOT / "acelib").rglob("*.yaml")} - tools)
         texts = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in sources}
         contents = {name: self.store.content(name) for name in used}
         return digest([code(path), texts, profile_values(self.profile), versions(), contents])

@@ -14,7 +14,6 @@ from acelib.core import ROOT, JudgeError
 from acelib.judge import Judge, Limits, Report, Submission
 
 CHUNK = 50
-AHEAD = 4  # chunks in flight per worker: enough to keep every node busy, few enough to keep memory constant
 PATIENCE = 30.0  # seconds without any chunk before it is asked whether anybody is left
 _judges: dict = {}  # in a Ray worker process: its judge, by settings
 
@@ -53,13 +52,12 @@ class ClusterJudge(Judge):
     def _execute(self, submissions: list[Submission], done: Callable[[int, Report], None]) -> None:
         ray = join_cluster()
         judge_chunk = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(_judge_chunk)
-        waiting, flying = list(range(0, len(submissions), CHUNK))[::-1], {}
+        flying = {
+            judge_chunk.remote(submissions[start : start + CHUNK], self.limits, self._isolation): start
+            for start in range(0, len(submissions), CHUNK)
+        }
         try:
-            while waiting or flying:
-                while waiting and len(flying) < self.workers * AHEAD:
-                    start = waiting.pop()
-                    chunk = submissions[start : start + CHUNK]
-                    flying[judge_chunk.remote(chunk, self.limits, self._isolation)] = start
+            while flying:
                 ready, _ = ray.wait(list(flying), timeout=PATIENCE)
                 if not ready and not ray.cluster_resources().get("CPU"):
                     raise JudgeError(

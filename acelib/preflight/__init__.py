@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "cost_model": ["ACECODE", "CostModel", "Stage", "models_gb", "stages"],
         "costs": ["Meter"],
-        "doctor": ["doctor"],
         "findings": ["report", "require"],
         "machine": ["check_judge", "check_machine", "installed", "preflight", "preflight_gpu"],
         "plan_text": ["plan"],

@@ -20,7 +20,7 @@ from acelib.core import DataError, ModelError, Reinforce
 from acelib.extraction import extract_program
 from acelib.models import Conversation, load_tokenizer, render
 from acelib.preflight.findings import Finding, check
-from acelib.preflight.machine import check_chat_template, check_eos, turn_end
+from acelib.preflight.machine import check_chat_template, check_eos
 from acelib.reward_model import encode, is_held_out, score
 from acelib.rewards import RewardFunction
 from acelib.schema import Pair, Problem
@@ -97,18 +97,6 @@ def check_eos_learnt(
         found.append(model(input_ids=ids).logits[0, -1].float().softmax(-1)[list(stop)].sum().item())
     middle = median(found)
     return middle >= STOP_PROBABILITY, f"after a complete reply the model stops with probability {middle:.2f}"
-
-
-@check("stopping: rewards for text that the reader of a reply never sees")
-def check_stopping(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], replies: Ids):
-    """Sampling must end a reply at the first token that ends a turn."""
-    ends = {*stop, turn_end(tokenizer)}
-    beyond = sum(not ends.isdisjoint(reply[:-1]) for reply in replies)
-    found = f"{beyond} of {len(replies)} replies go on after their end"
-    if beyond:
-        names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(ends - {None} - set(stop)))) or "the ending token"
-        raise ModelError(f"{found}; put {names} into eos_token_id of generation_config.json.")
-    return True, found
 
 
 @check(
@@ -304,7 +292,6 @@ def preflight_reinforce(
             *findings,
             check_template_used(tokenizer, run.conversations[firsts], run.prompt_ids[firsts]),
             check_eos_learnt(trainer.model, tokenizer, stop, pairs),
-            check_stopping(tokenizer, stop, run.reply_ids),
             check_cut_off(stop, run.reply_ids, settings.max_new_tokens),
             check_extraction(run.problems, run.texts),
             check_reward_head(*scorer, pairs),
