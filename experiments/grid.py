@@ -28,12 +28,13 @@ from acelib.core import (
     Run,
     end_descendants,
     load_profile,
+    read_json,
     stoppable,
     versions,
     write_json,
     write_rows,
 )
-from acelib.course import contain, open_run, read_json
+from acelib.course import contain, open_run
 from acelib.engine import processes_per_machine
 from acelib.models import pick_device
 from acelib.schema import Row

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from acelib import __version__, judge, models, preflight  # lazy doors: what cannot be imported spoils one line only
-from acelib.core import ROOT, CourseError, Profile, load_profile
+from acelib.core import ROOT, CourseError, Profile, installed, load_profile
 from acelib.course import contain
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
@@ -48,7 +48,7 @@ def _told(look: Callable[[], str]) -> str:
 
 
 def _versions(packages: tuple[str, ...]) -> str:
-    return ", ".join(f"{package} {preflight.installed(package)}" for package in packages)
+    return ", ".join(f"{package} {installed(package)}" for package in packages)
 
 
 def _threads(profile: Profile) -> str:

@@ -18,18 +18,8 @@ from typing import Any
 
 import nbformat
 
-from acelib.core import ROOT, CourseError, NotebookError, digest, load_profile, modules_digest, write_json
-from acelib.course import (
-    MADE_BY_PAPERMILL,
-    NOTEBOOKS,
-    Course,
-    code,
-    contain,
-    parameters,
-    read_json,
-    read_notebook,
-    tags,
-)
+from acelib.core import ROOT, CourseError, NotebookError, digest, load_profile, modules_digest, read_json, write_json
+from acelib.course import MADE_BY_PAPERMILL, NOTEBOOKS, Course, code, contain, parameters, read_notebook, tags
 
 MAX_LINES = 60
 MAX_BYTES = 1_000_000

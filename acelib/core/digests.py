@@ -96,7 +96,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(const)
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def _plain(value: Any) -> Any:
     """`value` as JSON data, or raise TypeError. A string that names something in the repository counts by content."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
@@ -105,13 +105,13 @@ def _plain(value: Any, depth: int = 0) -> Any:
         known = local is not None and str(value) not in (".", "..") and Path(value).parts[:1] == ("data",)
         return path_digest(local) if known and local.exists() else str(value)
     if isinstance(value, dict):
-        return {str(key): _plain(one, depth + 1) for key, one in value.items()}
+        return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one, depth + 1) for one in value]
+        return [_plain(one) for one in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(json.dumps(_plain(one, depth + 1)) for one in value)
+        return sorted(json.dumps(_plain(one)) for one in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value), depth + 1)
+        return _plain(asdict(value))
     raise TypeError(type(value))
 
 

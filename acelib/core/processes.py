@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -111,7 +111,7 @@ def stoppable() -> Iterator[None]:
 
 def peak_memory_mb(who: int = resource.RUSAGE_SELF) -> int:
     """Highest resident memory of this process (or of its largest ended child, RUSAGE_CHILDREN) so far, MiB."""
-    return resource.getrusage(who).ru_maxrss // (1024 if sys.platform != "darwin" else 1024**2)
+    return resource.getrusage(who).ru_maxrss // 1024
 
 
 def tree_memory(process: psutil.Process) -> tuple[float, str]:
@@ -135,16 +135,13 @@ class GpuMemory:
     """
 
     def __init__(self) -> None:
-        self.gib: float | None = None  # None until a GPU has been seen
+        self._folder, self._smi = TemporaryDirectory(prefix="acelib-"), None
         if smi := shutil.which("nvidia-smi"):
-            threading.Thread(target=self._look, args=(smi,), daemon=True).start()
+            ask = [smi, "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--loop=2"]
+            self._smi = Child(ask, Path(self._folder.name) / "memory.csv")
 
-    def _look(self, smi: str) -> None:
-        ask = [smi, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-        while True:
-            done = subprocess.run(ask, capture_output=True, text=True)
-            used = [int(line) for line in done.stdout.split() if line.isdigit()]
-            if done.returncode or not used:
-                return
-            self.gib = max(self.gib or 0.0, max(used) / 1024)
-            time.sleep(2)
+    @property
+    def gib(self) -> float | None:
+        """So far; None where no GPU was seen."""
+        used = [int(line) for line in self._smi.lines() if line.isdigit()] if self._smi else []
+        return max(used) / 1024 if used else None

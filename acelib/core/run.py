@@ -31,15 +31,18 @@ FORMAT = 1  # raise it when an older artefact can no longer be read
 PACKAGES = ("torch", "transformers", "trl", "datasets", "numpy")
 
 
+def installed(package: str) -> str:
+    """Its version, or `missing`."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
 @functools.cache
 def versions() -> dict[str, str]:
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "missing"
-    return found
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"python": python} | {package: installed(package) for package in PACKAGES}
 
 
 @functools.cache

@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "notebooks": ["MADE_BY_PAPERMILL", "code", "parameters", "read_notebook", "tags"],
         "opening": ["NotebookRun", "open_run"],
         "report": ["broken_promises", "machine", "scorecard", "scorecard_text", "write_report"],
-        "runner": ["Course", "NOTEBOOKS", "contain", "read_json"],
+        "runner": ["Course", "NOTEBOOKS", "contain"],
     },
 )

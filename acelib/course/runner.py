@@ -32,6 +32,7 @@ from acelib.core import (
     full_disk_explained,
     load_profile,
     profile_values,
+    read_json,
     tree_memory,
     versions,
     write_json,
@@ -86,14 +87,6 @@ def contain() -> None:
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(ROOT) not in paths:  # kernels find acelib also where it is not installed
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; empty where there is nothing, or nothing readable."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _is_local(profile: Profile) -> bool:
