@@ -23,9 +23,8 @@ from acelib.models import free_gpu
 LOG = "launch.log"
 ERRORS = "error-*.txt"
 EVERY = 0.2  # seconds between two looks at the processes
-DOUBT = (
-    60  # seconds for Ray to find out that a machine is lost, after another one's processes have failed for want of it
-)
+PATIENCE = 300  # seconds for other machines to end after one that has done its part
+DOUBT = 60  # seconds for Ray to find out that a machine is lost, after another's processes have failed for want of it
 
 
 def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label: str, **arguments: Any) -> None:
@@ -104,6 +103,14 @@ def _run_on_machines(run: Run, count: int, command: list[str], environment: dict
         mine = environment if rank else os.environ | environment  # Ray's own processes do not have the notebook's
         words = _on_machine(command, count, addresses[0], rank)
         running[part.remote(words, mine, scratch, scratch / f"{rank}-{LOG}")] = addresses[rank]
+    _follow_machines(ray, running, out, scratch)
+
+
+def _follow_machines(ray: Any, running: dict[Any, str], out: Path, scratch: Path) -> None:
+    """Wait for the parts of a job, tasks of Ray with the addresses of their machines, and print what comes into `out`.
+
+    Raises EngineError with the first failure, or for a machine that was lost or does not end.
+    """
     failed, until = None, math.inf
     try:
         with out.open(encoding="utf-8", errors="replace") as printed:
@@ -115,19 +122,25 @@ def _run_on_machines(run: Run, count: int, command: list[str], environment: dict
                     try:
                         ray.get(one)
                     except ray.exceptions.RayTaskError as error:
-                        failed, doubt = failed or error.cause, 0 if any(scratch.glob(ERRORS)) else DOUBT
-                        until = min(until, time.monotonic() + doubt)
+                        failed = failed or error.cause
                     except ray.exceptions.RayError as error:
                         raise EngineError(
                             f"A machine of the job was lost ({address}, {type(error).__name__}); start Ray there again "
                             "and repeat the command, the job goes on from its last checkpoint."
                         ) from error
+                    seconds = 0 if any(scratch.glob(ERRORS)) else DOUBT if failed else PATIENCE
+                    until = min(until, time.monotonic() + seconds)
     finally:
         for one in running:
             ray.cancel(one)
         ray.wait(list(running), num_returns=len(running), timeout=DOUBT)  # or the next job finds their GPUs in use
     if failed:
         raise failed
+    if running:
+        raise EngineError(
+            f"{', '.join(running.values())} has not ended {PATIENCE} s after another machine of the job; look at what "
+            "still runs there."
+        )
 
 
 def _run(
