@@ -238,8 +238,8 @@ def test_a_sound_reward_model(scorer):
 @pytest.mark.parametrize(
     ("spoil", "found", "remedy"),
     [
-        (lambda head: head.fill_(torch.nan), "weights that are not finite", "lower reward_model.learning_rate"),
-        (lambda head: head.zero_(), "all weights of the head are 0", "notebook 04"),
+        (lambda head: head.fill_(torch.nan), "scores that are not numbers", "lower reward_model.learning_rate"),
+        (lambda head: head.zero_(), "different programs get the same score", "notebook 04"),
         (lambda head: head.mul_(1e-12), "different programs get the same score", "below 0.69"),
     ],
 )
