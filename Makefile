@@ -61,13 +61,13 @@ course: $(VENV)/.installed$(if $(GPU),-gpu)  ## Run notebooks 00-08 and write ru
 	@$(COURSE)
 
 doctor: $(VENV)/.installed  ## Versions, machine, isolation and checks, as text to paste into an issue (PROFILE= RUN_DIR=)
-	@$(PY) -m acelib doctor --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
+	@$(PY) -m tools.doctor --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
 
 lint: $(VENV)/.installed-test  ## Seconds: ruff, the layout of files, what may import what, the notebook rules
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache --no-logo
-	$(PY) -m acelib lint
+	$(PY) -m tools.notebooks lint
 
 # Two at a time; those on Ray stay together.
 PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
@@ -81,11 +81,11 @@ test-fast: lint  ## While you change a line: lint and the quick tests
 notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks from a pocket run
 	$(PY) -m acelib course
 	$(PY) -m acelib course --only A1
-	$(PY) -m acelib refresh
+	$(PY) -m tools.notebooks refresh
 
 grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (an hour; PROFILE= RUN_DIR=)
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))
-	$(PY) -m acelib grid --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
+	$(PY) -m experiments.grid --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
 
 pocket-models: $(VENV)/.installed  ## Retrain the pocket models from nothing (up to 90 minutes on 2 cores)
 	$(PY) -m acelib.pocket.train

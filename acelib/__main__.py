@@ -1,5 +1,4 @@
-"""Command line: `python -m acelib course | scorecard | grid | plan | doctor | seeds | adopt | export |
-lint | refresh`."""
+"""Command line: `python -m acelib COMMAND --help`."""
 
 import argparse
 import shlex
@@ -12,14 +11,18 @@ import yaml
 
 from acelib import core, course, data, preflight  # doors: a room is loaded when something is taken from it
 
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int | None], dict[str, str], tuple]] = {}
+PARSER = argparse.ArgumentParser(prog="python -m acelib", description="The course, and what belongs to it.")
+COMMANDS = PARSER.add_subparsers(dest="command", required=True)
 
 
-def command(*arguments: tuple, help: str, description: str = ""):
+def command(*arguments: tuple[tuple, dict], help: str, description: str = "") -> Callable[[Callable], Callable]:
     """Make a function `_name(asked)` the command `name`; it returns an exit status, or None for 0."""
 
-    def register(function: Callable) -> Callable:
-        COMMANDS[function.__name__[1:]] = function, {"help": help, "description": description or help}, arguments
+    def register(function: Callable[[argparse.Namespace], int | None]) -> Callable:
+        parser = COMMANDS.add_parser(function.__name__[1:], help=help, description=description or help)
+        for names, options in arguments:
+            parser.add_argument(*names, **options)
+        parser.set_defaults(function=function)
         return function
 
     return register
@@ -87,36 +90,12 @@ def _scorecard(asked: argparse.Namespace) -> int:
 
 @command(
     PROFILE,
-    arg("--run-dir", type=Path, help="a finished run to start from (default: runs/<profile>)"),
-    arg("--only", choices=("rl", "rm"), help="only the policies, or only the reward models"),
-    arg("--processes", type=int, help="trainings at a time, one thread each (default: 2, on a GPU 1)"),
-    arg("--to", type=Path, help="folder for the tables (default: data/grid)"),
-    help="train rewards, algorithms and reward models side by side (notebook 08)",
-)
-def _grid(asked: argparse.Namespace) -> None:
-    run_dir = asked.run_dir or core.ROOT / "runs" / core.load_profile(asked.profile).name
-    for path in course.run_grid(asked.profile, run_dir, asked.only, asked.processes, asked.to or course.PUBLISHED):
-        print(path)
-
-
-@command(
-    PROFILE,
     SET,
     arg("--questions", metavar="N", type=int, help="for N filtered questions, and RL in proportion"),
     help="stages, hours, memory and dollars of a profile, computed",
 )
 def _plan(asked: argparse.Namespace) -> None:
     print(preflight.plan(core.load_profile(asked.profile, set_values(asked.overrides)), asked.questions))
-
-
-@command(
-    PROFILE,
-    arg("--run-dir", type=Path, help="where a run would write (default: runs/<profile>)"),
-    help="versions, machine, isolation and checks, to paste into an issue",
-)
-def _doctor(asked: argparse.Namespace) -> None:
-    profile = core.load_profile(asked.profile)
-    print(preflight.doctor(profile, asked.run_dir or core.ROOT / "runs" / profile.name))
 
 
 @command(
@@ -180,33 +159,12 @@ def _export(asked: argparse.Namespace) -> None:
         print(f"Pushed to {data.push_export(asked.out, asked.repository, asked.private)}")
 
 
-@command(help="check the rules for notebooks")
-def _lint(asked: argparse.Namespace) -> int:
-    problems = course.lint()
-    print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
-    return 1 if problems else 0
-
-
-@command(
-    arg("run_dir", type=Path, nargs="?", help="default: runs/pocket"),
-    help="copy the outputs of a run into the committed notebooks",
-)
-def _refresh(asked: argparse.Namespace) -> None:
-    print(*course.refresh(asked.run_dir), sep="\n")
-
-
 def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
-    parser = argparse.ArgumentParser(prog="python -m acelib", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, (_, told, arguments) in COMMANDS.items():
-        own = commands.add_parser(name, **told)
-        for names, options in arguments:
-            own.add_argument(*names, **options)
-    asked = parser.parse_args(words, argparse.Namespace(words=words))
+    asked = PARSER.parse_args(words, argparse.Namespace(words=words))
     course.contain()
     try:
-        return COMMANDS[asked.command][0](asked) or 0
+        return asked.function(asked) or 0
     except core.CourseError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

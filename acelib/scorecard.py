@@ -1,6 +1,9 @@
-"""The paper's claims against what was measured."""
+"""The paper's claims (`scorecard.yaml`) against what was measured."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from acelib.core import DataError
 from acelib.schema import Row
@@ -23,91 +26,7 @@ class Claim:
     gain: bool = False
 
 
-CLAIMS = (
-    Claim(
-        "filter",
-        "Filtering by a proxy's program raises the share of valid tests",
-        "valid tests, after - before",
-        "an audit of 200 surviving tests found 3 invalid",
-        must_hold=True,
-    ),
-    Claim(
-        "rm_average",
-        "The reward model's pick beats the average sample",
-        "correct, RM best-of-N - average",
-        "+6.6 points (57.6 vs 51.0, N = 16)",
-        must_hold=True,
-        gain=True,
-    ),
-    Claim(
-        "rm_greedy",
-        "The reward model's pick beats greedy decoding",
-        "correct, RM best-of-N - greedy",
-        "+2.4 points (57.6 vs 55.2, N = 16)",
-        gain=True,
-    ),
-    Claim(
-        "oracle",
-        "The oracle stays above the reward model, greedy and the average",
-        "correct, oracle - best of the others",
-        "+21.1 points (78.9 vs 57.8, N = 64)",
-        must_hold=True,
-    ),
-    Claim(
-        "filtered_rm",
-        "A reward model from filtered tests beats one from unfiltered tests",
-        "correct, best-of-N, filtered - unfiltered",
-        "+1.0 points (57.6 vs 56.6, N = 16)",
-    ),
-    Claim(
-        "rule_rl",
-        "RL with the rule reward lifts sampled pass@1 by a third or more",
-        "relative gain in sampled pass@1",
-        "not given; greedy from the base: +18% (44.4 to 52.3)",
-        at_least=1 / 3,
-        must_hold=True,
-        gain=True,
-    ),
-    Claim(
-        "rule_rl_greedy",
-        "RL with the rule reward beats the base model, decoded greedily",
-        "greedy pass@1, rule RL - base",
-        "+7.9 points (44.4 to 52.3)",
-        gain=True,
-    ),
-    Claim(
-        "rm_rl",
-        "RL with the reward model's score beats the base model",
-        "sampled pass@1, RM RL - base",
-        "+4.7 points (44.4 to 49.1, greedy)",
-        gain=True,
-    ),
-    Claim(
-        "rm_rl_less",
-        "RL gains less with the reward model's score than with the rule",
-        "sampled pass@1, rule RL - RM RL",
-        "+3.2 points (52.3 vs 49.1, greedy)",
-    ),
-    Claim(
-        "few_steps",
-        "Most of the gain comes in few steps",
-        "held-out pass@1, gain up to half-time - gain after it",
-        "80 steps in all; no curve is given",
-        gain=True,
-    ),
-    Claim(
-        "backbone",
-        "A reward model on a code model's backbone beats one on a general model's",
-        "correct, best-of-16",
-        "+6.1 points (47.7 vs 41.6)",
-    ),
-    Claim(
-        "general_rm",
-        "General-purpose reward models hardly beat greedy decoding",
-        "correct, best-of-N - greedy",
-        "at most +2.6 points",
-    ),
-)
+CLAIMS = tuple(Claim(**row) for row in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")))
 
 
 def verdict(claim: Claim, here: Interval | None, reproduced: bool | None = None) -> str:
@@ -130,18 +49,10 @@ def scorecard(evidence: dict[str, Interval | None], reproduced: bool | None = No
     unknown = evidence.keys() - set(known)
     if unknown:
         raise DataError(f"No claim is called {', '.join(sorted(unknown))}; known: {', '.join(known)}.")
+    shown = ("key", "claim", "measure", "paper", "must_hold")
     rows = []
     for claim in CLAIMS:
         here = evidence.get(claim.key)
-        rows.append(
-            {
-                "key": claim.key,
-                "claim": claim.claim,
-                "measure": claim.measure,
-                "paper": claim.paper,
-                "here": None if here is None else here._asdict(),
-                "verdict": verdict(claim, here, reproduced),
-                "must_hold": claim.must_hold,
-            }
-        )
+        found = {"here": here and here._asdict(), "verdict": verdict(claim, here, reproduced)}
+        rows.append({name: getattr(claim, name) for name in shown} | found)
     return rows

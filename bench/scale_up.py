@@ -31,12 +31,15 @@ import torch
 from datasets import disable_progress_bars
 
 from acelib.core import ROOT, CourseError, Run, write_json
-from acelib.course import Policy, open_run, train_policy
+from acelib.course import open_run
 from acelib.models import pick_device
 from acelib.plots import COLOURS, percent_axis, use_style
 from acelib.pocket import corpus
 from acelib.pocket.train import RECIPES, Recipe, train
 from acelib.stats import paired_bootstrap
+
+sys.path.insert(0, str(ROOT))  # what is not installed
+from experiments.trainings import Policy, train_policy
 
 BASE = RECIPES["policy"]
 SIZES = {  # hidden, layers, heads; the name is the number of weights, embeddings included

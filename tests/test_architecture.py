@@ -74,7 +74,11 @@ def test_rooms_are_entered_by_their_doors():
         if importer != room and not importer.startswith(f"{room}.")
     ]
     readers = {path.name: "\n".join(code(path)) for path in (ROOT / "notebooks").glob("*.ipynb")}
-    readers |= {path.name: path.read_text() for path in (ROOT / "bench").glob("*.py")}
+    readers |= {
+        path.name: path.read_text()
+        for folder in ("bench", "experiments", "tools")
+        for path in (ROOT / folder).glob("*.py")
+    }
     past += [
         f"{name} -> {module}"
         for name, source in readers.items()

@@ -14,7 +14,8 @@ from acelib.advantages import ALGORITHMS
 from acelib.core import ArtifactError, DataError, DeviceError
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
-from acelib.course.grid import (
+from acelib.core.tables import read_rows
+from experiments.grid import (
     CHOICES,
     PUBLISHED,
     REWARDS,
@@ -25,11 +26,15 @@ from acelib.course.grid import (
     artefact,
     check_engine,
     policies,
-    read_table,
     run_grid,
     scorers,
 )
-from acelib.course.grid_trainings import chosen_questions, train_policy
+from experiments.trainings import chosen_questions, train_policy
+
+
+def read_table(name, folder=PUBLISHED):
+    return read_rows(folder / f"{name}.jsonl")
+
 
 RATES = [[1.0, 1.0], [0.0, 0.0], [0.5, 1.0], [0.2, 0.4], [0.9, 0.1], [1.0, 0.0], [0.3, 0.3], [0.6, 0.5]]
 
@@ -69,11 +74,6 @@ def test_published_tables_are_whole():
     assert made == {(s.reward, s.algorithm, s.questions, s.steps, s.max_kl, s.seed) for s in policies()}
     assert {(row["variant"], row["seed"]) for row in read_table("rm")} == {(s.variant, s.seed) for s in scorers()}
     assert (PUBLISHED / "provenance.json").is_file()
-
-
-def test_a_missing_table_says_how_to_make_it(tmp_path):
-    with pytest.raises(DataError, match="make grid"):
-        read_table("rl", tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +139,12 @@ def test_trainings_heed_the_engine_and_go_on_after_a_stop(finished, tmp_path, mo
     profile, run = finished
     adapted = Run(run.dir, load_profile(profile, {"engine.lora_rank": 2}))
     spec = Policy("rule", steps=1)
-    monkeypatch.setattr("acelib.course.grid_trainings.evaluate", lambda *a, **k: pytest.fail("stopped"))
+    monkeypatch.setattr("experiments.trainings.evaluate", lambda *a, **k: pytest.fail("stopped"))
     with pytest.raises(pytest.fail.Exception, match="stopped"):
         train_policy(adapted, spec, tmp_path)
     assert json.loads((tmp_path / "training" / "settings.json").read_text())["lora_rank"] == 2
     monkeypatch.undo()
-    monkeypatch.setattr("acelib.course.grid_trainings.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("experiments.trainings.train", lambda *a, **k: pytest.fail("trained again"))
     assert len(train_policy(adapted, spec, tmp_path)["correct"]) == 2
 
 
@@ -165,7 +165,7 @@ STOPPED = """
 import os, time
 from pathlib import Path
 from acelib.core import stoppable
-from acelib.course import grid
+from experiments import grid
 
 def slow(profile, run_dir, spec):
     Path(run_dir, f"{spec.seed}-{os.getpid()}").touch()

@@ -82,17 +82,22 @@ def scratch_of(folder, name):
     "job, arguments", [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "reward_model"})]
 )
 @pytest.mark.slow
-def test_two_processes_give_the_model_of_one(tmp_path, base, capfd, monkeypatch, job, arguments):
+def test_two_processes_give_the_model_of_one_and_what_they_say(tmp_path, base, capfd, monkeypatch, job, arguments):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("ACELIB_PROGRESS", str(tmp_path / "progress"))
     weights = {}
     for name, launched in (("here", "none"), ("there", "configs/cpu-2.yaml")):
         run = a_run(tmp_path / "run", base, launched)
+        (tmp_path / "progress").unlink(missing_ok=True)
         launch(run, getattr(training, job), tmp_path / name, scratch_of(tmp_path, f"s-{name}"), "training", **arguments)
         weights[name] = load_file(tmp_path / name / "model.safetensors")
         assert json.loads((tmp_path / name / LOG_FILE).read_text())
     moved = load_file(base / "model.safetensors")
     assert max((weights["here"][name] - moved[name]).abs().max() for name in moved if name in weights["here"]) > 1e-5
-    assert "accelerate.commands.launch" in capfd.readouterr().out
+    told, said = json.loads((tmp_path / "progress").read_text()), capfd.readouterr().out
+    assert told["done"] == told["total"] and told["label"] == "training" and "accelerate.commands.launch" in said
+    if job == "policy":
+        assert said.count("rollout 2: ") == 2 and "pass@1" in said  # one line each here and there
     for name, one in weights["here"].items():
         torch.testing.assert_close(weights["there"][name], one, rtol=1e-4, atol=1e-4)
 
@@ -118,16 +123,6 @@ def test_vllm_beside_the_trainer_wants_a_process_of_its_own(tmp_path, base):
     run = a_run(tmp_path / "run", base, "none", **{"engine.generation": "vllm"})
     with pytest.raises(EngineError, match="set engine.launch to configs/gpu-1.yaml"):
         launch(run, training.policy, tmp_path / "out", scratch_of(tmp_path, "s"), "one", reward="rule")
-
-
-@pytest.mark.slow
-def test_progress_and_what_a_job_prints_come_back(tmp_path, base, capfd, monkeypatch):
-    monkeypatch.setenv("ACELIB_PROGRESS", str(tmp_path / "progress"))
-    run = a_run(tmp_path / "run", base, "configs/cpu-2.yaml")
-    launch(run, training.policy, tmp_path / "out", scratch_of(tmp_path, "s"), "RL", reward="rule")
-    assert json.loads((tmp_path / "progress").read_text()) == {"done": 2, "total": 2, "label": "RL"}
-    said = capfd.readouterr().out
-    assert said.count("rollout 2: ") == 1 and "pass@1" in said
 
 
 @pytest.mark.slow

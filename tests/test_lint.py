@@ -7,8 +7,8 @@ import nbformat
 import pytest
 
 from acelib.core import NotebookError
-from acelib.course import rules
-from acelib.course.rules import lint
+from tools import notebooks as rules
+from tools.notebooks import lint
 
 PARAMETERS = 'profile = "pocket"\nrun_dir = "../runs/pocket"'
 

@@ -98,7 +98,7 @@ def test_the_command_to_go_on_with_means_what_was_said_before(checkout):
 
 def test_the_grid_refuses_what_it_would_not_heed(checkout):
     said = make(checkout, "-n", "grid", "PROFILE=mine", "RUN_DIR=r").stdout
-    assert "acelib grid --profile 'mine' --run-dir 'r'" in said
+    assert "experiments.grid --profile 'mine' --run-dir 'r'" in said
     found = make(checkout, "-n", "grid", "SET=engine.lora_rank=8")
     assert found.returncode != 0 and "knows PROFILE= and RUN_DIR= alone; put other values into" in found.stderr
 

@@ -104,7 +104,7 @@ def test_the_shipped_policy_passes_every_check(problems, pairs, tmp_path, dtype)
             POLICY, problems, rewards, scorer, pairs, settings=SETTINGS, dtype=dtype, **OPTIONS
         )
     require(findings)
-    assert all(one.ok for one in findings) and len(findings) == 11, report(findings)
+    assert all(one.ok for one in findings) and len(findings) == 10, report(findings)
     require(
         checks.preflight_reward_model(POLICY, {"pairs": pairs}, prompt=OPTIONS["prompt"], max_length=256, held_out=0.0)
     )
@@ -178,19 +178,6 @@ def test_a_limit_that_is_too_low_is_no_fault_of_the_policy(problems, pairs, tmp_
     caught(named["differing rewards (rule)"], "within 0 of", "notebook 03")
 
 
-def test_sampling_that_does_not_stop_at_the_end_of_a_turn_is_caught(problems, tmp_path):
-    trainer = make_reinforce_trainer(POLICY, problems[:4], wordy, tmp_path, settings=SETTINGS, **OPTIONS)
-    replies = checks.rehearse(trainer, problems).reply_ids
-    assert checks.check_stopping(trainer.processing_class, trainer.stop, replies).ok
-    trainer.stop = [trainer.processing_class.convert_tokens_to_ids("<|endoftext|>")]
-    replies = checks.rehearse(trainer, problems).reply_ids
-    caught(
-        checks.check_stopping(trainer.processing_class, trainer.stop, replies),
-        "go on after their end",
-        "put <|im_end|> into eos_token_id",
-    )
-
-
 def test_replies_without_programs_are_caught(rehearsal):
     assert checks.check_extraction(rehearsal.problems, rehearsal.texts).ok
     chat = ["I would sort the list."] * len(rehearsal.texts)
@@ -251,8 +238,8 @@ def test_a_sound_reward_model(scorer):
 @pytest.mark.parametrize(
     ("spoil", "found", "remedy"),
     [
-        (lambda head: head.fill_(torch.nan), "weights that are not finite", "lower reward_model.learning_rate"),
-        (lambda head: head.zero_(), "all weights of the head are 0", "notebook 04"),
+        (lambda head: head.fill_(torch.nan), "scores that are not numbers", "lower reward_model.learning_rate"),
+        (lambda head: head.zero_(), "different programs get the same score", "notebook 04"),
         (lambda head: head.mul_(1e-12), "different programs get the same score", "below 0.69"),
     ],
 )
@@ -271,15 +258,6 @@ def test_a_head_that_was_not_saved_is_caught(tmp_path):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="is no reward model"):
         load_reward_model(folder, device="cpu")
-    # Loaded by somebody else's code, which only warns:
-    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder).eval(), load_tokenizer(folder)
-    caught(checks.check_reward_head(model, tokenizer, PAIRS), "initialised anew", "modules_to_save")
-
-
-def test_a_head_with_two_outputs_is_caught(scorer):
-    model, tokenizer = scorer
-    model.score = torch.nn.Linear(32, 2, bias=False)
-    caught(checks.check_reward_head(model, tokenizer, PAIRS), "2 outputs", "num_labels=1")
 
 
 def test_dropout_in_a_reward_model_is_caught(scorer):

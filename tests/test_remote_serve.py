@@ -1,9 +1,9 @@
 """The pocket teacher behind `transformers serve`: the same questions as from the same weights in this process."""
 
 import pytest
+from served import serve
 
 from acelib.core.profiles import load_profile
-from acelib.engine.serving import serve
 from acelib.models.generation import load_policy, load_tokenizer
 from acelib.models.params import SamplingParams
 from acelib.synthesis import imagine, load_seeds, problems_from_replies
@@ -11,12 +11,9 @@ from acelib.synthesis import imagine, load_seeds, problems_from_replies
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    for package in ("fastapi", "uvicorn"):
-        pytest.importorskip(package)
     profile = load_profile("pocket")
     model = profile.resolve(profile.models.teacher)
-    scratch = tmp_path_factory.mktemp("serve")
-    server = serve(model, scratch, program="transformers", dtype="float32", device="cpu", start_seconds=240)
+    server = serve(model, tmp_path_factory.mktemp("serve"), start_seconds=240)
     yield f"{server.url}#{model}"
     server.close()
 

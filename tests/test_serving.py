@@ -7,12 +7,13 @@ import time
 
 import psutil
 import pytest
+from served import serve
 from tiny_models import save_tiny_policy
 
 from acelib.core import CourseError, EngineError, ModelError
 from acelib.core.profiles import load_profile
 from acelib.engine import serving
-from acelib.engine.serving import open_sampler, reply_settings, serve
+from acelib.engine.serving import open_sampler, reply_settings
 from acelib.models.params import SamplingParams
 from acelib.models.server import Server
 from acelib.sampling import sample_replies
@@ -22,12 +23,6 @@ QUESTIONS = {
     "b": [{"role": "user", "content": "Write a function `g(xs)` that returns the length of the list of integers."}],
 }
 GREEDY = SamplingParams(temperature=0.0, max_new_tokens=60, batch_size=2, seed=0)
-
-
-def transformers_serve(model, scratch, **options):
-    pytest.importorskip("uvicorn")
-    pytest.importorskip("fastapi")
-    return serve(str(model), scratch, program="transformers", dtype="float32", device="cpu", **options)
 
 
 def gone(pid: int, seconds: float = 20) -> bool:
@@ -48,12 +43,12 @@ def test_a_server_of_our_own_gives_the_replies_of_the_folder_and_ends_when_dropp
     expected = sample_replies(here, tokenizer, QUESTIONS, GREEDY, log=tmp_path / "here.jsonl")
     assert all("return" in replies[0] for replies in expected.values())
 
-    server = transformers_serve(profile.resolve(profile.models.policy), tmp_path)
+    server = serve(profile.resolve(profile.models.policy), tmp_path)
     assert sample_replies(server, None, QUESTIONS, GREEDY, log=tmp_path / "served.jsonl") == expected
 
     assert os.environ == environment
 
-    pid = server.process.pid
+    pid = server.process.popen.pid
     assert server.trouble() is None and not gone(pid, 0.1)
     del server
     gc.collect()
@@ -63,36 +58,34 @@ def test_a_server_of_our_own_gives_the_replies_of_the_folder_and_ends_when_dropp
 @pytest.mark.slow
 def test_a_server_that_dies_says_so_at_once_and_the_next_one_goes_on_from_its_replies(tmp_path):
     model = save_tiny_policy(tmp_path / "model")
-    server, log = transformers_serve(model, tmp_path), tmp_path / "served.jsonl"
+    server, log = serve(model, tmp_path), tmp_path / "served.jsonl"
     first = dict(list(QUESTIONS.items())[:1])
     done = sample_replies(server, None, first, GREEDY, log=log)
-    psutil.Process(server.process.pid).kill()
-    assert gone(server.process.pid)
+    psutil.Process(server.process.popen.pid).kill()
+    assert gone(server.process.popen.pid)
     with pytest.raises(CourseError, match=r"exit status -9.*Repeat the command"):
         sample_replies(server, None, QUESTIONS, GREEDY, log=log)
     assert sample_replies(server, None, first, GREEDY, log=log) == done  # from the log: nobody is asked
     server.close()
 
 
-def test_a_server_that_cannot_start_gives_its_last_words(tmp_path, monkeypatch):
-    monkeypatch.setitem(serving.PROGRAMS, "vllm", ("fastapi", "-c raise(SystemExit('no(card)'))"))
+def test_a_server_that_cannot_start_gives_its_last_words(tmp_path):
     with pytest.raises(EngineError, match=r"exit status 1.*no\(card\).*repeat the command"):
-        serve("m/m", tmp_path)
+        serve("m/m", tmp_path, "-c raise(SystemExit('no(card)'))")
 
 
 @pytest.mark.slow
 def test_a_server_that_never_answers_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setitem(serving.PROGRAMS, "vllm", ("fastapi", "-c __import__('time').sleep(60)"))
     started = []
-    monkeypatch.setattr(serving, "Process", lambda *a, made=serving.Process: started.append(made(*a)) or started[0])
+    monkeypatch.setattr(serving, "Child", lambda *a, made=serving.Child: started.append(made(*a)) or started[0])
     with pytest.raises(EngineError, match="did not answer within 1 s"):
-        serve("m/m", tmp_path, start_seconds=1.0)
-    assert gone(started[0].pid)
+        serve("m/m", tmp_path, "-c __import__('time').sleep(60)", start_seconds=1.0)
+    assert gone(started[0].popen.pid)
 
 
 def test_an_engine_that_is_not_installed(tmp_path, monkeypatch):
     profile = load_profile("pocket", {"engine.generation": "vllm"})
-    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)
     with pytest.raises(EngineError, match="pip install -r requirements-gpu.txt"):
         open_sampler(profile, profile.models.policy, tmp_path)
     with pytest.raises(ModelError, match="no model folder"):
@@ -112,8 +105,8 @@ def test_what_the_profile_says_is_what_is_opened(tmp_path):
 def test_the_command_line_of_vllm_names_every_option(tmp_path, monkeypatch):
     """vLLM itself needs a GPU: what it is told is checked here, that it understands it is not."""
     told = []
-    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(serving, "Process", lambda command, log: told.append(command) or _Silent())
+    monkeypatch.setattr(serving, "find_spec", lambda name: name)
+    monkeypatch.setattr(serving, "Child", lambda command, log: told.append(command) or _Silent())
     monkeypatch.setattr(serving, "_wait", lambda *args: None)
     monkeypatch.setattr(serving.torch.cuda, "device_count", lambda: 8)
     profile = load_profile(
@@ -128,5 +121,5 @@ def test_the_command_line_of_vllm_names_every_option(tmp_path, monkeypatch):
 
 
 class _Silent:
-    def ended(self):
+    def status(self):
         return None

@@ -8,6 +8,7 @@ import ast
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, fields, is_dataclass
 from functools import lru_cache
@@ -51,7 +52,9 @@ def _file_digest(file: str, mtime_ns: int, size: int) -> str:
 
 @lru_cache(maxsize=512)
 def _parse(file: Path, mtime_ns: int) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's syntax tree (comments do not count) and the acelib modules it imports."""
+    """Digest of a module's syntax tree (comments do not count) and the acelib modules it imports; digest of data."""
+    if file.suffix != ".py":
+        return path_digest(file), ()
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imported = []
     for node in ast.walk(tree):
@@ -66,10 +69,10 @@ def _parse(file: Path, mtime_ns: int) -> tuple[str, tuple[str, ...]]:
 
 
 def _module_files(name: str) -> list[Path]:
+    """The files of a room, or of a module: its source and the data beside it under the same name."""
     base = ROOT.joinpath(*name.split("."))
-    if base.is_dir():
-        return sorted(base.rglob("*.py"))
-    return [base.with_suffix(".py")] if base.with_suffix(".py").is_file() else []
+    files = base.rglob("*.py") if base.is_dir() else (base.with_suffix(end) for end in (".py", ".yaml"))
+    return sorted(file for file in files if file.is_file())
 
 
 def modules_digest(names: Iterable[str]) -> str:
@@ -94,22 +97,21 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(const)
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def _plain(value: Any) -> Any:
     """`value` as JSON data, or raise TypeError. A string that names something in the repository counts by content."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (str, Path)):
-        local = ROOT / value if 0 < len(str(value)) < 256 and "\n" not in str(value) else None
-        known = local is not None and str(value) not in (".", "..") and Path(value).parts[:1] == ("data",)
-        return path_digest(local) if known and local.exists() else str(value)
+        named = re.fullmatch(r"data/[^\n]{1,250}", str(value))  # longer ones no file system has
+        return path_digest(ROOT / value) if named and (ROOT / value).exists() else str(value)
     if isinstance(value, dict):
-        return {str(key): _plain(one, depth + 1) for key, one in value.items()}
+        return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one, depth + 1) for one in value]
+        return [_plain(one) for one in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(json.dumps(_plain(one, depth + 1)) for one in value)
+        return sorted(json.dumps(_plain(one)) for one in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value), depth + 1)
+        return _plain(asdict(value))
     raise TypeError(type(value))
 
 

@@ -2,6 +2,7 @@
 torch it was met."""
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -80,6 +81,14 @@ def atomic(path: Path) -> Iterator[Path]:
         if path.is_dir():
             remove(path)
         os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; empty where there is nothing, or nothing readable."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def write_json(path: Path, value: Any) -> None:

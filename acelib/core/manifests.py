@@ -4,14 +4,13 @@
 what was written, and whatever else its maker notes.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from acelib.core.digests import digest, path_digest
-from acelib.core.files import atomic, write_json
+from acelib.core.files import atomic, read_json, write_json
 
 
 def manifest_path(path: Path) -> Path:
@@ -20,10 +19,7 @@ def manifest_path(path: Path) -> Path:
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest of the file or folder `path`; None when there is none, or no whole one."""
-    try:
-        return json.loads(manifest_path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
+    return read_json(manifest_path(path)) or None
 
 
 def is_unchanged(path: Path) -> bool:

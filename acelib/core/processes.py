@@ -7,10 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 
@@ -38,6 +41,41 @@ def _end(processes: Sequence[psutil.Process]) -> None:
     for one in psutil.wait_procs(processes, timeout=5)[1]:
         with suppress(psutil.Error):
             one.kill()
+
+
+def _end_with_parent() -> None:
+    """In a new process, before its program starts: SIGTERM is what it gets when the thread that started it ends.
+
+    So a killed notebook leaves no process behind that holds a GPU. Linux only; elsewhere nothing happens.
+    """
+    if sys.platform == "linux":
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+class Child:
+    """A program in a session of its own, its output in files. It ends, with all that it started, by `close()`, with
+    this object, and with the thread that started it. Raises OSError when it cannot be started."""
+
+    def __init__(self, command: Sequence[str], log: Path, out: Path | None = None, **options: Any):
+        """`log` gets what it says on stderr, and on stdout, too, unless that has a file `out` of its own; `options` are
+        those of `subprocess.Popen`."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        with log.open("wb") as said, out.open("wb") if out else nullcontext(said) as printed:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": printed, "stderr": said}
+            self.popen = subprocess.Popen(
+                command, **streams, **options, start_new_session=True, preexec_fn=_end_with_parent
+            )
+        self.close = weakref.finalize(self, end_tree, self.popen)  # also at the interpreter's exit
+
+    def status(self, seconds: float = 0) -> int | None:
+        """Its exit status, as soon as it has ended within `seconds`; None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.popen.wait(seconds)
+
+    def lines(self) -> list[str]:
+        """What stands in its log, without empty lines."""
+        return [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
 
 
 @contextmanager
@@ -71,18 +109,9 @@ def stoppable() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def end_with_parent() -> None:
-    """In a new process, before its program starts: SIGTERM is what it gets when the thread that started it ends.
-
-    So a killed notebook leaves no process behind that holds a GPU. Linux only; elsewhere nothing happens.
-    """
-    if sys.platform == "linux":
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-
-
 def peak_memory_mb(who: int = resource.RUSAGE_SELF) -> int:
     """Highest resident memory of this process (or of its largest ended child, RUSAGE_CHILDREN) so far, MiB."""
-    return resource.getrusage(who).ru_maxrss // (1024 if sys.platform != "darwin" else 1024**2)
+    return resource.getrusage(who).ru_maxrss // 1024
 
 
 def tree_memory(process: psutil.Process) -> tuple[float, str]:
@@ -106,16 +135,13 @@ class GpuMemory:
     """
 
     def __init__(self) -> None:
-        self.gib: float | None = None  # None until a GPU has been seen
+        self._folder, self._smi = TemporaryDirectory(prefix="acelib-"), None
         if smi := shutil.which("nvidia-smi"):
-            threading.Thread(target=self._look, args=(smi,), daemon=True).start()
+            ask = [smi, "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--loop=2"]
+            self._smi = Child(ask, Path(self._folder.name) / "memory.csv")
 
-    def _look(self, smi: str) -> None:
-        ask = [smi, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-        while True:
-            done = subprocess.run(ask, capture_output=True, text=True)
-            used = [int(line) for line in done.stdout.split() if line.isdigit()]
-            if done.returncode or not used:
-                return
-            self.gib = max(self.gib or 0.0, max(used) / 1024)
-            time.sleep(2)
+    @property
+    def gib(self) -> float | None:
+        """So far; None where no GPU was seen."""
+        used = [int(line) for line in self._smi.lines() if line.isdigit()] if self._smi else []
+        return max(used) / 1024 if used else None

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,18 @@ FORMAT = 1  # raise it when an older artefact can no longer be read
 PACKAGES = ("torch", "transformers", "trl", "datasets", "numpy")
 
 
+def installed(package: str) -> str:
+    """Its version, or `missing`."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
+
+
 @functools.cache
 def versions() -> dict[str, str]:
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"python": python} | {package: version(package) for package in PACKAGES}
+    return {"python": python} | {package: installed(package) for package in PACKAGES}
 
 
 @functools.cache

@@ -1,15 +1,13 @@
-"""The course itself: opens, runs, watches, checks and reports the notebooks."""
+"""The course itself: opens, runs, watches and reports the notebooks."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "grid": ["CHOICES", "LONG", "MAX_KL", "PUBLISHED", "REWARDS", "read_table", "run_grid"],
-        "grid_trainings": ["Policy", "STEPS", "VARIANTS", "train_policy"],
+        "notebooks": ["MADE_BY_PAPERMILL", "code", "parameters", "read_notebook", "tags"],
         "opening": ["NotebookRun", "open_run"],
         "report": ["broken_promises", "machine", "scorecard", "scorecard_text", "write_report"],
-        "rules": ["lint", "refresh"],
-        "runner": ["Course", "contain"],
+        "runner": ["Course", "NOTEBOOKS", "contain"],
     },
 )

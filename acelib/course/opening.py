@@ -1,14 +1,13 @@
 """What every notebook opens with: everything is checked, seeded and bounded, and the cost card is printed; and the run
 that it then has in hand, which also keeps figures and numbers for the report."""
 
-import json
 import logging
 import os
 import random
 import warnings
 from typing import Any
 
-from acelib.core import Run, Threads, full_disk_explained, load_profile, write_json
+from acelib.core import Run, Threads, full_disk_explained, load_profile, read_json, write_json
 
 
 class NotebookRun(Run):
@@ -19,8 +18,7 @@ class NotebookRun(Run):
     def metrics(self, values: dict[str, Any], notebook: str) -> None:
         """Record numbers, or `{"value", "low", "high"}`, for the report; repeated calls add to each other."""
         path = self.dir / "metrics" / f"{notebook}.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        write_json(path, known | values)
+        write_json(path, read_json(path) | values)
 
     def spent(self) -> None:
         """The closing line of every notebook: what it took, beside the estimate; both go to the report."""

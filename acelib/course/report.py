@@ -11,10 +11,10 @@ import psutil
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from acelib.core import ROOT, ArtifactError, Run, atomic, load_profile, versions, write_json
+from acelib.core import ROOT, ArtifactError, Run, atomic, load_profile, read_json, versions, write_json
 from acelib.course.notebooks import title
 from acelib.course.progress import clock
-from acelib.course.runner import NOTEBOOKS, read_json
+from acelib.course.runner import NOTEBOOKS
 
 ADOPTED = "not testable: data were adopted"
 ABOUT_FILTERING = ("filter", "filtered_rm")  # claims that need the tests which the data's authors have dropped

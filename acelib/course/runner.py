@@ -10,7 +10,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from acelib.core import (
     ROOT,
+    Child,
     CourseError,
     DeviceError,
     NotebookError,
@@ -29,10 +29,10 @@ from acelib.core import (
     Run,
     atomic,
     digest,
-    end_tree,
     full_disk_explained,
     load_profile,
     profile_values,
+    read_json,
     tree_memory,
     versions,
     write_json,
@@ -53,7 +53,7 @@ SIGNS = {
     "Disk quota exceeded": FULL_DISK,
 }
 MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
-SHOWS_RESULTS = ("notebooks", "progress", "report", "rules", "runner")  # modules of this room that make none
+SHOWS_RESULTS = ("notebooks", "progress", "report", "runner")  # modules of this room that make none
 
 
 def contain() -> None:
@@ -87,14 +87,6 @@ def contain() -> None:
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(ROOT) not in paths:  # kernels find acelib also where it is not installed
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; empty where there is nothing, or nothing readable."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _is_local(profile: Profile) -> bool:
@@ -227,7 +219,7 @@ class Course:
     def key(self, path: Path, used: list[str]) -> str:
         """Digest of all that the notebook's results depend on; `used` are the artefacts it read or wrote."""
         tools = {ROOT / "acelib" / "course" / f"{name}.py" for name in SHOWS_RESULTS} | {ROOT / "acelib/__main__.py"}
-        sources = sorted(set((ROOT / "acelib").rglob("*.py")) - tools)
+        sources = sorted({*(ROOT / "acelib").rglob("*.py"), *(ROOT / "acelib").rglob("*.yaml")} - tools)
         texts = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in sources}
         contents = {name: self.store.content(name) for name in used}
         return digest([code(path), texts, profile_values(self.profile), versions(), contents])
@@ -252,24 +244,16 @@ class Course:
         command = [sys.executable, *PAPERMILL, "--start-timeout", "600", "--cwd", str(self.folder)]
         command += [word for key, value in given.items() for word in ("-r", key, value)]
         environment = {**os.environ, "ACELIB_PROGRESS": str(progress), "ACELIB_TRACE": str(trace)}
-        with open(log, "w") as said:
-            process = subprocess.Popen(
-                [*command, str(path), str(executed)],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                env=environment,
-                start_new_session=True,
-            )
+        process = Child([*command, str(path), str(executed)], log, env=environment)
         try:
             measured = _watch(process, line, forecast, progress)
         except KeyboardInterrupt:
-            end_tree(process)
+            process.close()
             line.end(f"interrupted; go on with: {self.again(f'FROM={path.name[:2]}')}")
             raise
-        if process.returncode:
+        if status := process.status():
             line.end(f"failed after {clock(measured['seconds'])}")
-            raise NotebookError(self._explain(path, executed, log, process.returncode))
+            raise NotebookError(self._explain(path, executed, log, status))
         used = sorted(set(trace.read_text().split())) if trace.exists() else []
         finished = {"finished": time.strftime("%Y-%m-%d %H:%M")}
         self.records[name] = {"key": self.key(path, used), "artefacts": used} | measured | finished
@@ -303,20 +287,16 @@ class Course:
         )
 
 
-def _watch(process: subprocess.Popen, line: Line, forecast: Forecast, progress: Path) -> dict[str, Any]:
+def _watch(process: Child, line: Line, forecast: Forecast, progress: Path) -> dict[str, Any]:
     """Wait for a notebook's process, looking once a second: at what stage it says it is, and at its tree's memory.
 
     Returns `seconds`, `stages` (see Forecast), `peak_mb`, and as `memory` how that was counted.
     """
-    start, tree, peak, memory = time.monotonic(), psutil.Process(process.pid), 0.0, "PSS"
-    while True:
-        try:
-            process.wait(1.0)
-            break
-        except subprocess.TimeoutExpired:
-            held, counted = tree_memory(tree)
-            peak, memory = max(peak, held), "RSS" if counted == "RSS" else memory
-            seconds, stage = time.monotonic() - start, read_json(progress)
-            line.show(seconds, stage, forecast.see(seconds, stage))
+    start, tree, peak, memory = time.monotonic(), psutil.Process(process.popen.pid), 0.0, "PSS"
+    while process.status(1.0) is None:
+        held, counted = tree_memory(tree)
+        peak, memory = max(peak, held), "RSS" if counted == "RSS" else memory
+        seconds, stage = time.monotonic() - start, read_json(progress)
+        line.show(seconds, stage, forecast.see(seconds, stage))
     seconds = round(time.monotonic() - start, 1)
     return {"seconds": seconds, "stages": forecast.stages, "peak_mb": round(peak), "memory": memory}

@@ -14,7 +14,6 @@ from acelib.core import ROOT, JudgeError
 from acelib.judge import Judge, Limits, Report, Submission
 
 CHUNK = 50
-AHEAD = 4  # chunks in flight per worker: enough to keep every node busy, few enough to keep memory constant
 PATIENCE = 30.0  # seconds without any chunk before it is asked whether anybody is left
 _judges: dict = {}  # in a Ray worker process: its judge, by settings
 
@@ -53,36 +52,26 @@ class ClusterJudge(Judge):
     def _execute(self, submissions: list[Submission], done: Callable[[int, Report], None]) -> None:
         ray = join_cluster()
         judge_chunk = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(_judge_chunk)
-        starts = iter(range(0, len(submissions), CHUNK))
-        flying: dict = {}
-
-        def launch() -> None:
-            start = next(starts, None)
-            if start is not None:
-                chunk = submissions[start : start + CHUNK]
-                flying[judge_chunk.remote(chunk, self.limits, self._isolation)] = start
-
+        flying = {
+            judge_chunk.remote(submissions[start : start + CHUNK], self.limits, self._isolation): start
+            for start in range(0, len(submissions), CHUNK)
+        }
         try:
-            for _ in range(self.workers * AHEAD):
-                launch()
             while flying:
-                ready, _ = ray.wait(list(flying), num_returns=1, timeout=PATIENCE)
-                if not ready:
-                    if not ray.cluster_resources().get("CPU"):
-                        raise JudgeError(
-                            "The Ray cluster has no processor left to judge on; start its nodes again with "
-                            "`ray start --address=<head>` and repeat the command."
-                        )
-                    continue
-                (reference,) = ready
-                start = flying.pop(reference)
-                try:
-                    reports = ray.get(reference)
-                except ray.exceptions.RayTaskError as error:
-                    raise (error.cause if isinstance(error.cause, JudgeError) else error) from None
-                for offset, report in enumerate(reports):
-                    done(start + offset, report)
-                launch()
+                ready, _ = ray.wait(list(flying), timeout=PATIENCE)
+                if not ready and not ray.cluster_resources().get("CPU"):
+                    raise JudgeError(
+                        "The Ray cluster has no processor left to judge on; start its nodes again with "
+                        "`ray start --address=<head>` and repeat the command."
+                    )
+                for reference in ready:
+                    start = flying.pop(reference)
+                    try:
+                        reports = ray.get(reference)
+                    except ray.exceptions.RayTaskError as error:
+                        raise (error.cause if isinstance(error.cause, JudgeError) else error) from None
+                    for offset, report in enumerate(reports):
+                        done(start + offset, report)
         finally:
             for reference in flying:
                 ray.cancel(reference, force=True)

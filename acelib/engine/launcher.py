@@ -1,14 +1,14 @@
 """Start a training job in this process, or through `accelerate launch` on as many devices and machines as the profile's
 `engine.launch` names. Progress, what the job prints, and its errors come back into the calling cell either way."""
 
+import math
 import os
 import pickle
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from accelerate.utils.other import get_free_port
 
-from acelib.core import ROOT, CourseError, EngineError, Run, end_tree, end_with_parent, full_disk_explained
+from acelib.core import ROOT, Child, CourseError, EngineError, Run, full_disk_explained
 from acelib.engine.configuration import configuration, processes_per_machine
 from acelib.models import free_gpu
 
 LOG = "launch.log"
 ERRORS = "error-*.txt"
 EVERY = 0.2  # seconds between two looks at the processes
-PATIENCE = 300  # seconds for other machines to end after this one
-DOUBT = 60  # seconds for Ray to find out that a machine is lost, after this one's processes have failed for want of it
+PATIENCE = 300  # seconds for other machines to end after one that has done its part
+DOUBT = 60  # seconds for Ray to find out that a machine is lost, after another's processes have failed for want of it
 
 
 def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label: str, **arguments: Any) -> None:
@@ -51,19 +51,11 @@ def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label:
         stale.unlink()
     order.write_bytes(pickle.dumps((partial(job, **arguments), run.dir, run.profile, path, scratch, label)))
     command, environment = _command(run, config, order)
-    with _other_machines(run, config["num_machines"], command, environment, scratch) as (mine, check):
-        print(f"{label}: {' '.join(mine[2:-1])} {order.name}")
-
-        def follow(text: str) -> None:
-            print(text, end="", flush=True)
-            check()  # a process that waits for one on a lost machine would wait for the length of a time-out
-
-        try:
-            _run(mine, environment, scratch, scratch / LOG, follow)
-        except EngineError:
-            if not list(scratch.glob(ERRORS)):
-                check(DOUBT, failures=False)
-            raise
+    print(f"{label}: {' '.join(command[2:-1])} {order.name}")
+    if config["num_machines"] > 1:
+        _run_on_machines(run, config["num_machines"], command, environment, scratch)
+    else:
+        _run(command, environment, scratch, scratch / LOG, follow=partial(print, end="", flush=True))
 
 
 def _command(run: Run, config: dict[str, Any], order: Path) -> tuple[list[str], dict[str, str]]:
@@ -83,18 +75,12 @@ def _on_machine(command: list[str], count: int, first: str, rank: int) -> list[s
     return [*command[:5], *where, *command[5:]]
 
 
-@contextmanager
-def _other_machines(
-    run: Run, count: int, command: list[str], environment: dict[str, str], scratch: Path
-) -> Iterator[tuple[list[str], Callable[..., bool]]]:
-    """This machine's command, while Ray runs that of each of the `count - 1` others; and `check`, which asks for them.
+def _run_on_machines(run: Run, count: int, command: list[str], environment: dict[str, str], scratch: Path) -> None:
+    """`_run` on this machine and `count - 1` others of the Ray cluster; what this one prints is printed here.
 
-    They must see this checkout and the run directory under the same paths (a shared file system). Raises EngineError,
+    All must see this checkout and the run directory under the same paths (a shared file system). Raises EngineError,
     and JudgeError without a cluster.
     """
-    if count == 1:
-        yield command, lambda *_, **__: True
-        return
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from acelib.engine.cluster import join_cluster
@@ -102,45 +88,59 @@ def _other_machines(
     ray = join_cluster(None if run.profile.engine.cluster == "none" else run.profile.engine.cluster)
     here = ray.get_runtime_context().get_node_id()
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
-    others = [nodes[name] for name in sorted(nodes.keys() - {here})][: count - 1]
-    if len(others) < count - 1:
+    if len(nodes) < count:
         raise EngineError(
             f"{run.profile.engine.launch} asks for {count} machines, the Ray cluster has {len(nodes)}; run `ray start "
             "--address=<this machine>:6379` on the others, or take a configuration for one machine."
         )
-    task, first, running = ray.remote(num_cpus=0, max_retries=0)(_run), nodes[here]["NodeManagerAddress"], {}
-    for rank, node in enumerate(others, start=1):
+    chosen = [nodes[name] for name in [here, *sorted(nodes.keys() - {here})][:count]]
+    addresses, running = [node["NodeManagerAddress"] for node in chosen], {}
+    (out := scratch / f"0-{LOG}.out").write_text("")
+    for rank, node in enumerate(chosen):
         place = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        placed = task.options(num_gpus=node["Resources"].get("GPU", 0), scheduling_strategy=place)
-        part = placed.remote(_on_machine(command, count, first, rank), environment, scratch, scratch / f"{rank}-{LOG}")
-        running[part] = node["NodeManagerAddress"]
+        gpus = node["Resources"].get("GPU", 0)
+        part = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0, scheduling_strategy=place)(_run)
+        mine = environment if rank else os.environ | environment  # Ray's own processes do not have the notebook's
+        words = _on_machine(command, count, addresses[0], rank)
+        running[part.remote(words, mine, scratch, scratch / f"{rank}-{LOG}")] = addresses[rank]
+    _follow_machines(ray, running, out, scratch)
 
-    def check(seconds: float = 0, failures: bool = True) -> bool:
-        """Whether all have ended, now or within `seconds`. Raises EngineError for one that was lost, or has failed."""
-        ended, going_on = ray.wait(list(running), num_returns=len(running), timeout=seconds)
-        for one in ended:
-            try:
-                ray.get(one)
-            except ray.exceptions.RayTaskError as error:
-                if failures:
-                    raise error.cause from None
-            except ray.exceptions.RayError as error:
-                raise EngineError(
-                    f"A machine of the job was lost ({running[one]}, {type(error).__name__}); start Ray there again "
-                    "and repeat the command, the job goes on from its last checkpoint."
-                ) from error
-        return not going_on
 
+def _follow_machines(ray: Any, running: dict[Any, str], out: Path, scratch: Path) -> None:
+    """Wait for the parts of a job, tasks of Ray with the addresses of their machines, and print what comes into `out`.
+
+    Raises EngineError with the first failure, or for a machine that was lost or does not end.
+    """
+    failed, until = None, math.inf
     try:
-        yield _on_machine(command, count, first, 0), check
-        if not check(PATIENCE):
-            raise EngineError(
-                f"Another machine of the job has not ended {PATIENCE} s after this one; look at what still runs there."
-            )
+        with out.open(encoding="utf-8", errors="replace") as printed:
+            while running and time.monotonic() < until:
+                ended, _ = ray.wait(list(running), timeout=EVERY)
+                print(printed.read(), end="", flush=True)
+                for one in ended:
+                    address = running.pop(one)
+                    try:
+                        ray.get(one)
+                    except ray.exceptions.RayTaskError as error:
+                        failed = failed or error.cause
+                    except ray.exceptions.RayError as error:
+                        raise EngineError(
+                            f"A machine of the job was lost ({address}, {type(error).__name__}); start Ray there again "
+                            "and repeat the command, the job goes on from its last checkpoint."
+                        ) from error
+                    seconds = 0 if any(scratch.glob(ERRORS)) else DOUBT if failed else PATIENCE
+                    until = min(until, time.monotonic() + seconds)
     finally:
         for one in running:
             ray.cancel(one)
         ray.wait(list(running), num_returns=len(running), timeout=DOUBT)  # or the next job finds their GPUs in use
+    if failed:
+        raise failed
+    if running:
+        raise EngineError(
+            f"{', '.join(running.values())} has not ended {PATIENCE} s after another machine of the job; look at what "
+            "still runs there."
+        )
 
 
 def _run(
@@ -154,43 +154,28 @@ def _run(
 
     Raises EngineError with what any process of the job raised, or else with what this one wrote into `log`.
     """
-    out = log.with_suffix(".out")
+    out = Path(f"{log}.out")
     try:
-        with log.open("w", encoding="utf-8") as said, out.open("w", encoding="utf-8") as printed:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, **environment},
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=printed,
-                stderr=said,
-                start_new_session=True,
-                preexec_fn=end_with_parent,
-            )
+        child = Child(command, log, out, env={**os.environ, **environment}, cwd=ROOT)
     except OSError as error:
         raise EngineError(
             f"A machine cannot start its part ({error}); give all machines this checkout, its .venv and the run "
             "directory under the same paths."
         ) from None
-    try:
-        with out.open(encoding="utf-8", errors="replace") as printed:
-            while process.poll() is None:
-                follow(printed.read())
-                time.sleep(EVERY)  # Ray cancels between two of these, not within a wait
+    with closing(child), out.open(encoding="utf-8", errors="replace") as printed:
+        while (status := child.status()) is None:
             follow(printed.read())
-    except BaseException:
-        end_tree(process)
-        raise
-    if process.returncode == 0:
+            time.sleep(EVERY)  # Ray cancels between two of these, not within a wait
+        follow(printed.read())
+    if status == 0:
         return
     for path in sorted(scratch.glob(ERRORS)):
         raise EngineError(path.read_text(encoding="utf-8"))
-    said = re.sub(r"^\[rank\d+\]: ", "", log.read_text(encoding="utf-8", errors="replace"), flags=re.MULTILINE)
-    lines = [line.strip() for line in said.splitlines()] or ["it said nothing"]
+    lines = [re.sub(r"^\[rank\d+\]: ", "", line).strip() for line in child.lines()] or ["it said nothing"]
     cause = next((line for line in lines if line.split(":")[0].endswith(("Error", "Exception"))), lines[-1])
     raise EngineError(
-        f"A process of the job ended with status {process.returncode}: {cause}. All it wrote is in {log}; mend the "
-        "cause and start again, the job goes on from its last checkpoint."
+        f"A process of the job ended with status {status}: {cause}. All it wrote is in {log}; mend the cause and start "
+        "again, the job goes on from its last checkpoint."
     )
 
 

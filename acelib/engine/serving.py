@@ -4,146 +4,104 @@ vLLM runs as a server of its own even on this machine: its engine wants a proces
 moment it ends, and the client that speaks to paid teachers (`acelib.models.server`) does the rest.
 """
 
-import importlib.util
 import os
-import subprocess
 import sys
 import time
 import urllib.request
-import weakref
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils.other import get_free_port
 
-from acelib.core import EngineError, Profile, Remote, assume, end_tree, end_with_parent
+from acelib.core import Child, EngineError, Profile, Remote, assume
 from acelib.models import Server, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer
 
 HERE = "http://127.0.0.1"
-# Program -> the package that holds it, and what its interpreter is told. vLLM would otherwise take temperature, top-k
-# and repetition penalty from the model's generation_config.json wherever a request is silent; the end-of-reply tokens
-# there count either way.
-PROGRAMS = {
-    "vllm": (
-        "vllm",
-        "-m vllm.entrypoints.cli.main serve {model} --host 127.0.0.1 --port {port} --dtype {dtype} "
-        "--tensor-parallel-size {parallel} --data-parallel-size {replicas} --gpu-memory-utilization {share} "
-        "--generation-config vllm --disable-uvicorn-access-log",
-    ),
-    "transformers": (
-        "fastapi",
-        "-m transformers.cli.transformers serve {model} --host 127.0.0.1 --port {port} --dtype {dtype} "
-        "--device {device}",
-    ),
-}
-REMEDIES = {"vllm": "pip install -r requirements-gpu.txt", "fastapi": "pip install -r requirements-test.txt"}
-START_SECONDS = 1800.0  # 32B parameters from a slow disk, compiled
-PATIENT = Remote(
-    concurrency=1,
-    timeout_seconds=3600.0,
-    max_retries=8,
-    max_dollars=0.0,
-    dollars_per_million_input=0.0,
-    dollars_per_million_output=0.0,
+# What the interpreter is told. vLLM would otherwise take temperature, top-k and repetition penalty from the model's
+# generation_config.json wherever a request is silent; the end-of-reply tokens there count either way.
+VLLM = (
+    "-m vllm.entrypoints.cli.main serve {model} --host 127.0.0.1 --port {port} --dtype {dtype} "
+    "--tensor-parallel-size {parallel} --data-parallel-size {replicas} --gpu-memory-utilization {share} "
+    "--generation-config vllm --disable-uvicorn-access-log"
 )
+START_SECONDS = 1800.0  # 32B parameters from a slow disk, compiled
 IN_FLIGHT = 256  # requests: what vLLM decodes side by side by default on most cards
-
-
-class Process:
-    """A started server; it ends with `close()`, with this object, and with the thread that started it."""
-
-    def __init__(self, command: list[str], log: Path):
-        self.log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as out:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-                preexec_fn=end_with_parent,
-            )
-        self.pid = self._process.pid
-        self.close = weakref.finalize(self, end_tree, self._process)  # also at the interpreter's exit
-
-    def ended(self) -> str | None:
-        """How it ended, with the last lines of its log; None while it runs."""
-        code = self._process.poll()
-        return None if code is None else f"ended with exit status {code}; its last lines: {self.last_lines()}"
-
-    def last_lines(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines()[-5:]
-        return " | ".join(line.strip() for line in lines if line.strip())[-1000:] or "none"
 
 
 @dataclass(frozen=True)
 class LocalServer(Server):
     """A server of our own, until `close()`. Its replies cost nothing, so they are logged where the stage logs."""
 
-    process: Process
+    process: Child
 
     def close(self) -> None:
         self.process.close()
 
     def trouble(self) -> str | None:
-        ended = self.process.ended()
+        ended = _ended(self.process)
         return ended and f"{ended}. Repeat the command: it starts another one, and goes on where this one ended"
 
 
 def serve(
     model: str,
     scratch: Path,
+    limits: Remote,
     *,
-    program: str = "vllm",
     dtype: str = "bfloat16",
-    device: str = "auto",
     parallel: int = 1,
     replicas: int = 1,
-    limits: Remote | None = None,
     start_seconds: float = START_SECONDS,
 ) -> LocalServer:
-    """Start a server for a model folder or hub name and wait until it answers.
+    """Start vLLM for a model folder or hub name and wait until it answers.
 
     `parallel` GPUs share one copy of the model, of which there are `replicas` behind the one address. `scratch` gets
     the server's log; replies go to the log of the stage that asks. Time-outs, retries and refusals are those of
     `limits`. Raises EngineError, with the server's last words.
     """
-    package, arguments = PROGRAMS[program]
-    if importlib.util.find_spec(package) is None:
-        raise EngineError(f"engine.generation: {program} needs the package {package}; {REMEDIES[package]}.")
+    if find_spec("vllm") is None:
+        raise EngineError("engine.generation is vllm, which is not installed; pip install -r requirements-gpu.txt.")
     free_gpu()
     # vLLM refuses to start where less is free than it wants, and a card may drive a display, too.
-    share = min([0.9, *(0.97 * free / total for free, total in gpu_memory())])
-    values = dict(model=model, dtype=dtype, device=device, parallel=parallel, replicas=replicas, share=f"{share:.2f}")
-    port = get_free_port()
-    words = [word.format(**values, port=port) for word in arguments.split()]
-    process, url = Process([sys.executable, *words], scratch / f"{program}-{os.getpid()}-{port}.log"), f"{HERE}:{port}"
+    share, port = min([0.9, *(0.97 * free / total for free, total in gpu_memory())]), get_free_port()
+    values = dict(model=model, port=port, dtype=dtype, parallel=parallel, replicas=replicas, share=f"{share:.2f}")
+    command = [sys.executable, *(word.format(**values) for word in VLLM.split())]
+    process = Child(command, scratch / f"vllm-{os.getpid()}-{port}.log")
     try:
-        _wait(process, url, f"The {program} server for {model}", start_seconds)
+        _wait(process, f"{HERE}:{port}", f"The server for {model}", start_seconds)
     except BaseException:
         process.close()
         raise
     free = dict(dollars_per_million_input=0.0, dollars_per_million_output=0.0)
-    limits = assume(limits or PATIENT, concurrency=IN_FLIGHT * replicas, **free)
-    return LocalServer(url=f"{url}/v1", model=model, limits=limits, log=None, process=process)
+    limits = assume(limits, concurrency=IN_FLIGHT * replicas, **free)
+    return LocalServer(url=f"{HERE}:{port}/v1", model=model, limits=limits, log=None, process=process)
 
 
-def _wait(process: Process, url: str, name: str, seconds: float) -> None:
+def _last_lines(process: Child) -> str:
+    return " | ".join(process.lines()[-5:])[-1000:] or "none"
+
+
+def _ended(process: Child) -> str | None:
+    """How it ended, with the last lines of its log; None while it runs."""
+    status = process.status()
+    return None if status is None else f"ended with exit status {status}; its last lines: {_last_lines(process)}"
+
+
+def _wait(process: Child, url: str, name: str, seconds: float) -> None:
     """Until it answers. Raises EngineError."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is behind no proxy
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if ended := process.ended():
+        if ended := _ended(process):
             raise EngineError(f"{name} {ended}; mend what they name and repeat the command.")
         try:
             return opener.open(f"{url}/health", timeout=5).close()
         except OSError:
             time.sleep(0.2)
     raise EngineError(
-        f"{name} did not answer within {seconds:.0f} s; its last lines: {process.last_lines()}; look into "
+        f"{name} did not answer within {seconds:.0f} s; its last lines: {_last_lines(process)}; look into "
         f"{process.log}, or take a smaller model."
     )
 
@@ -164,8 +122,7 @@ def open_sampler(
     load_tokenizer(name)  # says before a server starts that a folder has no model or no chat template
     parallel = profile.engine.vllm_parallel
     replicas = max(1, torch.cuda.device_count() // parallel)
-    server = serve(name, scratch, dtype=models.dtype, parallel=parallel, replicas=replicas, limits=profile.remote)
-    return server, None
+    return serve(name, scratch, profile.remote, dtype=models.dtype, parallel=parallel, replicas=replicas), None
 
 
 def reply_settings(profile: Profile) -> dict[str, str]:

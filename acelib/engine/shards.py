@@ -180,14 +180,11 @@ def _on_cluster(
             place, number = flying.pop(reference)
             try:
                 programs = ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                if not isinstance(error.cause, CourseError):
-                    raise
-                if not isinstance(error.cause, EngineError):
-                    raise error.cause from None
-                lost = str(error.cause)
-            except ray.exceptions.RayError as error:  # the actor, its node, or the only copy of its programs
-                lost = str(error).partition("\n")[0]
+            except ray.exceptions.RayError as error:  # of the job; or the actor, its node, or the only copy is lost
+                cause = getattr(error, "cause", None)
+                if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(cause, EngineError):
+                    raise (cause if isinstance(cause, CourseError) else error) from None
+                lost = str(cause or error).partition("\n")[0]
             else:
                 yield number, programs
                 continue

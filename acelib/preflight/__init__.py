@@ -7,9 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "cost_model": ["ACECODE", "CostModel", "Stage", "models_gb", "stages"],
         "costs": ["Meter"],
-        "doctor": ["doctor"],
         "findings": ["report", "require"],
-        "machine": ["check_judge", "check_machine", "installed", "preflight", "preflight_gpu"],
+        "machine": ["check_judge", "check_machine", "preflight", "preflight_gpu"],
         "plan_text": ["plan"],
         "shapes": ["SHAPES", "Shape", "shape_of"],
         "training": ["preflight_reinforce", "preflight_reward_model"],

@@ -50,7 +50,7 @@ class Estimate:
 
 
 def measured(name: str) -> dict[str, Any]:
-    """What a profile's last committed run took (see `acelib.course.rules.refresh`); empty where there was none."""
+    """What a profile's last committed run took (see `tools/notebooks.py`); empty where there was none."""
     return json.loads(COSTS.read_text(encoding="utf-8")).get(name, {}) if COSTS.exists() else {}
 
 

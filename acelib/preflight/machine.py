@@ -6,13 +6,12 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 from transformers import PreTrainedTokenizerBase
 
-from acelib.core import ROOT, CourseError, DeviceError, Profile
+from acelib.core import ROOT, CourseError, DeviceError, Profile, installed
 from acelib.engine import processes_per_machine
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import (
@@ -35,14 +34,6 @@ LOWER = {  # what needs less memory, by the notebook that runs out of it
     "06": "lower reinforce.micro_batch or reinforce.max_new_tokens",
 }
 QUESTION = "Write a function `solve(xs)` that returns the sum of the list of integers."
-
-
-def installed(package: str) -> str:
-    """Its version, or `missing`."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
 
 
 @check(

@@ -13,14 +13,13 @@ from statistics import fmean, median
 from tempfile import TemporaryDirectory
 
 import torch
-from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from acelib.core import DataError, ModelError, Reinforce
 from acelib.extraction import extract_program
 from acelib.models import Conversation, load_tokenizer, render
 from acelib.preflight.findings import Finding, check
-from acelib.preflight.machine import check_chat_template, check_eos, turn_end
+from acelib.preflight.machine import check_chat_template, check_eos
 from acelib.reward_model import encode, is_held_out, score
 from acelib.rewards import RewardFunction
 from acelib.schema import Pair, Problem
@@ -36,7 +35,6 @@ SAME_VALUE = 1e-6  # rewards or scores closer than this, relative to their size,
 SCORE_NOISE = 0.1  # of the typical difference between two programs; more would turn their ranking around
 REFERENCE_GAP = 1e-3  # nats per token; equal weights give 0, or 1e-6 after rounding in float32
 QUESTIONS_WITH_PAIRS = 2  # to train on; a single question can be learnt by heart
-HEAD = "score.weight"
 Ids = Sequence[Sequence[int]]  # tokens of one prompt or reply each
 
 
@@ -99,18 +97,6 @@ def check_eos_learnt(
     return middle >= STOP_PROBABILITY, f"after a complete reply the model stops with probability {middle:.2f}"
 
 
-@check("stopping: rewards for text that the reader of a reply never sees")
-def check_stopping(tokenizer: PreTrainedTokenizerBase, stop: Sequence[int], replies: Ids):
-    """Sampling must end a reply at the first token that ends a turn."""
-    ends = {*stop, turn_end(tokenizer)}
-    beyond = sum(not ends.isdisjoint(reply[:-1]) for reply in replies)
-    found = f"{beyond} of {len(replies)} replies go on after their end"
-    if beyond:
-        names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(ends - {None} - set(stop)))) or "the ending token"
-        raise ModelError(f"{found}; put {names} into eos_token_id of generation_config.json.")
-    return True, found
-
-
 @check(
     "replies cut off: a reward for short replies instead of right ones; raise reinforce.max_new_tokens, or leave out "
     "the questions with the longest replies"
@@ -157,32 +143,10 @@ def check_reward_variance(reward: RewardFunction, rehearsal: Rehearsal):
     return differing >= DIFFERING_AT_LEAST * len(groups), found
 
 
-def _head_is_stored(model: PreTrainedModel) -> bool:
-    """Whether the head in memory is the one in the model's folder; True for a model from elsewhere."""
-    files, head = sorted(Path(model.name_or_path).glob("*.safetensors")), model.score.weight.detach().cpu()
-    for file in files:
-        with safe_open(file, framework="pt") as weights:
-            if HEAD in weights.keys():  # noqa: SIM118  a safetensors file is no mapping
-                return torch.equal(weights.get_tensor(HEAD).to(head.dtype), head)
-    return not files
-
-
 @check("reward model's head: a reward that is noise, or the same for every reply")
 def check_reward_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]):
-    """One output; weights finite, not all zero, and those of the folder; scores that tell the sides of `pairs` apart
-    and change neither from call to call nor with the other programs of a batch."""
-    head, retrain = model.score.weight.detach(), "train it again with notebook 04"
-    if len(head) != 1:
-        raise ModelError(f"{len(head)} outputs instead of one; {retrain}, with num_labels=1.")
-    if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise ModelError(f"weights that are not finite; {retrain} and a lower reward_model.learning_rate.")
-    if not head.any():
-        raise ModelError(f"all weights of the head are 0; {retrain}.")
-    if not _head_is_stored(model):
-        raise ModelError(
-            f"{HEAD} is not the one of the model's folder: it was initialised anew when it was loaded; save the head "
-            f"too (with LoRA: modules_to_save=['score']), or {retrain}."
-        )
+    """Scores must tell the sides of `pairs` apart, and change neither from call to call nor with the other programs of
+    a batch. (`load_reward_model` makes sure that the head was trained, `score` that its scores are numbers.)"""
     some = list({pair.instruction: pair for pair in pairs}.values())[:QUESTIONS]
     prompts = [pair.instruction for pair in some for _ in range(2)]
     programs = [program for pair in some for program in (pair.chosen, pair.rejected)]
@@ -190,7 +154,9 @@ def check_reward_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     alone = torch.tensor(score(model, tokenizer, prompts, programs, batch_size=1))
     apart = (scores[::2] - scores[1::2]).abs().median().item()
     if apart <= SAME_VALUE * max(1.0, scores.abs().max().item()):
-        raise ModelError(f"different programs get the same score; {retrain}; its loss must fall below 0.69.")
+        raise ModelError(
+            "different programs get the same score; train it again with notebook 04, to a loss below 0.69."
+        )
     for other, how in ((again, "from call to call"), (alone, "with its batch")):
         noise = (other - scores).abs().mean().item()
         if noise > SCORE_NOISE * apart:
@@ -199,7 +165,7 @@ def check_reward_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
                 "model in eval mode, and use one pad token in its config and tokenizer; where it computes in bfloat16, "
                 "train it for longer or set models.dtype to float32."
             )
-    found = f"one output, scores of two programs typically {apart:.2g} apart, changes of {noise:.0e} on average"
+    found = f"scores of two programs typically {apart:.2g} apart, changes of {noise:.0e} on average"
     return True, f"{found} with the batch"
 
 
@@ -304,7 +270,6 @@ def preflight_reinforce(
             *findings,
             check_template_used(tokenizer, run.conversations[firsts], run.prompt_ids[firsts]),
             check_eos_learnt(trainer.model, tokenizer, stop, pairs),
-            check_stopping(tokenizer, stop, run.reply_ids),
             check_cut_off(stop, run.reply_ids, settings.max_new_tokens),
             check_extraction(run.problems, run.texts),
             check_reward_head(*scorer, pairs),

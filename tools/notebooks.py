@@ -1,5 +1,8 @@
 """The rules for committed notebooks, and how a run's outputs get into them.
 
+    python -m tools.notebooks lint               (a part of `make lint`)
+    python -m tools.notebooks refresh [RUN_DIR]  (the end of `make notebooks`)
+
 `notebooks/outputs.lock` holds, for each notebook, a digest of its code and of the acelib modules it uses at the time
 its outputs were made; when the two part, the outputs no longer show what the code does.
 """
@@ -7,6 +10,7 @@ its outputs were made; when the two part, the outputs no longer show what the co
 import ast
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +18,8 @@ from typing import Any
 
 import nbformat
 
-from acelib.core import ROOT, CourseError, NotebookError, digest, load_profile, modules_digest, write_json
-from acelib.course.notebooks import MADE_BY_PAPERMILL, code, parameters, read_notebook, tags
-from acelib.course.runner import NOTEBOOKS, Course, read_json
+from acelib.core import ROOT, CourseError, NotebookError, digest, load_profile, modules_digest, read_json, write_json
+from acelib.course import MADE_BY_PAPERMILL, NOTEBOOKS, Course, code, contain, parameters, read_notebook, tags
 
 MAX_LINES = 60
 MAX_BYTES = 1_000_000
@@ -156,3 +159,24 @@ def _clean(notebook: Any) -> Any:
         if cell.cell_type == "code":
             cell.outputs = json.loads(json.dumps(cell.outputs).replace(json.dumps(f"{ROOT}/")[1:-1], ""))
     return nbformat.from_dict(notebook)
+
+
+def main(words: list[str]) -> int:
+    contain()
+    try:
+        match words:
+            case ["lint"]:
+                problems = lint()
+                print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+                return 1 if problems else 0
+            case ["refresh", *run_dir] if len(run_dir) < 2:
+                print(*refresh(*map(Path, run_dir)), sep="\n")
+            case _:
+                sys.exit(__doc__)
+    except CourseError as error:
+        sys.exit(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

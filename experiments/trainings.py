@@ -1,4 +1,4 @@
-"""One training of the grid (`acelib.course.grid`): a policy or a reward model with one thing changed, and its test."""
+"""One training of the grid (`experiments.grid`): a policy or a reward model with one thing changed, and its test."""
 
 import json
 import math

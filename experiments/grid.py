@@ -1,13 +1,17 @@
 """What works: rewards, algorithms and choices of questions at equal rollout budgets, and reward models with one thing
 changed at a time (notebook 08).
 
-`make grid` trains all of them from the artefacts of a finished run. Each training is an artefact of that run, so an
-interrupted grid goes on with the next training; the table at the end has one line per training.
+    python -m experiments.grid --help            (`make grid`)
+
+All are trained from the artefacts of a finished run. Each training is an artefact of that run, so an interrupted grid
+goes on with the next training; the table at the end has one line per training.
 """
 
+import argparse
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,22 +22,23 @@ from pathlib import Path
 from acelib.advantages import ALGORITHMS
 from acelib.core import (
     ROOT,
+    CourseError,
     DataError,
     Profile,
     Run,
     end_descendants,
     load_profile,
-    read_rows,
+    read_json,
+    stoppable,
     versions,
     write_json,
     write_rows,
 )
-from acelib.course.grid_trainings import STEPS, VARIANTS, Policy, Scorer, train_policy, train_scorer
-from acelib.course.opening import open_run
-from acelib.course.runner import read_json
+from acelib.course import contain, open_run
 from acelib.engine import processes_per_machine
 from acelib.models import pick_device
 from acelib.schema import Row
+from experiments.trainings import STEPS, VARIANTS, Policy, Scorer, train_policy, train_scorer
 
 PUBLISHED = ROOT / "data" / "grid"
 LONG = 80  # rollouts; what over-optimisation takes to show
@@ -86,17 +91,6 @@ def _make(profile: str, run_dir: str, spec: Policy | Scorer) -> None:
     run, train = open_run(profile, run_dir), train_policy if isinstance(spec, Policy) else train_scorer
     torch.set_num_threads(1)
     run.table(artefact(spec), lambda scratch: [train(run, spec, scratch)], inputs=inputs_of(spec), params=asdict(spec))
-
-
-def read_table(name: str, folder: Path = PUBLISHED) -> list[Row]:
-    """A table of `run_grid`, "rl" or "rm": one row per training, with what `train_policy` or `train_scorer` found.
-
-    Raises DataError.
-    """
-    path = folder / f"{name}.jsonl"
-    if not path.is_file():
-        raise DataError(f"There is no {path}; make it with `make grid`.")
-    return read_rows(path)
 
 
 def check_engine(profile: Profile, processes: int | None = None) -> int:
@@ -192,3 +186,26 @@ def _note_provenance(path: Path, name: str, run: Run, lines: Sequence[Row]) -> N
         "profile": run.profile.to_dict(),
     }
     write_json(path, read_json(path) | {name: made})
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m experiments.grid", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
+    parser.add_argument("--run-dir", type=Path, help="a finished run to start from (default: runs/<profile>)")
+    parser.add_argument("--only", choices=sorted(KINDS), help="only the policies (rl), or only the reward models (rm)")
+    parser.add_argument("--processes", type=int, help="trainings at a time, one thread each (default: 2, on a GPU 1)")
+    parser.add_argument("--to", type=Path, default=PUBLISHED, help="folder for the tables (default: data/grid)")
+    asked = parser.parse_args(words)
+    contain()
+    try:
+        run_dir = asked.run_dir or ROOT / "runs" / load_profile(asked.profile).name
+        print(*run_grid(asked.profile, run_dir, asked.only, asked.processes, asked.to), sep="\n")
+    except CourseError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    with stoppable():
+        sys.exit(main())

@@ -1,19 +1,24 @@
-"""What an issue should say of a machine, as text to paste: `make doctor`, or `python -m acelib doctor`.
+"""What an issue should say of a machine, as text to paste.
+
+    python -m tools.doctor [--profile NAME] [--run-dir DIR]      (`make doctor`)
 
 Names no token, no value of the environment, and no path above the home folder. What is broken is told in its own line
 and keeps no other line from being told. (`torch.utils.collect_env` says more of the machine, with values of the
 environment, and nothing of the judge or of the profile's needs.)
 """
 
+import argparse
 import os
 import platform
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 from acelib import __version__, judge, models, preflight  # lazy doors: what cannot be imported spoils one line only
-from acelib.core import ROOT, Profile
+from acelib.core import ROOT, CourseError, Profile, installed, load_profile
+from acelib.course import contain
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
 OPTIONAL = ("ray", "vllm", "deepspeed")
@@ -43,7 +48,7 @@ def _told(look: Callable[[], str]) -> str:
 
 
 def _versions(packages: tuple[str, ...]) -> str:
-    return ", ".join(f"{package} {preflight.installed(package)}" for package in packages)
+    return ", ".join(f"{package} {installed(package)}" for package in packages)
 
 
 def _threads(profile: Profile) -> str:
@@ -67,3 +72,20 @@ def _isolation() -> str:
         if found.ok:
             break
     return "; ".join(reversed(told))
+
+
+def main(words: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.doctor", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--profile", default="pocket", help="whose needs are checked: a name in profiles/, or a path")
+    parser.add_argument("--run-dir", type=Path, help="where a run would write (default: runs/<profile>)")
+    asked = parser.parse_args(words)
+    contain()
+    try:
+        profile = load_profile(asked.profile)
+    except CourseError as error:
+        sys.exit(str(error))
+    print(doctor(profile, asked.run_dir or ROOT / "runs" / profile.name))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
