@@ -81,6 +81,7 @@ test-fast: lint  ## While you change a line: lint and the quick tests
 notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks from a pocket run
 	$(PY) -m acelib course
 	$(PY) -m acelib course --only A1
+	$(PY) -m acelib course --only A2
 	$(PY) -m acelib refresh
 
 grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (an hour; PROFILE= RUN_DIR=)
