@@ -81,6 +81,7 @@ test-fast: lint  ## While you change a line: lint and the quick tests
 notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks from a pocket run
 	$(PY) -m acelib course
 	$(PY) -m acelib course --only A1
+	$(PY) -m acelib course --only A2
 	$(PY) -m acelib refresh
 
 exercises: $(VENV)/.installed-test  ## Write the exercises of the notebooks from notebooks/solutions/
