@@ -11,7 +11,7 @@ from collections import Counter
 from itertools import combinations
 from statistics import fmean
 
-from acelib.best_of_n import dual_agreement, expected_best
+from acelib.best_of_n import expected_best
 from acelib.course import check
 
 # %% [markdown]
@@ -69,81 +69,40 @@ with check(chance) as answer:
             )
 
 # %% [markdown]
-# ### 5.3 Dual agreement (10 minutes, medium)
+# ### 5.3 Stop searching in time (project, 30 minutes)
 #
-# CodeT trusts a program when many others agree with it and when it passes many tests. Programs that pass exactly the
-# same tests form a group; each of them scores *size of the group* x *tests that it passes*.
+# Here is a scorer that is good, and in love with a few wrong programs. With sixty-four samples such a program is often
+# among them, so more search is worse. You have questions whose samples were judged: for each the `values` (1 right, 0
+# wrong) and the `scores` of its samples. Choose the N, out of `ns`, at which the pick is right most often. The check
+# tries your N on other questions. (Without judged questions you could not have known. What would you look at then?)
 
 
 # %%
-def agreement(passed: list[list[bool]]) -> list[int]:
-    """One score per program; `passed` has one row per program and one verdict per test."""
+def judged(seed: int, questions: int = 150, samples: int = 64):
+    """(values, scores) of each question."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(questions):
+        values = [int(rng.random() < 0.3) for _ in range(samples)]
+        scores = [rng.gauss(value, 1.0) if value or rng.random() > 0.015 else 6.0 for value in values]
+        rows.append((values, scores))
+    return rows
+
+
+# %%
+def choose_n(rows: list[tuple[list[int], list[float]]], ns: list[int]) -> int:
+    """The number of samples at which the best by score is right most often on these questions."""
     ### BEGIN SOLUTION
-    sizes = Counter(tuple(row) for row in passed)
-    return [sizes[tuple(row)] * sum(row) for row in passed]
+    return max(ns, key=lambda n: fmean(expected_best(values, scores, n) for values, scores in rows))
     ### END SOLUTION
 
 
 # %% tags=["exercise-check"]
-with check(agreement) as answer:
-    for passed in ([[1, 1], [1, 1], [1, 0]], [[0, 0], [0, 0], [0, 1]], [[1, 0, 1], [0, 1, 1], [1, 0, 1]]):
-        passed = [[one == 1 for one in row] for row in passed]
-        found, right = list(answer(passed)), dual_agreement(passed)
-        for i, (mine, best) in enumerate(zip(found, right, strict=True)):
-            assert mine == best, (
-                f"program {i + 1} passes {sum(passed[i])} tests, and {passed.count(passed[i])} programs pass just "
-                f"these, which gives {best:.0f}; yours is {mine}"
-            )
-
-# %% [markdown]
-# ### 5.4 Choose better (project, 40 minutes)
-#
-# A world with two flawed advisers. Some imagined tests are wrong, and a wrong test is passed by few programs. The
-# reward model is good, but it loves one kind of wrong program, and a few samples are of that kind. You see
-# which tests each sample passes and how it is scored. Give every sample a score of your own such that the best of
-# sixteen is right at least 4 points more often than the best by tests, and than the best by the reward model.
-
-
-# %%
-def samples_of(rng: random.Random):
-    """passed (samples, tests), scores, and what you do not see: whether each sample is right."""
-    right = [rng.random() < rng.choice([0.1, 0.3, 0.6]) for _ in range(16)]
-    loved = [not one and rng.random() < 0.03 for one in right]
-    valid = [rng.random() < 0.75 for _ in range(8)]
-    slips = [[rng.random() < 0.15 for _ in range(8)] for _ in range(16)]
-    passed = [
-        [not slip if (one and ok) else (rng.random() < (0.6 if ok else 0.12)) for ok, slip in zip(valid, row)]
-        for one, row in zip(right, slips)
-    ]
-    scores = [rng.gauss(1.0 if one else 4.0 if love else 0.0, 0.8) for one, love in zip(right, loved)]
-    return passed, scores, right
-
-
-# %%
-def select(passed: list[list[bool]], scores: list[float]) -> list[float]:
-    """One score per sample: the highest is handed in."""
-    ### BEGIN SOLUTION
-    # Tests that hardly anybody passes are not believed. A score decides among near equals, and counts up to a point.
-    believed = [t for t in range(len(passed[0])) if fmean(row[t] for row in passed) >= 0.25]
-    rates = [fmean([row[t] for t in believed] or [0]) for row in passed]
-    return [8 * rate + min(score, 1.5) for rate, score in zip(rates, scores)]
-    ### END SOLUTION
-
-
-# %% tags=["exercise-check"]
-def solved(choose, questions=600):
-    rng, found = random.Random(1), []
-    for passed, scores, right in (samples_of(rng) for _ in range(questions)):
-        found.append(expected_best(right, choose(passed, scores), len(right)))
-    return fmean(found)
-
-
-with check(select) as answer:
-    by_tests, by_model = (
-        solved(lambda passed, scores: [sum(row) for row in passed]),
-        solved(lambda passed, scores: scores),
-    )
-    mine = solved(answer)
-    print(f"right picks: by tests {by_tests:.1%}, by the reward model {by_model:.1%}, by yours {mine:.1%}")
-    assert mine > by_model + 0.04, "that is not 4 points more than the reward model alone; what does it fall for?"
-    assert mine > by_tests + 0.04, "that is not 4 points more than all tests alone; which tests would you believe?"
+with check(choose_n) as answer:
+    ns = [1, 2, 4, 8, 16, 32, 64]
+    n, fresh = answer(judged(0), ns), judged(1)
+    assert n in ns, f"choose one of {ns}; yours is {n}"
+    right = {one: fmean(expected_best(values, scores, one) for values, scores in fresh) for one in ns}
+    print("right picks on fresh questions: " + ", ".join(f"N = {one}: {share:.0%}" for one, share in right.items()))
+    best = max(ns, key=right.get)
+    assert right[n] > right[best] - 0.02, f"your N = {n} is right on {right[n]:.1%}, N = {best} on {right[best]:.1%}"
