@@ -7,10 +7,9 @@
 # %%
 import random
 from collections import Counter
-from itertools import combinations
 from statistics import fmean
 
-from acelib.best_of_n import dual_agreement, expected_best, expected_consensus
+from acelib.best_of_n import dual_agreement, expected_best, expected_consensus  # noqa: F811
 from acelib.course import check
 
 # %% [markdown]
@@ -52,6 +51,8 @@ with check(agreement) as answer:
 def vote(values: list[int], texts: list[str], n: int) -> float:
     """Mean value of the pick by majority of texts over all subsets of `n` samples."""
     ### BEGIN SOLUTION
+    from itertools import combinations
+
     picks = []
     for drawn in combinations(range(len(values)), n):
         votes = Counter(texts[i] for i in drawn)
