@@ -18,6 +18,18 @@ COLOURS = {
     "grey": "#7F7F7F",
 }
 
+# Who or what a line or bar stands for: the same colour in every notebook.
+ROLE_COLOURS = {
+    "before": COLOURS["grey"],  # the policy before training; also chance, and what the paper measured
+    "sample": COLOURS["sky"],  # an average sample of a model: pass@1
+    "greedy": COLOURS["black"],  # a model's greedy program
+    "right": COLOURS["green"],  # true tests and what they say; the oracle, pass@k
+    "wrong": COLOURS["vermillion"],
+    "rule": COLOURS["blue"],  # the surviving tests, and the policy trained on their verdicts
+    "reward model": COLOURS["purple"],  # and the policy trained on its scores
+    "unfiltered": COLOURS["orange"],  # all tests that the teacher imagined, and the reward model made from them
+}
+
 
 def use_style() -> None:
     """Set matplotlib's defaults for this process to those of `plots.mplstyle`."""

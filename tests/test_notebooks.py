@@ -65,6 +65,33 @@ def test_what_a_notebook_imports_is_there(path):
         assert hasattr(importlib.import_module(module), name) or importlib.import_module(f"{module}.{name}")
 
 
+def anchors(text):
+    """What can be linked to in a Markdown text: its headings, as GitHub and MyST name them."""
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in re.findall(r"^#+ (.+?) *$", text, re.M)}
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_links_to_the_glossary_and_to_anchors_that_exist(path):
+    texts = [cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown"]
+    assert "](../docs/glossary.md)" in texts[0]
+    for target, anchor in re.findall(r"\]\(([^)\s#]+\.md)#([^)\s]+)\)", "\n".join(texts)):
+        assert anchor in anchors((path.parent / target).read_text()), f"{target} has no heading for #{anchor}"
+
+
+def test_the_glossary_is_sorted_and_its_own_links_exist():
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    terms = re.findall(r"^### (.+)$", text, re.M)
+    assert terms == sorted(terms, key=lambda one: re.sub(r"\W", "", one.lower()))
+    assert set(re.findall(r"\]\(#([\w-]+)\)", text)) <= anchors(text)
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_what_only_draws_is_folded_here_and_hidden_on_the_site(path):
+    for cell in read_notebook(path).cells:
+        folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        assert folded == ("hide-input" in tags(cell)), cell.id
+
+
 def test_the_ideas_are_taught_where_they_are_used():
     told = {param.values[0].rpartition(".")[2] for param in taught()}
     ideas = {
@@ -86,6 +113,8 @@ def smoke_run(tmp_path_factory):
     course = Course(str(ROOT / "tests" / "smoke.yaml"), run_dir=run_dir)
     course.run()
     course.run(only="A1")
+    course.run(only="A2")
+    course.run(only="A3")
     write_report(run_dir)
     return run_dir
 

@@ -72,13 +72,14 @@ def test_two_episodes_by_hand_without_kl():
 
 
 def test_two_episodes_by_hand_with_kl():
-    # beta 1. Reply 1: KL terms .5, -.5, reward 1: token rewards -.5, 1.5, returns 1, 1.5.
-    # Reply 2: KL terms 0, 1, reward 0: token rewards 0, -1, returns -1, -1.
-    # Mean .125, squared distances .765625, 1.890625, 1.265625, 1.265625: variance 1.296875.
+    # beta 1; both replies begin with the same token, so its log-probs are the same in both.
+    # Reply 1: KL terms .5, -.5, reward 1: token rewards -.5, 1.5, returns 1, 1.5.
+    # Reply 2: KL terms .5, 1, reward 0: token rewards -.5, -1, returns -1.5, -1.
+    # Mean 0, squares 1, 2.25, 2.25, 1: variance 1.625.
     rewards, mask = tensors([1, 0], [[1, 1], [1, 1]])
-    logps, ref = tensors([[-1.0, -2.0], [-1.0, -1.0]], [[-1.5, -1.5], [-1.0, -2.0]])
+    logps, ref = tensors([[-1.0, -2.0], [-1.0, -1.0]], [[-1.5, -1.5], [-1.5, -2.0]])
     found = reinforce_plus_plus_advantages(rewards, logps, ref, mask, beta=1.0)
-    expected = torch.tensor([[0.875, 1.375], [-1.125, -1.125]], dtype=torch.float64) / math.sqrt(1.296875)
+    expected = torch.tensor([[1.0, 1.5], [-1.5, -1.0]], dtype=torch.float64) / math.sqrt(1.625)
     assert torch.allclose(found, expected)
 
 

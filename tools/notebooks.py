@@ -155,7 +155,8 @@ def _clean(notebook: Any) -> Any:
     language = {key: one for key, one in notebook.metadata.get("language_info", {}).items() if key == "version"}
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"} | language}
     for cell in notebook.cells:
-        cell.metadata = {"tags": tags(cell)} if tags(cell) else {}
+        folded = {"jupyter": {"source_hidden": True}} if "hide-input" in tags(cell) else {}
+        cell.metadata = folded | ({"tags": tags(cell)} if tags(cell) else {})
         if cell.cell_type == "code":
             cell.outputs = json.loads(json.dumps(cell.outputs).replace(json.dumps(f"{ROOT}/")[1:-1], ""))
     return nbformat.from_dict(notebook)

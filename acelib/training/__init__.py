@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "batches": ["largest_divisor"],
         "log": ["log_rows"],
         "reinforce_trainer": ["ReinforceTrainer", "make_reinforce_trainer", "train", "trainer_arguments"],
-        "reward_trainer": ["QuestionRewardTrainer", "train_reward_model"],
+        "reward_trainer": ["QuestionRewardTrainer", "make_reward_trainer", "train_reward_model"],
         "rollouts": ["question_order"],
         "settings": ["LOG_FILE"],
     },

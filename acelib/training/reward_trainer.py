@@ -127,7 +127,7 @@ class _Report(TrainerCallback):
         if self.progress is not None and state.is_world_process_zero and "eval_accuracy" in found:
             right, loss = found["eval_accuracy"], found["eval_pair_loss"]
             said = f"{right:.1%} of held-out pairs ranked right, loss {loss:.3f} per pair"
-            print(f"  step {state.global_step}: {said}", flush=True)
+            print(f"  update {state.global_step}: {said}", flush=True)
 
 
 def make_reward_trainer(

@@ -1,0 +1,199 @@
+# %% [markdown]
+# ## Exercises
+#
+# Write your answer in place of the `...`, run that cell, then the check below it. The checks need nothing from the
+# notebook above: the next cell and the exercise are enough. A solution is folded under each check.
+
+# %%
+import math
+from collections import Counter
+
+import torch
+from torch.nn import functional as F  # noqa: F811
+
+from acelib.course import check
+from acelib.judge import Judge, Submission  # noqa: F811
+
+# %% [markdown]
+# ### 4.1 From two scores to a probability (5 minutes, easy)
+#
+# By the Bradley-Terry model, with which probability does a program with score `a` beat one with score `b`?
+
+
+# %%
+def probability(a: float, b: float) -> float:
+    """P(the program with score `a` is better than the one with score `b`)."""
+    ### BEGIN SOLUTION
+    return 1 / (1 + math.exp(b - a))
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(probability) as answer:
+    for a, b, right in [(0, 0, 0.5), (2, 0, 0.8808), (0, 2, 0.1192), (42, 40, 0.8808), (-1, -4, 0.9526)]:
+        found = answer(a, b)
+        assert abs(found - right) < 1e-3, (
+            f"scores {a} and {b} differ by {a - b}, which gives {right:.3f}; yours is {found:.3f}"
+            + ("" if abs(found - 1 + right) > 1e-3 else ", the probability that the other one wins")
+        )
+
+# %% [markdown]
+# ### 4.2 The loss of one question, by hand (15 minutes, medium)
+#
+# Write Eq. 1 in plain Python, without torch: the sum of $-\log \sigma(R_i - R_j)$ over the valid pairs $(i, j)$,
+# divided by $n (n - 1)$. It has to survive scores of 500 and -500: $\log(\sigma(-1000))$ is $\log 0$ if you are not
+# careful, but $-\log \sigma(d) = \log(1 + e^{-d})$, and for very negative $d$ that is nearly $-d$.
+
+
+# %%
+def loss_by_hand(scores: list[float], pairs: list[tuple[int, int]]) -> float:
+    """Eq. 1 for the `scores` of one question's programs; `pairs` are (chosen, rejected) places."""
+    ### BEGIN SOLUTION
+    n, total = len(scores), 0.0
+    for chosen, rejected in pairs:
+        d = scores[chosen] - scores[rejected]
+        total += max(0.0, -d) + math.log1p(math.exp(-abs(d)))
+    return total / (n * (n - 1))
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(loss_by_hand) as answer:
+    for scores, pairs in [([2.0, 0.0, -1.0], [(0, 1), (0, 2)]), ([0.0, 0.0], [(1, 0)]), ([1.0, 3.0], [(0, 1)])]:
+        n, found = len(scores), answer(scores, pairs)
+        differences = [scores[i] - scores[j] for i, j in pairs]
+        total = sum(math.log1p(math.exp(-d)) for d in differences)
+        right = total / (n * (n - 1))
+        hints = {total: "divide by n (n - 1)", -right: "turn the sign", total / len(pairs): "divide by n (n - 1)"}
+        hint = next((hint for value, hint in hints.items() if math.isclose(found, value)), "look at each pair's term")
+        assert math.isclose(found, right), (
+            f"scores {scores}, pairs {pairs}: the differences are {differences}, the loss is {right:.4f}; "
+            f"yours is {found:.4f} ({hint})"
+        )
+    assert math.isclose(answer([-500.0, 500.0], [(0, 1)]), 500), "a wrong order of 1000 costs 1000 / 2"
+    assert answer([500.0, -500.0], [(0, 1)]) < 1e-9, "a right order of 1000 costs nothing"
+    assert answer([1.0, 2.0, 3.0], []) == 0, "a question without a valid pair costs nothing"
+
+# %% [markdown]
+# ### 4.3 Who is pushed, and how hard? (15 minutes, medium)
+#
+# Write the gradient of the loss with respect to each score, again without torch. The derivative of $-\log \sigma(d)$ is
+# $\sigma(d) - 1$; each pair pushes its two programs by the same amount in opposite directions.
+
+
+# %%
+def gradient_by_hand(scores: list[float], pairs: list[tuple[int, int]]) -> list[float]:
+    """d loss / d score of each program, for the loss of exercise 4.2."""
+    ### BEGIN SOLUTION
+    n, gradient = len(scores), [0.0] * len(scores)
+    for chosen, rejected in pairs:
+        push = (1 / (1 + math.exp(scores[rejected] - scores[chosen])) - 1) / (n * (n - 1))
+        gradient[chosen] += push
+        gradient[rejected] -= push
+    return gradient
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(gradient_by_hand) as answer:
+    for values, pairs in [([2.0, 0.0, -1.0], [(0, 1), (0, 2)]), ([0.0, 1.0, 0.5], [(2, 0), (0, 1)])]:
+        scores, (chosen, rejected) = torch.tensor(values, requires_grad=True), zip(*pairs)
+        losses = -F.logsigmoid(scores[list(chosen)] - scores[list(rejected)])
+        (losses.sum() / (len(values) * (len(values) - 1))).backward()
+        found = answer(values, pairs)
+        for place, (mine, right) in enumerate(zip(found, scores.grad.tolist(), strict=True)):
+            assert abs(mine - right) < 1e-5, (
+                f"scores {values}, pairs {pairs}: program {place} has the gradient {right:+.4f}; yours is {mine:+.4f}"
+                + (", with the wrong sign" if abs(mine + right) < 1e-5 else "")
+            )
+        assert abs(sum(found)) < 1e-9, f"the pushes must cancel; yours sum to {sum(found):+.4f}"
+
+# %% [markdown]
+# ### 4.4 Hold out questions, not pairs (15 minutes, medium)
+#
+# Decide for each question whether it is held out. About `share` of the questions should be; all pairs of a question go
+# the same way; and the decision must not change when questions are added or the list is shuffled, nor from one start of
+# Python to the next (so `hash` will not do: it differs between processes; `hashlib` does not).
+
+
+# %%
+def held_out(question_id: str, share: float) -> bool:
+    """Whether the question is kept for testing; a property of its id and nothing else."""
+    ### BEGIN SOLUTION
+    import hashlib
+
+    number = int.from_bytes(hashlib.sha256(question_id.encode()).digest()[:8], "big")
+    return number / 2**64 < share
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(held_out) as answer:
+    ids = [f"pocket/{i}" for i in range(2000)]
+    for share in (0.1, 0.4):
+        first = {one: answer(one, share) for one in ids}
+        found = sum(first.values()) / len(ids)
+        assert abs(found - share) < 0.03, f"of 2,000 questions {found:.1%} are held out, not about {share:.0%}"
+        assert first == {one: answer(one, share) for one in reversed(ids)}, "asked again in another order, it changes"
+    assert any(answer(one, 0.1) for one in ids[:100]), "none of the first 100 questions is held out: spread them"
+    assert all(answer(one, 0.4) for one in ids if answer(one, 0.1)), "a larger share should contain the smaller one"
+
+# %% [markdown]
+# ### 4.5 Fool your own reward model (project, 40 minutes)
+#
+# Here is a reward model small enough to see through: each word of a program has a weight, and the score is their sum.
+# It is trained with the loss above on a handful of pairs for one question, and it ranks them all right. Look at
+# `weights`, then write a program that it likes better than every right program, and that passes not a single test.
+# When you have it, ask what would have closed the hole: other pairs, other features, or a look at what the program
+# does? Then look at the probe figure of this notebook again.
+
+
+# %%
+RIGHT = [
+    "def f(xs):\n    return sum(x * x for x in xs)",
+    "def f(xs):\n    total = 0\n    for x in xs:\n        total += x * x\n    return total",
+    "def f(xs):\n    return sum([x ** 2 for x in xs])",
+]
+WRONG = [
+    "def f(xs):\n    return sum(x + x for x in xs)",
+    "def f(xs):\n    return sum(xs) ** 2",
+    "def f(xs):\n    total = 1\n    for x in xs:\n        total *= x\n    return total",
+    "def f(xs):\n    return [x * x for x in xs]",
+]
+TESTS = ["assert f([1, 2]) == 5", "assert f([]) == 0", "assert f([3]) == 9", "assert f([-1, 4]) == 17"]
+VOCABULARY = sorted(set(" ".join(RIGHT + WRONG).split()))
+
+
+def counts(program: str) -> torch.Tensor:
+    found = Counter(program.split())
+    return torch.tensor([float(found[word]) for word in VOCABULARY])
+
+
+difference = torch.stack([counts(good) - counts(bad) for good in RIGHT for bad in WRONG])
+weights = torch.zeros(len(VOCABULARY), requires_grad=True)
+for _ in range(300):
+    (gradient,) = torch.autograd.grad(-F.logsigmoid(difference @ weights).mean(), weights)
+    weights.data -= 0.5 * gradient
+weights = weights.detach()
+
+
+# %%
+def fool() -> str:
+    """A program that the model scores above every right one, and that passes no test."""
+    ### BEGIN SOLUTION
+    # The score counts words and never asks what they do. The words it likes best fit into a comment.
+    best = VOCABULARY[int(weights.argmax())]
+    return "def f(xs):\n    return None  # " + " ".join([best] * 50)
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(fool) as answer:
+    program = answer()
+    best = max(float(counts(right) @ weights) for right in RIGHT)
+    mine = float(counts(program) @ weights)
+    print(f"score of the best right program {best:+.1f}, of yours {mine:+.1f}")
+    with Judge(workers=1) as judge:
+        (report,) = judge.run([Submission(program, TESTS, entry_point="f")])
+    assert report.pass_rate == 0, f"it passes {report.pass_rate:.0%} of the tests; it should pass none"
+    assert mine > best, "the model still likes a right program better; which word has the largest weight?"
