@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import types
+from importlib import import_module
 
 import chance
 import wire
@@ -324,7 +325,7 @@ class Server:
         if what in ("await", "anext", "aenter", "aexit"):
             return self._run(value, what)
         function = _OPERATIONS.get(what) or getattr(operator, what)
-        return function(value, *values)
+        return function(value, *values, **named)
 
     def _run(self, value, what):
         """Wait for a coroutine, in the one event loop of this process."""
@@ -362,6 +363,8 @@ def _is_instance_by_name(value, module, name) -> bool:
     kind = sys.modules.get(module)
     for part in name.split("."):
         kind = getattr(kind, part, None)
+    if kind is None and module == "builtins":  # generators and the like, which only `types` names
+        kind = next((one for one in vars(types).values() if getattr(one, "__name__", "") == name), None)
     return isinstance(value, kind) if isinstance(kind, type) else False
 
 
@@ -382,6 +385,7 @@ _OPERATIONS |= {
     "enter": lambda value: type(value).__enter__(value),
     "exit": _leave,
     "aiter": lambda value: type(value).__aiter__(value),
+    "library": lambda value, module, name, /, *args, **named: getattr(import_module(module), name)(value, *args, **named),
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
 }

@@ -327,7 +327,7 @@ def is_stand_in(value) -> bool:
     return type(value) is Proxy or type(value) in _SHADOW_CLASSES
 
 
-def ask(value, what, *args, **kwargs):
+def ask(value, what, /, *args, **kwargs):
     """Ask the program about the object behind a Proxy or a shadow."""
     get = object.__getattribute__
     return get(value, "_program").request(what, get(value, "_index"), args, kwargs)
@@ -354,7 +354,7 @@ class Proxy:
     def __class__(self):
         return object.__getattribute__(self, "_base") or Proxy
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, /, *args, **kwargs):
         return ask(self, "call", *args, **kwargs)
 
     def __getattr__(self, name):
@@ -422,8 +422,15 @@ class Proxy:
     def __reduce_ex__(self, protocol):
         raise TypeError("an object of the program cannot be pickled by the test")
 
+    def __mro_entries__(self, bases):
+        raise TypeError("in the judge a test cannot derive a class from a class of the program")
+
     def __dir__(self):
         return ask(self, "dir")
+
+
+for _name in ("__doc__", "__module__"):  # which `__getattr__` never hears of
+    setattr(Proxy, _name, property(lambda self, _name=_name: ask(self, "getattr", _name)))
 
 
 def _forward(name, operation):
@@ -508,7 +515,7 @@ def _shadow(base):
     body = {"__getattribute__": getattribute, "__eq__": eq, "__ne__": ne, "__hash__": base.__hash__}
     body |= {f"__{name}__": between(f"__{name}__") for name in _ARITHMETIC}
     body |= {f"__{name}__": forward(name) for name in (*_UNARY, "str", "repr", "format")}
-    body |= {"__call__": lambda self, *args, **kwargs: ask(self, "call", *args, **kwargs)}
+    body |= {"__call__": lambda self, /, *args, **kwargs: ask(self, "call", *args, **kwargs)}
     body |= {"__reduce_ex__": Proxy.__reduce_ex__, "__copy__": lambda self: self, "__deepcopy__": lambda self, _: self}
     return type(base.__name__, (base,), body)
 
