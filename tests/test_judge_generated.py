@@ -35,9 +35,58 @@ class E(Enum):
 class L(list): pass
 class M(dict): pass
 class S(str): pass
+class C(Counter): pass
+class F(float): pass
+class N(int):
+    def __add__(self, other): return N(int(self) + other)
 class Error(ValueError): pass
+class Worse(Error):
+    def __init__(self, x): super().__init__(x); self.x = x
 def fail(x): raise Error(x)
+def worse(x): raise Worse(x)
+class Box:
+    def __init__(self, x): self.x = [x]
+    def put(self, y): self.x.append(y); return self
+    def __eq__(self, other): return isinstance(other, Box) and self.x == other.x
+    def __len__(self): return len(self.x)
+    def __iter__(self): return iter(self.x)
+    def __getitem__(self, i): return self.x[i]
 """
+NUMPY = [
+    *("np.array(x)", "np.array([x, x])", "np.array([[x, 1], [2, 3]])", "np.int64(x)", "np.float32(x)", "np.zeros(x)"),
+    *(
+        "np.sort(x)",
+        "np.array(x).sum()",
+        "np.mean(x)",
+        "{'k': np.array([x])}",
+        "np.bool_(x)",
+        "np.arange(x)",
+        "np.str_(x)",
+    ),
+    *(
+        "np.array([x]) + 1",
+        "np.array([x, 2.5])",
+        "np.array([x]) == 1",
+        "np.unique(x)",
+        "list(np.array(x))",
+        "np.array(x)[0]",
+    ),
+]
+NUMPY_TESTS = [
+    *("assert np.array_equal(f({v}), {same})", "assert np.allclose(f({v}), {w})", "assert (f({v}) == ({same})).all()"),
+    *(
+        "assert np.all(f({v}) == {w})",
+        "np.testing.assert_array_equal(f({v}), {same})",
+        "assert f({v}).dtype == np.int64",
+    ),
+    *("assert f({v}).shape == ({n},)", "assert f({v}).tolist() == {w}", "assert f({v}).sum() == np.sum({v})"),
+    *(
+        "assert f(np.array({v})) == {w}",
+        "assert isinstance(f({v}), np.ndarray)",
+        "assert isinstance(f({v}), (int, float))",
+    ),
+    *("assert np.isclose(f({v}), {w})", "np.testing.assert_allclose(f({v}), {w})", "assert f({v})[0] == {w}"),
+]
 EXPRESSIONS = [
     *(
         "x",
@@ -112,6 +161,7 @@ EXPRESSIONS = [
         "x.split()",
         "hash(x)",
     ),
+    *("C(x)", "F(x)", "[F(x)]", "N(x) + 1", "{N(x): 1}", "Box(x)", "[Box(x)]", "Box(x).x", "worse(x)", "dict.fromkeys([1], x)"),
 ]
 TESTS = [
     *("assert f({v}) == {w}", "assert f({v}) != {w}", "assert {w} == f({v})", "assert f({v}) == ({same})"),
@@ -146,6 +196,18 @@ TESTS = [
         "assert f(x={v}) == {w}",
     ),
     *("assert (f({v}) if f({w}) else 3) == ({same})", "def test():\n    assert f({v}) == ({same})\ntest()"),
+    "b = Box({v})\nb.put({w})\nassert b.x == [{v}, {w}] and len(b) == {n}",
+    "assert Box({v}).put({w}) == Box({w}) or list(Box({v})) == [{w}]",
+    "try:\n    f({v})\nexcept {error} as e:\n    assert e.args == ({w},)\nelse:\n    assert f({v}) == {w}",
+    "caught = None\ntry:\n    f({v})\nexcept Error as e:\n    caught = e\nassert isinstance(caught, Worse) and caught.x == {w}",
+    "x = {v}\ny = f(x)\nassert x == {v} and y == ({same})",
+    "x, y = f({v}), f({w})\nassert x == y",
+    "assert all(f(y) == ({same}) for y in [{v}, {w}])",
+    "assert {{'r': f({v})}} == {{'r': ({same})}}",
+    "got = [f({v})]\ngot.append(f({w}))\nassert {w} in got and len(got) == 2",
+    "def helper(y):\n    return f(y) == ({same})\nassert helper({v})",
+    "assert max(f({v}), f({w}), key=str) == {w}",
+    "if f({v}) != {w}:\n    raise ValueError('no')",
 ]
 KINDS = [
     "int",
@@ -161,6 +223,8 @@ KINDS = [
     "bytes",
     "Counter",
     "deque",
+    "L",
+    "Box",
 ]
 ERRORS = ["ValueError", "TypeError", "ZeroDivisionError", "Exception", "LookupError", "ArithmeticError"]
 
@@ -181,9 +245,10 @@ values = st.recursive(
 @st.composite
 def cases(draw):
     """(program, test) of one function and one test of it."""
-    expression, v = draw(st.sampled_from(EXPRESSIONS)), repr(draw(values))
+    with_numpy = draw(st.integers(0, 9)) == 0
+    expression, v = draw(st.sampled_from(NUMPY if with_numpy else EXPRESSIONS)), repr(draw(values))
     w = draw(st.just(v) | values.map(repr))
-    test = draw(st.sampled_from(TESTS)).format(
+    test = draw(st.sampled_from(TESTS + NUMPY_TESTS if with_numpy else TESTS)).format(
         v=v,
         w=w,
         same=f"(lambda x: {expression})({v})",
@@ -191,12 +256,12 @@ def cases(draw):
         error=draw(st.sampled_from(ERRORS)),
         n=draw(st.integers(0, 3)),
     )
-    return f"{IMPORTS}{CLASSES}def f(x):\n    return {expression}\n", test
+    return f"{IMPORTS}{'import numpy as np' * with_numpy}{CLASSES}def f(x):\n    return {expression}\n", test
 
 
 def plain_python(made) -> list[bool]:
     """Whether each test runs to its end after its program, all in one process of plain Python."""
-    parts = [IMPORTS, "import json", "out = []"]
+    parts = [IMPORTS, "import json", "import numpy as np", "out = []"]
     for program, test in made:
         body = textwrap.indent(f"{program.removeprefix(IMPORTS)}\n{test}\n", "    ")
         parts.append(f"try:\n{body}    out.append(True)\nexcept BaseException:\n    out.append(False)")
@@ -232,6 +297,7 @@ def test_generated_tests_agree_with_plain_python():
             deadline=None,
             database=None,
             derandomize=CASES <= 1000,
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         )
         @given(st.lists(cases(), min_size=BATCH, max_size=BATCH))

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from .inside import wire
 from .inside.checks import may_check
-from .inside.names import called_builtins, checked_by_name, is_real, program_names
+from .inside.names import called_builtins, checked_by_name, is_real, program_names, replaceable
 
 MAX_TEST_CHARS = 1_000_000
 MAX_LOCAL_BYTES = 32_768  # more data than this is compared in the referee, where CPU and memory are limited
@@ -39,7 +39,8 @@ class Slot:
 @dataclass(frozen=True)
 class Assertion:
     """One parsed test. kind: "data" (compared here), "referee", "bad" (see `reason`), or "open": the test calls only
-    functions of Python's own, of which the program may define one of `candidates`, or is a `check(candidate)`."""
+    functions of Python's own, of which the program may define one of `candidates`, or is a `check(candidate)`. In tests
+    of other kinds the `candidates` that the program defines are its own."""
 
     kind: str
     calls: tuple[str, ...] = ()  # JSON of [name, args, kwargs]
@@ -48,6 +49,7 @@ class Assertion:
     identity: bool = False
     reason: str = ""
     own: str = ""
+    also: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     simple: bool = False  # `slot == constant` or `slot != constant`
 
@@ -59,8 +61,9 @@ def why_invalid(test: str, entry_point: str = "") -> str:
 
 
 @lru_cache(maxsize=4096)
-def compile_test(text: str, own: str = "") -> Assertion:
-    """Parse one test of the function `own` (if known); a broken one gives kind "bad", never an exception."""
+def compile_test(text: str, own: str = "", also: tuple[str, ...] = ()) -> Assertion:
+    """Parse one test of the function `own` (if known); a broken one gives kind "bad", never an exception. Names in
+    `also` are the program's although Python has them."""
     if len(text) > MAX_TEST_CHARS:
         return Assertion("bad", reason=f"the test is longer than {MAX_TEST_CHARS:,} characters")
     try:
@@ -69,14 +72,16 @@ def compile_test(text: str, own: str = "") -> Assertion:
         return Assertion("bad", reason=f"the test does not parse: {type(error).__name__}: {error}"[:200])
     if (common := _common_form(tree, own)) is not None:
         return common
-    names = program_names(tree, own)
+    names = program_names(tree, own, also)
     if not names:
-        if (candidates := called_builtins(tree)) or checked_by_name(tree):
-            return Assertion("open", candidates=tuple(candidates))
+        by_name = checked_by_name(tree)
+        if (candidates := called_builtins(tree)) or by_name:
+            return Assertion("open", candidates=() if by_name else tuple(candidates))
         return Assertion("bad", reason="the test calls nothing of the program")
     if not may_check(tree, names):
         return Assertion("bad", reason="the test asserts nothing")
-    referee = Assertion("referee", own=own)
+    candidates = () if also else tuple(sorted(replaceable(tree, names)))
+    referee = Assertion("referee", own=own, also=also, candidates=candidates)
     if len(tree.body) != 1 or not isinstance(tree.body[0], ast.Assert) or _calls_on_condition(tree.body[0].test, names):
         return referee
     extract = _Extract(names)
@@ -87,9 +92,8 @@ def compile_test(text: str, own: str = "") -> Assertion:
         expected, identity = _expected_line(expression)
     except (NeedsReferee, RecursionError):
         return referee
-    return Assertion(
-        "data", tuple(extract.calls), expression, expected, identity, own=own, simple=_is_simple(expression)
-    )
+    simple = _is_simple(expression)
+    return Assertion("data", tuple(extract.calls), expression, expected, identity, "", own, also, candidates, simple)
 
 
 def _calls_on_condition(expression, names) -> bool:

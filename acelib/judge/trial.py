@@ -75,12 +75,17 @@ class Trial:
         self.referee = {i for i, a in enumerate(self.assertions) if a.kind == "referee"}
 
     def _compiled(self, test: str) -> Assertion:
-        """The test; one that calls only functions of Python's own is about the one that the program defines."""
+        """The test; where it calls functions that Python has, too, the program may have its own."""
         assertion = compile_test(test, self.submission.entry_point)
-        if assertion.kind == "open":
-            defined = _defined_names(self.submission.program or "")
-            fallback = (*defined, *assertion.candidates)[-1:]
-            own = next((name for name in assertion.candidates if name in defined), *fallback or ("f",))
+        if not assertion.candidates and assertion.kind != "open":
+            return assertion
+        defined = _defined_names(self.submission.program or "")
+        if assertion.kind != "open":
+            also = tuple(name for name in assertion.candidates if name in defined)
+            assertion = compile_test(test, assertion.own, also) if also else assertion
+        else:
+            fallback = assertion.candidates or (*defined, "f")[-2:]
+            own = next((name for name in assertion.candidates if name in defined), fallback[0])
             assertion = compile_test(test, own)
         return assertion
 
@@ -108,7 +113,7 @@ class Trial:
             calls = ",".join(call for i in data for call in self.assertions[i].calls)
             body = f'{json.dumps(source)[:-1]},"calls":[{calls}]}}'.encode()
             return self._job("data", data, (body,))
-        tests = [(s.tests[i], self.assertions[i].own) for i in pending]
+        tests = [(s.tests[i], self.assertions[i].own, self.assertions[i].also) for i in pending]
         return self._job("referee", pending, (json.dumps(source).encode(), json.dumps({"tests": tests}).encode()))
 
     def _job(self, role, tests, parts) -> Job:

@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import types
+from importlib import import_module
 
 import chance
 import wire
@@ -293,21 +294,20 @@ class Server:
 
     def _answer(self, message):
         try:
-            what, target, args, kwargs = message
+            what, target, args, kwargs, changed = message
+            for node in changed:
+                self.decode(node)
             values = [self.decode(a) for a in args]
             named = {key: self.decode(a) for key, a in kwargs}
-            watched = [*values, *named.values()]
-            before = [self._encode_plain(v) if _is_mutable(v) else None for v in watched]
-            result = self._perform(what, target, values, named)
-            changed = []
-            for i, value in enumerate(watched):
-                if before[i] is not None and (now := self._encode_plain(value)) != before[i]:
-                    changed.append([i, now])
-            return ["v", self.encode(result), changed]
+            answer = ["v", self.encode(self._perform(what, target, values, named))]
         except Closed:
             raise
         except BaseException as error:
-            return self._error(error)
+            answer = ["x", self._error(error)]
+        try:
+            return [*answer, self.shared.changed(self._encode_plain)]
+        except BaseException:
+            return [*answer, []]
 
     def _perform(self, what, target, values, named):
         if what == "name":
@@ -324,7 +324,7 @@ class Server:
         if what in ("await", "anext", "aenter", "aexit"):
             return self._run(value, what)
         function = _OPERATIONS.get(what) or getattr(operator, what)
-        return function(value, *values)
+        return function(value, *values, **named)
 
     def _run(self, value, what):
         """Wait for a coroutine, in the one event loop of this process."""
@@ -349,19 +349,16 @@ class Server:
             text = type(error).__name__
         node, index, cause = self._encode_plain(type(error)), self._handle(error)[2], None
         if depth < MAX_CAUSES and isinstance(error.__cause__, BaseException):
-            cause = self._error(error.__cause__, depth + 1)[1:]
-        return ["x", node, args, text, attributes, index, getattr(error, "_of_the_test", None), cause]
-
-
-def _is_mutable(value) -> bool:
-    kind = type(value)
-    return kind in wire.MUTABLE or kind.__name__ in ("ndarray", "array")
+            cause = self._error(error.__cause__, depth + 1)
+        return [node, args, text, attributes, index, getattr(error, "_of_the_test", None), cause]
 
 
 def _is_instance_by_name(value, module, name) -> bool:
     kind = sys.modules.get(module)
     for part in name.split("."):
         kind = getattr(kind, part, None)
+    if kind is None and module == "builtins":  # generators and the like, which only `types` names
+        kind = next((one for one in vars(types).values() if getattr(one, "__name__", "") == name), None)
     return isinstance(value, kind) if isinstance(kind, type) else False
 
 
@@ -382,6 +379,7 @@ _OPERATIONS |= {
     "enter": lambda value: type(value).__enter__(value),
     "exit": _leave,
     "aiter": lambda value: type(value).__aiter__(value),
+    "library": lambda value, module, name, /, *args, **named: getattr(import_module(module), name)(value, *args, **named),
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
 }

@@ -28,10 +28,9 @@ def always_true(node, names=frozenset()) -> bool:
         return isinstance(node.operand, ast.Constant) and not node.operand.value
     if isinstance(node, ast.Name):
         return node.id in names
-    constant = isinstance(node, ast.Compare) and all(
-        isinstance(n, ast.Constant) for n in (node.left, *node.comparators)
-    )
-    return constant or isinstance(node, (ast.GeneratorExp, ast.Lambda, ast.JoinedStr))
+    if isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
+        return always_true(node.body if node.test.value else node.orelse, names)
+    return isinstance(node, (ast.GeneratorExp, ast.Lambda, ast.JoinedStr))
 
 
 def says_nothing(node, names=frozenset()) -> bool:
@@ -48,11 +47,10 @@ def may_check(tree: ast.AST, names=frozenset()) -> bool:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert) and not says_nothing(node.test, names):
             return True
-        if isinstance(node, ast.Raise):
+        if _fails(node):
             return True
         if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name.startswith(_CHECKING_NAMES):
+            if called_name(node).startswith(_CHECKING_NAMES):
                 return True
     return False
 
@@ -118,7 +116,7 @@ class _Instrument(ast.NodeTransformer):
 
     def visit_If(self, node):
         self.generic_visit(node)
-        if any(isinstance(n, ast.Raise) for n in (*node.body, *node.orelse)):
+        if any(_fails(n) for n in (*node.body, *node.orelse)):
             node.test = self._call("branch", node.test)
         return node
 
@@ -144,11 +142,18 @@ class _Instrument(ast.NodeTransformer):
 
 
 def _fails(node) -> bool:
-    """`assert False`, `raise`, `pytest.fail()` or `self.fail()`."""
+    """`assert False`, `raise`, `pytest.fail()`, `self.fail()` or `sys.exit(1)`."""
     if isinstance(node, ast.Assert):
         return isinstance(node.test, ast.Constant) and not node.test.value
-    call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and node.value.func
-    return isinstance(node, ast.Raise) or (isinstance(call, ast.Attribute) and call.attr == "fail")
+    if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
+        return isinstance(node, ast.Raise)
+    name, arguments = called_name(node.value), node.value.args
+    ends = name in ("exit", "quit") and arguments and isinstance(arguments[0], ast.Constant) and arguments[0].value
+    return name == "fail" or bool(ends)
+
+
+def called_name(call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
 def instrument(tree: ast.Module, names) -> ast.Module:
@@ -166,6 +171,6 @@ def uncalled(tree: ast.Module) -> list:
 def needed(function) -> list[str]:
     """Names of the parameters that a call has to give."""
     code, given = function.__code__, len(function.__defaults__ or ())
-    names = code.co_varnames[: code.co_argcount - given]
+    names = code.co_varnames[hasattr(function, "__self__") : code.co_argcount - given]
     keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
     return [*names, *(name for name in keywords if name not in (function.__kwdefaults__ or {}))]

@@ -57,12 +57,12 @@ def is_foreign(node: ast.ImportFrom) -> bool:
     return root not in sys.stdlib_module_names and root not in MODULES
 
 
-def program_names(tree: ast.AST, own: str = "") -> frozenset:
+def program_names(tree: ast.AST, own: str = "", also: tuple = ()) -> frozenset:
     """Names that the test takes from the program; `own` is the function it is about, where that is known.
 
     A name is the program's when the test neither defines nor imports it and it is no builtin, module or well-known
     name of the standard library: those are always the real ones, or a program could redefine `abs` in its favour.
-    Programs do define functions called `sum` or `gcd`: such a name is the program's if it is `own`.
+    Programs do define functions called `sum` or `gcd`: such a name is the program's if it is `own`, or one of `also`.
     """
     bound, used, bases, foreign = set(), set(), set(), set()
     for node in ast.walk(tree):
@@ -84,7 +84,56 @@ def program_names(tree: ast.AST, own: str = "") -> frozenset:
     free = used - (bound - foreign) - real | foreign & used
     if own and own not in bound and (own in used or checked_by_name(tree)):
         free.add(own)
-    return frozenset(free)
+    return frozenset(free.union(also))
+
+
+def replaceable(tree: ast.AST, names: frozenset) -> frozenset:
+    """Well-known names (`count`, `chain`, `gcd`) that are the program's where the program defines them.
+
+    That must not help a program to pass: what it returns is compared with literals, and what it is given holds no
+    answer of the program beside a literal. So `count(Node(1)) == 1` may be the program's `count`; in
+    `isclose(f(1), 0.5)` and `f(5) == factorial(5)` the names stay Python's.
+    """
+    known = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} & KNOWN.keys()
+    known -= {(n.asname or n.name).split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.alias)}
+    if not known - names:
+        return frozenset()
+    assigned: dict = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            assigned.setdefault(node.targets[0].id, node.value)
+    harmless: set = set()
+    for node in ast.walk(tree):
+        sides: list = []
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Eq, ast.Is)):
+            sides = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "assertEqual":
+            sides = node.args[:2]
+        used: list = [set() for _ in sides]
+        if sorted(_origin(side, names | known, assigned, seen) for side, seen in zip(sides, used)) == [1, 2]:
+            harmless |= set().union(*used)
+    loads = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    return frozenset(known - names - {n.id for n in loads if n.id in known and n not in harmless})
+
+
+_LITERAL, _PROGRAM, _MIXED = 1, 2, 4
+
+
+def _origin(node, names, assigned, seen) -> int:
+    """Which of these a value is; the names that are called on the way are added to `seen`."""
+    if isinstance(node, ast.Constant):
+        return _LITERAL
+    if isinstance(node, ast.Name) and node.id in assigned:
+        return _origin(assigned[node.id], names, {k: v for k, v in assigned.items() if k != node.id}, seen)
+    parts = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names and not node.keywords:
+        seen.add(node.func)
+        origins = {_origin(part, names, assigned, seen) for part in node.args}
+        return _PROGRAM if origins in (set(), {_LITERAL}, {_PROGRAM}) else _MIXED
+    if not isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.UnaryOp)):
+        return _MIXED
+    origins = {_origin(part, names, assigned, seen) for part in parts} or {_LITERAL}
+    return origins.pop() if len(origins) == 1 else _MIXED
 
 
 def checked_by_name(tree: ast.Module) -> bool:

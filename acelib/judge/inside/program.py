@@ -17,6 +17,7 @@ from channel import Closed
 
 MAIN = "__main__"  # the module that a test takes itself to be
 MAX_SHARED = 256  # lists and the like whose identity is kept, the latest
+MAX_WATCHED_ITEMS, MAX_WATCHING = 2000, 2_000_000  # of one that is watched for changes; looked at in all
 _PLAIN_DUNDERS = frozenset(
     [
         "__name__",
@@ -48,13 +49,15 @@ class Gone(BaseException):
 
 
 class Shared:
-    """Mutable values that both sides know by number, so that one object stays one object."""
+    """Mutable values that both sides know by number: one object stays one object, and what changes here or there
+    changes there or here with the next message."""
 
     def __init__(self, sign: int):
         self._sign, self._next, self._values, self._numbers, self._nodes = sign, 1, {}, {}, {}
+        self._watching, self._let_go = MAX_WATCHING, set()
 
     def encode(self, value, encode):
-        if type(value) not in wire.MUTABLE:
+        if type(value) not in wire.MUTABLE and type(value).__name__ not in ("ndarray", "array"):
             return encode(value)
         node, number = encode(value), self._numbers.get(id(value))
         if number is None:
@@ -69,22 +72,32 @@ class Shared:
         if type(node) is not list or not node or node[0] != "=":
             return decode(node)
         number = node[1]
+        self._let_go.discard(number)
         if len(node) == 2:
             return self._values[number]
         value = decode(node[2])
-        if type(known := self._values.get(number)) is type(value):
-            replace_content(known, value)
+        if type(known := self._values.get(number)) is type(value) and replace_content(known, value):
             value = known
         else:
             self._keep(number, value)
         self._nodes[number] = node[2]
         return value
 
-    def update(self, value, node, decode) -> None:
-        """`value` was changed on the other side, and is now `node`."""
-        replace_content(value, decode(node))
-        if (number := self._numbers.get(id(value))) is not None:
-            self._nodes[number] = node
+    def changed(self, encode) -> list:
+        """Nodes of the values that are no longer what the other side knows. One that nobody here holds is looked at
+        once more only."""
+        found = []
+        for number in list(self._values):
+            value, known = self._values[number], self._nodes[number]
+            held = sys.getrefcount(value) > 3
+            if (size := _size(known)) > min(MAX_WATCHED_ITEMS, self._watching) or (number in self._let_go and not held):
+                continue
+            self._watching -= size
+            (self._let_go.discard if held else self._let_go.add)(number)
+            if (node := encode(value)) != known:
+                self._nodes[number] = node
+                found.append(["=", number, node])
+        return found
 
     def _keep(self, number, value):
         self._values[number], self._numbers[id(value)] = value, number
@@ -92,6 +105,10 @@ class Shared:
             old = next(iter(self._values))
             self._numbers.pop(id(self._values.pop(old)), None)
             self._nodes.pop(old, None)
+
+
+def _size(node) -> int:
+    return 1 + sum(map(_size, node)) if type(node) is list else 1
 
 
 class Program:
@@ -112,15 +129,16 @@ class Program:
             self.before_asking()
         try:
             nodes = [self._encode(a) for a in args]
-            self.channel.send([what, target, nodes, [[key, self._encode(value)] for key, value in kwargs.items()]])
+            named = [[key, self._encode(value)] for key, value in kwargs.items()]
+            self.channel.send([what, target, nodes, named, self.shared.changed(self._encode_plain)])
             while (message := self.channel.receive())[0] == "ask":
                 self.channel.send(self._answer(*message[1:]))
-            if message[0] == "x":
-                raise self._exception(*message[1:])
-            given = [*args, *kwargs.values()]
-            for index, node in message[2]:
-                self.shared.update(given[index], node, self._decode)
-            return self.shared.decode(message[1], self._decode)
+            kind, answer, changed = message
+            for node in changed:
+                self.shared.decode(node, self._decode)
+            if kind == "x":
+                raise self._exception(*answer)
+            return self.shared.decode(answer, self._decode)
         except (Closed, wire.WireError, IndexError, TypeError, KeyError, AttributeError, ValueError) as error:
             if hasattr(error, "from_program"):
                 raise
@@ -278,9 +296,9 @@ def _defined_by_test(value, name) -> bool:
     return owner.__module__ == MAIN and not isinstance(value, type)
 
 
-def replace_content(old, new) -> None:
-    """Make `old` equal to `new` in place, as far as it can be changed."""
-    if isinstance(old, (list, bytearray)):
+def replace_content(old, new) -> bool:
+    """Make `old` equal to `new`, which is of its type, in place; False where that cannot be."""
+    if isinstance(old, (list, bytearray)) or (type(old).__name__ == "array" and old.typecode == new.typecode):
         old[:] = new
     elif isinstance(old, (dict, set)):
         old.clear()
@@ -288,8 +306,11 @@ def replace_content(old, new) -> None:
     elif isinstance(old, deque):
         old.clear()
         old.extend(new)
-    elif type(old).__name__ == "ndarray" and type(new) is type(old) and old.shape == new.shape:
+    elif type(old).__name__ == "ndarray" and old.shape == new.shape and old.dtype == new.dtype:
         old[...] = new
+    else:
+        return False
+    return True
 
 
 def _of_error(error, name):
@@ -327,7 +348,7 @@ def is_stand_in(value) -> bool:
     return type(value) is Proxy or type(value) in _SHADOW_CLASSES
 
 
-def ask(value, what, *args, **kwargs):
+def ask(value, what, /, *args, **kwargs):
     """Ask the program about the object behind a Proxy or a shadow."""
     get = object.__getattribute__
     return get(value, "_program").request(what, get(value, "_index"), args, kwargs)
@@ -354,7 +375,7 @@ class Proxy:
     def __class__(self):
         return object.__getattribute__(self, "_base") or Proxy
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, /, *args, **kwargs):
         return ask(self, "call", *args, **kwargs)
 
     def __getattr__(self, name):
@@ -422,8 +443,15 @@ class Proxy:
     def __reduce_ex__(self, protocol):
         raise TypeError("an object of the program cannot be pickled by the test")
 
+    def __mro_entries__(self, bases):
+        raise TypeError("in the judge a test cannot derive a class from a class of the program")
+
     def __dir__(self):
         return ask(self, "dir")
+
+
+for _name in ("__doc__", "__module__"):  # which `__getattr__` never hears of
+    setattr(Proxy, _name, property(lambda self, _name=_name: ask(self, "getattr", _name)))
 
 
 def _forward(name, operation):
@@ -508,7 +536,7 @@ def _shadow(base):
     body = {"__getattribute__": getattribute, "__eq__": eq, "__ne__": ne, "__hash__": base.__hash__}
     body |= {f"__{name}__": between(f"__{name}__") for name in _ARITHMETIC}
     body |= {f"__{name}__": forward(name) for name in (*_UNARY, "str", "repr", "format")}
-    body |= {"__call__": lambda self, *args, **kwargs: ask(self, "call", *args, **kwargs)}
+    body |= {"__call__": lambda self, /, *args, **kwargs: ask(self, "call", *args, **kwargs)}
     body |= {"__reduce_ex__": Proxy.__reduce_ex__, "__copy__": lambda self: self, "__deepcopy__": lambda self, _: self}
     return type(base.__name__, (base,), body)
 

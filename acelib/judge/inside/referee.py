@@ -14,6 +14,7 @@ import importlib
 import itertools
 import os
 import sys
+import types
 import warnings
 
 import checks as checking
@@ -21,7 +22,7 @@ import wire
 from channel import Channel, Closed
 from names import KNOWN, MODULES, checked_by_name, is_foreign, program_names
 from program import MAIN, Gone, Program
-from stand_ins import BUILTINS, Skipped, make_pytest, mirror_seeds
+from stand_ins import BUILTINS, Skipped, ask_over_there, make_pytest, mirror_seeds
 
 
 def run_job(fd: int, candidate: int) -> None:
@@ -34,20 +35,20 @@ def run_job(fd: int, candidate: int) -> None:
         return
     os.write(fd, wire.dumps(status) + b"\n")
     loaded = status == "ok" or (type(status) is list and status[:1] == ["ok"])
-    for text, own in tests if loaded else ():
+    for text, own, also in tests if loaded else ():
         try:
-            verdict = _run_test(text, own, program)
+            verdict = _run_test(text, own, also, program)
         except Gone:
             return
         os.write(fd, wire.dumps(verdict) + b"\n")
 
 
-def _run_test(text: str, own: str, program):
+def _run_test(text: str, own: str, also: list, program):
     checks = checking.Checks()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _Test(text, own, program, checks).run()
+            _Test(text, own, also, program, checks).run()
     except MemoryError:
         return ["x", "memory", "MemoryError"]
     except AssertionError as error:
@@ -71,10 +72,10 @@ def _said(error) -> str:
 class _Test:
     """One test: its namespace, and what in it is to be run."""
 
-    def __init__(self, text: str, own: str, program, checks):
-        self.own, self.program, self.checks = own, program, checks
+    def __init__(self, text: str, own: str, also: list, program, checks):
+        self.own, self.program, self.checks, self.skipped = own, program, checks, None
         self.tree = ast.parse(text)
-        names = program_names(self.tree, own)
+        names = program_names(self.tree, own, also)
         self.by_name = checked_by_name(self.tree)
         self.tree.body = [n for n in self.tree.body if not (isinstance(n, ast.ImportFrom) and is_foreign(n))]
         self.pytest = sys.modules["pytest"] = make_pytest(checks)
@@ -86,6 +87,7 @@ class _Test:
             _count_unittest(checks)
         if "testing" in text:
             _count_numpy(checks)
+        ask_over_there(text)
         program.before_asking = None
         if "seed" in text:
             mirror_seeds(program)
@@ -113,12 +115,16 @@ class _Test:
         except SystemExit as error:
             if error.code or hasattr(error, "from_program"):
                 raise
+        self._set_up(self.namespace.get("setup_module"))
         for node in self.defined:
             found = self.namespace.get(node.name)
             if isinstance(node, ast.ClassDef):
                 self._run_class(found, node.name in self.uncalled)
             elif self._is_a_test(node.name) and type(found) is type(_said):
+                self._set_up(self.namespace.get("setup_function"), found)
                 self._run_function(found)
+        if self.skipped is not None and not self.checks.seen:
+            raise self.skipped
 
     def _is_a_test(self, name: str) -> bool:
         return name in self.uncalled and (name.startswith("test") or name in self.asserting)
@@ -128,38 +134,55 @@ class _Test:
         if case is not None and isinstance(found, type) and issubclass(found, case):
             run_case(found)
         elif alone and isinstance(found, type) and found.__name__.startswith("Test") and "__init__" not in vars(found):
+            self._set_up(getattr(found, "setup_class", None))
             for name in [n for n in dir(found) if n.startswith("test")]:
                 instance = found()
-                getattr(instance, "setup_method", int)()
-                self._run_function(getattr(instance, name))
+                self._set_up(getattr(instance, "setup_method", None), getattr(instance, name))
+                self._run_function(getattr(instance, name), found)
 
-    def _run_function(self, function) -> None:
-        plain = getattr(function, "__func__", function)
-        if getattr(plain, "skipped", False):
+    def _set_up(self, function, *arguments) -> None:
+        if function is not None:
+            function(*arguments[: len(checking.needed(function))])
+
+    def _run_function(self, function, owner=None) -> None:
+        """Run a test function for each of its cases, with the arguments that a test runner would give it."""
+        if getattr(function, "skipped", False) or getattr(owner, "skipped", False):
             return
+        instance = {"self": getattr(function, "__self__", None)}
         marks = [
-            ([n.strip() for n in names.split(",")] if isinstance(names, str) else list(names), list(cases))
-            for names, cases in getattr(plain, "cases", ())
+            (names.replace(",", " ").split() if isinstance(names, str) else list(names), list(cases))
+            for names, cases in (*getattr(function, "cases", ()), *getattr(owner, "cases", ()))
         ]
-        wanted = [name for name in checking.needed(plain) if plain is function or name != "self"]
-        given = {name for names, _ in marks for name in names}
-        rest = {name: self._argument(name) for name in wanted if name not in given}
-        if None in rest.values():
-            return  # it needs what nobody gives
-        for case in itertools.product(*(cases for _, cases in marks)):
-            arguments = {name: get() for name, get in rest.items()}
-            for (names, _), values in zip(marks, case):
-                arguments.update(zip(names, values if len(names) > 1 else [values]))
-            result = function(**arguments)
-            if type(result).__name__ == "coroutine":
-                importlib.import_module("asyncio").run(result)
+        try:
+            for name in checking.needed(function):
+                params = getattr(self.pytest.fixtures.get(name), "params", None) or ()
+                requests = [instance | {"request": types.SimpleNamespace(param=one)} for one in params]
+                marks += [([name], [self._made(name, given) for given in requests])] if requests else []
+            for case in itertools.product(*(cases for _, cases in marks)):
+                given = dict(instance)
+                for (names, _), values in zip(marks, case):
+                    given.update(zip(names, values if len(names) > 1 else [values]))
+                for name in self.pytest.autouse:
+                    self._made(name, given)
+                result = self._call(function, given)
+                if type(result).__name__ == "coroutine":
+                    importlib.import_module("asyncio").run(result)
+        except Skipped as error:
+            self.skipped = error
 
-    def _argument(self, name: str):
-        """A function that makes the argument of that name: the function under test, or a fixture; None for others."""
-        if self.own and (name == self.own or name == "candidate" or self.by_name):
-            return lambda: self.namespace[self.own]
-        fixture = self.pytest.fixtures.get(name)
-        return fixture if fixture is not None and not checking.needed(fixture) else None
+    def _call(self, function, given: dict):
+        names = checking.needed(function)
+        return function(**{name: given[name] if name in given else self._made(name, given) for name in names})
+
+    def _made(self, name: str, given: dict):
+        """The argument of that name: the function under test, or what a fixture makes."""
+        if self.own and (name in (self.own, "candidate") or self.by_name):
+            return self.namespace[self.own]
+        if name not in self.pytest.fixtures:
+            raise Skipped(f"it needs {name!r}, which the judge does not have")
+        made = self._call(self.pytest.fixtures[name], given)
+        given[name] = next(made) if type(made).__name__ == "generator" else made
+        return given[name]
 
 
 def _count_unittest(checks) -> None:
@@ -203,3 +226,5 @@ def run_case(case) -> None:
     unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
     if result.raised is not None:
         raise result.raised
+    if result.expectedFailures or result.unexpectedSuccesses:
+        raise Skipped("it is expected to fail")

@@ -4,6 +4,7 @@ import builtins
 import re
 import sys
 import types
+from importlib import import_module
 
 from program import ask, is_stand_in, stand_in_number
 
@@ -63,9 +64,11 @@ def make_pytest(checks) -> types.ModuleType:
         except ImportError:
             raise Skipped(name) from None
 
-    def fixture(function=None, **_):
+    def fixture(function=None, params=(), autouse=False, name=None, **_):
         def mark(function):
-            module.fixtures[function.__name__] = function
+            module.fixtures[name or function.__name__] = function
+            module.autouse += [name or function.__name__] * bool(autouse)
+            function.params = params
             return function
 
         return mark if function is None else mark(function)
@@ -73,7 +76,7 @@ def make_pytest(checks) -> types.ModuleType:
     def missing(name):
         raise AttributeError(f"the judge has no pytest.{name}; it knows raises, approx, fail, skip, mark and fixture")
 
-    module.fixtures = {}
+    module.fixtures, module.autouse = {}, []
     module.raises, module.fail, module.skip, module.importorskip = raises, fail, skip, importorskip
     module.fixture, module.approx, module.mark, module.main = fixture, Approx, Mark(), lambda *_, **__: 0
     module.param = lambda *values, **_: values if len(values) != 1 else values[0]
@@ -88,7 +91,7 @@ class Mark:
         def mark(*args, **_):
             def add(function):
                 if name == "parametrize":
-                    function.__dict__.setdefault("cases", []).append(args[:2])
+                    function.cases = [*getattr(function, "cases", ()), args[:2]]
                 elif name in ("skip", "skipif", "xfail"):
                     function.skipped = name == "skip" or any(args[:1]) or name == "xfail"
                 return function
@@ -175,6 +178,32 @@ def callable_(value):
 
 def type_of(value):
     return ask(value, "type") if is_stand_in(value) else type(value)
+
+
+_OVER_THERE = {  # what these say of an object, its own process has to say
+    "dataclasses": "asdict astuple fields is_dataclass replace",
+    "inspect": "isabstract isclass iscoroutine iscoroutinefunction isfunction isgenerator isgeneratorfunction ismethod "
+    "signature getmembers getdoc",
+    "asyncio": "iscoroutinefunction iscoroutine",
+}
+
+
+def ask_over_there(text: str) -> None:
+    """Let functions of the libraries that a test names be called in the program's process, for its objects."""
+    for module in (import_module(name) for name in _OVER_THERE if name in text):
+        for name in _OVER_THERE[module.__name__].split():
+            function = getattr(module, name)
+            setattr(module, name, _over_there(module.__name__, name, getattr(function, "original", function)))
+
+
+def _over_there(module: str, name: str, original):
+    def function(value, /, *args, **kwargs):
+        if stand_in_number(value) is None:
+            return original(value, *args, **kwargs)
+        return ask(value, "library", module, name, *args, **kwargs)
+
+    function.original = original
+    return function
 
 
 BUILTINS = {"isinstance": isinstance_, "callable": callable_, "__type_of__": type_of}

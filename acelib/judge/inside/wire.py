@@ -236,7 +236,8 @@ def decode(node, handle=None, depth=0):
         if tag == "T":
             numbers = [part for part in node[2:] if type(part) is int]
             zone = [decode(part) for part in node[2:] if type(part) is list]
-            return _DATES_BY_NAME[node[1]](*numbers, *([0] * (4 - len(numbers)) if node[1] == "time" else ()), *zone)
+            fold = {"fold": numbers.pop()} if node[1] in ("time", "datetime") else {}
+            return _DATES_BY_NAME[node[1]](*numbers, *zone, **fold)
         if tag == "o":
             return Opaque(str(node[1])[:80], node[2] is True)
         if tag == "h" and handle is not None:
@@ -321,8 +322,8 @@ _MAPPINGS = {"O": OrderedDict, "C": Counter, "G": defaultdict}
 MUTABLE = (list, dict, set, bytearray, *_COLLECTIONS)
 _DATES = {
     datetime.date: lambda v: v.timetuple()[:3],
-    datetime.time: lambda v: (v.hour, v.minute, v.second, v.microsecond),
-    datetime.datetime: lambda v: (*v.timetuple()[:6], v.microsecond),
+    datetime.time: lambda v: (v.hour, v.minute, v.second, v.microsecond, v.fold),
+    datetime.datetime: lambda v: (*v.timetuple()[:6], v.microsecond, v.fold),
     datetime.timedelta: lambda v: (v.days, v.seconds, v.microseconds),
 }
 _DATES_BY_NAME = {kind.__name__: kind for kind in _DATES}
@@ -342,7 +343,7 @@ _SCALARS = {
 
 # What json.dumps and json.loads end in, without the layers of Python above: each child pays for every page it touches.
 _chunks = c_make_encoder(None, None, encode_basestring_ascii, None, ":", ",", False, False, True)
-_scan = json.JSONDecoder().scan_once
+_scan = json.JSONDecoder(parse_constant=float).scan_once  # each NaN an object of its own, as two calls give
 
 
 def dumps(node) -> bytes:
