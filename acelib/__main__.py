@@ -1,6 +1,7 @@
 """Command line: `python -m acelib COMMAND --help`."""
 
 import argparse
+import runpy
 import shlex
 import sys
 from collections.abc import Callable
@@ -11,7 +12,12 @@ import yaml
 
 from acelib import core, course, data, preflight  # doors: a room is loaded when something is taken from it
 
-PARSER = argparse.ArgumentParser(prog="python -m acelib", description="The course, and what belongs to it.")
+BESIDE = {"doctor": "tools.doctor", "grid": "experiments.grid", "harness": "tools.harness", "rank": "tools.rank"}
+PARSER = argparse.ArgumentParser(
+    prog="python -m acelib",
+    description="The course, and what belongs to it.",
+    epilog=f"Commands of the repository, each with a --help of its own: {', '.join(BESIDE)}.",
+)
 COMMANDS = PARSER.add_subparsers(dest="command", required=True)
 
 
@@ -161,6 +167,11 @@ def _export(asked: argparse.Namespace) -> None:
 
 def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
+    if words and words[0] in BESIDE:
+        sys.path.append(str(core.ROOT))
+        sys.argv[1:] = words[1:]
+        runpy.run_module(BESIDE[words[0]], run_name="__main__", alter_sys=True)
+        return 0
     asked = PARSER.parse_args(words, argparse.Namespace(words=words))
     course.contain()
     try:
