@@ -1,0 +1,61 @@
+"""What the recorded run of a real model in data/real says of itself, and that today's judge says the same."""
+
+from statistics import fmean
+
+import pytest
+
+from acelib.core import ROOT, read_rows
+from acelib.filtering import filter_quality
+from acelib.judge import Judge, Submission
+from acelib.judge import LLM_PRELUDE
+
+LABORATORY = ROOT / "data" / "real" / "laboratory.parquet"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return read_rows(LABORATORY)
+
+
+def test_every_row_is_complete(rows):
+    assert len({row["id"] for row in rows}) == len(rows) == 164
+    for row in rows:
+        samples, tests = len(row["programs"]), len(row["tests"])
+        assert samples == len(row["correct"]) == len(row["pass_rate"]) == len(row["results"]) == 16
+        assert tests == len(row["valid"]) == len(row["shown"]) == len(row["greedy_results"]) == len(set(row["tests"]))
+        assert all(len(verdicts) == tests for verdicts in row["results"])
+        assert row["correct"] == [rate == 1.0 for rate in row["pass_rate"]]
+        assert all(row["entry_point"] in test for test in row["tests"])
+
+
+def test_no_text_of_a_benchmark_is_shipped(rows):
+    """Programs lost their docstrings and comments, which repeat the question."""
+    for row in rows:
+        for program in (row["greedy_program"], *row["programs"]):
+            assert '"""' not in (program or "") and "#" not in (program or "").replace("'#'", "").replace('"#"', "")
+
+
+def test_the_judge_of_today_agrees(rows):
+    """A sixteenth of the verdicts on imagined tests, judged again; those of whole programs that time decides left out."""
+    chosen = [row for row in rows[::16] if row["tests"]]
+    with Judge(workers=1) as judge:
+        reports = judge.run(
+            Submission(program, tuple(row["tests"]), LLM_PRELUDE, entry_point=row["entry_point"])
+            for row in chosen
+            for program in row["programs"]
+        )
+    recorded = [verdicts for row in chosen for verdicts in row["results"]]
+    same = [
+        bool(one.passed) == before
+        for report, verdicts in zip(reports, recorded, strict=True)
+        for one, before in zip(report.verdicts, verdicts, strict=True)
+    ]
+    assert fmean(same) > 0.995  # helpers that a prompt gave are not shipped with it
+
+
+def test_the_reference_is_the_best_filter(rows):
+    """By construction: it keeps every right test and no wrong one."""
+    for row in rows:
+        if len(row["tests"]) >= 5:
+            found = filter_quality(row["valid"], row["valid"], row["results"], row["pass_rate"], 1)
+            assert found["kept"] == found["valid_kept"] == sum(row["valid"])
