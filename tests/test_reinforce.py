@@ -3,6 +3,7 @@ import json
 import math
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from acelib.models.prefix import response_logps
 from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
 from acelib.training.reinforce_trainer import make_reinforce_trainer, train, trainer_arguments
-from acelib.training.rollouts import question_order
+from acelib.training.rollouts import frozen_exactly, question_order
 from acelib.training.settings import LOCAL, LOG_FILE, check_together, vllm_arguments
 
 SETTINGS = Reinforce(
@@ -611,8 +612,9 @@ def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_r
     assert held == {(False, torch.bfloat16), (True, torch.float32)} and trainer.ref_model is None
     assert trainer._shares_prompts
     rollout = one_rollout(trainer)
-    old, mask = rollout["old_per_token_logps"], rollout["completion_mask"]
-    assert torch.equal(old, rollout["ref_per_token_logps"])  # before the first update adapters add nothing
+    assert torch.equal(
+        rollout["old_per_token_logps"], rollout["ref_per_token_logps"]
+    )  # before the first update adapters add nothing
     batches = trainer._split(rollout)
     assert len({tuple(row) for row in batches[0]["prompt_ids"].tolist()}) < len(batches[0]["prompt_ids"])
 
@@ -627,7 +629,16 @@ def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_r
             [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
         )
     assert torch.nn.functional.cosine_similarity(found[True], found[False], dim=0) > 0.99
-    assert mask.any() and found[True].dtype == torch.float32
+
+    before = {name: one.clone() for name, one in trainer.model.named_parameters()}
+    for keeps in (nullcontext, frozen_exactly):  # what TRL does to hand vLLM the weights
+        with keeps(trainer.model):
+            trainer.model.merge_adapter()
+            trainer.model.unmerge_adapter()
+        same = all(torch.equal(one, before[name]) for name, one in trainer.model.named_parameters())
+        assert same == (keeps is frozen_exactly)
+        for name, one in trainer.model.named_parameters():
+            one.data.copy_(before[name])
 
 
 def test_vllm_that_is_not_installed(policy, tmp_path):
