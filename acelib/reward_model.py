@@ -97,9 +97,14 @@ def score_questions(
     """
     counts = [len(programs) for programs in questions]
     if not share_prefix:
-        flat = [ids for programs in questions for ids in programs]
-        ids, mask = pad(flat, pad_id, model.device, side="right")
-        return model(input_ids=ids, attention_mask=mask, use_cache=False).logits.squeeze(-1).float().split(counts)
+        flat, config = [ids for programs in questions for ids in programs], unwrapped(model).config
+        lasts, usual = {ids[-1] for ids in flat}, config.pad_token_id
+        # The score is read at the last token that is not padding to transformers, so padding must end no program.
+        config.pad_token_id = next(i for i in (pad_id, *range(len(lasts) + 1)) if i not in lasts)
+        ids, mask = pad(flat, config.pad_token_id, model.device, side="right")
+        scores = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.squeeze(-1).float()
+        config.pad_token_id = usual
+        return scores.split(counts)
     shared = [_common_prefix(programs) for programs in questions]
     starts = pad([programs[0][:k] for programs, k in zip(questions, shared)], pad_id, model.device)
     tails = [program[k:] for programs, k in zip(questions, shared) for program in programs]

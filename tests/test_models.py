@@ -21,6 +21,7 @@ from acelib.models.generation import (
 )
 from acelib.models.params import SamplingParams
 
+GREEDY = dict(temperature=0, max_new_tokens=12, batch_size=4, seed=0)
 QUESTIONS = ["Sort xs.", "Keep only the even numbers, then return the sum.", "Reverse.", "Sort xs twice, please."]
 
 
@@ -217,6 +218,26 @@ def test_round_trip_through_a_folder(tmp_path, conversations):
     assert not model.training and model.dtype == torch.float32
     params = SamplingParams(max_new_tokens=5, batch_size=2, seed=0, temperature=0)
     assert generate(model, tokenizer, conversations, params) == generate(*tiny_policy(), conversations, params)
+
+
+def test_hubs_defaults_for_sampling_change_nothing(tmp_path, conversations):
+    folder = save_tiny_policy(tmp_path / "policy")
+    path = folder / "generation_config.json"
+    hub = {"do_sample": True, "repetition_penalty": 1.1, "temperature": 0.7, "top_k": 20, "top_p": 0.8}
+    path.write_text(json.dumps(json.loads(path.read_text()) | hub))
+    model, tokenizer = load_policy(folder, device="cpu"), load_tokenizer(folder)
+    assert model.generation_config.repetition_penalty == 1.1 and model.generation_config.top_k == 20
+    for params in (SamplingParams(n=3, max_new_tokens=12, batch_size=4, seed=0), SamplingParams(**GREEDY)):
+        assert generate(model, tokenizer, conversations, params) == generate(*tiny_policy(), conversations, params)
+
+
+def test_padding_that_is_the_end_of_a_reply_too_changes_nothing(conversations):
+    params = SamplingParams(n=3, temperature=1.2, max_new_tokens=30, batch_size=4, seed=0)
+    model, tokenizer = tiny_policy()
+    stop = stop_tokens(model, tokenizer)
+    usual = generate(model, tokenizer, conversations, params)
+    tokenizer.pad_token = tokenizer.eos_token
+    assert generate(model, tokenizer, conversations, params) == usual and stop_tokens(model, tokenizer) == stop
 
 
 def test_no_folder_names_the_profile(tmp_path):

@@ -3,6 +3,7 @@ import json
 import math
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from acelib.advantages import reinforce_plus_plus_advantages
 from acelib.core import ArtifactError, DataError, EngineError, ModelError
 from acelib.core.sections import Reinforce
 from acelib.judge import Report, Verdict
+from acelib.models import prefix
 from acelib.models.generation import load_policy, load_tokenizer
 from acelib.models.prefix import response_logps
 from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
 from acelib.training.reinforce_trainer import make_reinforce_trainer, train, trainer_arguments
-from acelib.training.rollouts import question_order
+from acelib.training.rollouts import frozen_exactly, question_order
 from acelib.training.settings import LOCAL, LOG_FILE, check_together, vllm_arguments
 
 SETTINGS = Reinforce(
@@ -125,8 +127,9 @@ def test_edges_of_the_advantage():
 # --- log-probs with shared prompts ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_shared_prompts_give_the_numbers_of_plain_passes(chunk):
+@pytest.mark.parametrize("chunk, tile", [(1, 2**25), (4, 2**25), (100, 2**25), (100, 2000)])
+def test_shared_prompts_give_the_numbers_of_plain_passes(chunk, tile, monkeypatch):
+    monkeypatch.setattr(prefix, "TILE", tile)  # 2,000 logits are 7 tokens of this vocabulary
     model, tokenizer = tiny_policy()
     g = torch.Generator().manual_seed(0)
     prompt_lengths, lengths = [5, 5, 9, 9, 9, 3, 5], [4, 6, 1, 6, 2, 3, 5]
@@ -599,6 +602,44 @@ def test_adapters_are_trained_against_their_base_and_merged(policy, tmp_path):
     # The reference is the base without adapters: nothing at first, something once they have moved.
     assert rows[1]["kl"] == pytest.approx(0, abs=1e-5) and abs(rows[3]["kl"]) > 1e-4
     assert max(row["sampler_gap"] for row in rows[1:]) < 1e-4
+
+
+def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_read_once(policy, tmp_path):
+    engine = dataclasses.replace(LOCAL, lora_rank=4)
+    trainer = make_reinforce_trainer(
+        policy, PROBLEMS, wordy, tmp_path, engine=engine, dtype="bfloat16", **options(micro_batch=3)
+    )
+    held = {(one.requires_grad, one.dtype) for one in trainer.model.parameters()}
+    assert held == {(False, torch.bfloat16), (True, torch.float32)} and trainer.ref_model is None
+    assert trainer._shares_prompts
+    rollout = one_rollout(trainer)
+    assert torch.equal(
+        rollout["old_per_token_logps"], rollout["ref_per_token_logps"]
+    )  # before the first update adapters add nothing
+    batches = trainer._split(rollout)
+    assert len({tuple(row) for row in batches[0]["prompt_ids"].tolist()}) < len(batches[0]["prompt_ids"])
+
+    found = {}
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:  # which is 0 at first, and lets no gradient through to lora_A
+            parameter.data.fill_(0.01)
+    for trainer._shares_prompts in (True, False):
+        trainer.model.zero_grad()
+        trainer.compute_loss(trainer.model, batches[0]).backward()
+        found[trainer._shares_prompts] = torch.cat(
+            [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
+        )
+    assert torch.nn.functional.cosine_similarity(found[True], found[False], dim=0) > 0.99
+
+    before = {name: one.clone() for name, one in trainer.model.named_parameters()}
+    for keeps in (nullcontext, frozen_exactly):  # what TRL does to hand vLLM the weights
+        with keeps(trainer.model):
+            trainer.model.merge_adapter()
+            trainer.model.unmerge_adapter()
+        same = all(torch.equal(one, before[name]) for name, one in trainer.model.named_parameters())
+        assert same == (keeps is frozen_exactly)
+        for name, one in trainer.model.named_parameters():
+            one.data.copy_(before[name])
 
 
 def test_vllm_that_is_not_installed(policy, tmp_path):

@@ -22,7 +22,7 @@ from acelib.reward_model import (
     score_questions,
 )
 from acelib.schema import Pair
-from acelib.training.reward_trainer import QuestionRewardTrainer, train_reward_model
+from acelib.training.reward_trainer import QuestionRewardTrainer, make_reward_trainer, train_reward_model
 from acelib.training.settings import LOCAL
 
 PROGRAMS = ["return 1", "return xs", "return sorted(xs)", "pass"]
@@ -339,6 +339,32 @@ def test_a_batch_that_processes_cannot_share_is_an_error(tmp_path, monkeypatch):
     base = save_tiny_policy(tmp_path / "base")
     with pytest.raises(ModelError, match="4 questions cannot be shared by 3 processes"):
         train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
+
+
+def test_below_adapters_in_bfloat16_the_head_learns_and_scores_in_float32(tmp_path):
+    base, engine = save_tiny_policy(tmp_path / "base"), replace(LOCAL, lora_rank=4)
+    options = dict(settings=Settings(), n=4, seed=0, device="cpu", engine=engine, dtype="bfloat16")
+    trainer = make_reward_trainer(some_pairs(), base, tmp_path / "s", **options)
+    held = {(one.requires_grad, one.dtype) for one in trainer.model.parameters()}
+    assert held == {(False, torch.bfloat16), (True, torch.float32)} and trainer.share_prefix
+    rows = list(trainer.train_dataset)[:2]
+    loss, found = trainer.compute_loss(trainer.model, {"questions": rows}, return_outputs=True)
+    loss.backward()
+    assert found["scores"].dtype == torch.float32 and trainer.model.get_base_model().score.weight.grad.any()
+    trainer.share_prefix = False
+    _, plain = trainer.compute_loss(trainer.model, {"questions": rows}, return_outputs=True)
+    torch.testing.assert_close(found["scores"], plain["scores"], atol=0.05, rtol=0.05)
+
+
+def test_padding_that_is_the_last_token_too_changes_no_score(tmp_path):
+    model, _ = load_reward_model(save_tiny_reward_model(tmp_path / "rm"), device="cpu")
+    questions, found = [[[5, 6, 7, 9], [5, 6, 8, 11, 9]], [[4, 6, 9]]], []
+    for pad_id in (0, 9):
+        model.config.pad_token_id = pad_id
+        found += [torch.cat(score_questions(model, questions, pad_id, share)) for share in (True, False)]
+        assert model.config.pad_token_id == pad_id
+    for one in found[1:]:
+        torch.testing.assert_close(one, found[0])
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "manifests": ["is_current", "is_unchanged", "making", "manifest_path", "read_manifest"],
         "profiles": ["Profile", "ROOT", "load_profile", "profile_names"],
         "run": ["Run", "installed", "versions"],
-        "sections": ["assume", "Engine", "Reinforce", "Remote"],
+        "sections": ["assume", "Engine", "Reinforce", "Remote", "RewardModel"],
         "threads": ["Threads"],
         "tables": ["Row", "read_rows", "write_rows"],
     },

@@ -71,7 +71,8 @@ def read_on(
 
 
 def unwrapped(model: torch.nn.Module) -> PreTrainedModel:
-    """The model itself, with its adapters in place where it has any."""
+    """The model below what wraps it for several processes, with its adapters in place where it has any."""
+    model = getattr(model, "module", model)
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -82,7 +82,10 @@ def commands(profile: Profile) -> Iterator[tuple[str, str]]:
         yield "ray start --address=<first machine>:6379", "the same checkout and .venv at the same path"
     for where in [urlsplit(one) for one in (models.teacher, models.proxy) if is_address(one) and not adopts]:
         if where.hostname in ("localhost", "127.0.0.1"):
-            yield f"vllm serve {where.fragment} --port {where.port or 80}{parallel}", "first, for notebooks 01 and 02"
+            options = (
+                f"--port {where.port or 80}{parallel} --generation-config vllm"  # else the hub's top_k and penalties
+            )
+            yield f"vllm serve {where.fragment} {options}", "first, for notebooks 01 and 02"
     if engine.generation == "vllm" and engine.vllm_mode == "server":
         yield (
             f"VLLM_SERVER_DEV_MODE=1 vllm serve {models.policy}{parallel} --port "

@@ -93,7 +93,7 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         self.reward_weights = torch.tensor([1.0] + [0.0] * len(watch))
         self.stop = stop_tokens(self.model, tokenizer)
         # The sampler then runs these very weights, so its log-probs are those of the old policy up to rounding.
-        self.samples_exactly = not (args.use_vllm or args.bf16)
+        self.samples_exactly = not (args.use_vllm or args.bf16 or engine.lora_rank)
         self._shares_prompts = shares_prompts(self)
 
     @contextmanager

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
-from acelib.core import Engine, ModelError, Progress
+from acelib.core import Engine, ModelError, Progress, RewardModel
 from acelib.models import load_tokenizer, pick_device
 from acelib.reward_model import bradley_terry_loss, is_held_out, question_rows, regression_loss, score_questions
 from acelib.schema import Pair
@@ -130,29 +130,10 @@ class _Report(TrainerCallback):
             print(f"  update {state.global_step}: {said}", flush=True)
 
 
-def make_reward_trainer(
-    pairs: Sequence[Pair],
-    base: str | Path,
-    scratch: Path,
-    *,
-    settings,
-    n: int,
-    seed: int,
-    dtype: str = "float32",
-    device: str = "auto",
-    progress: Progress | None = None,
-    engine: Engine = LOCAL,
-) -> QuestionRewardTrainer:
-    """The trainer behind `train_reward_model`, ready to start. Raises as that does."""
-    tokenizer = load_tokenizer(base)
-    rows = question_rows(pairs, tokenizer, settings.max_length)
-    held_out = [row for row in rows if is_held_out(row["id"], settings.held_out)]
-    kept = [row for row in rows if not is_held_out(row["id"], settings.held_out)]
-    if not kept:
-        raise ModelError(
-            f"No question has a valid pair to train on ({len(pairs)} pairs in all, {len(held_out)} questions held "
-            "out); lower pairs.min_gap, or sample more programs per question."
-        )
+def _arguments(
+    settings: RewardModel, folder: Path, seed: int, device: str, dtype: str, engine: Engine, kept: int, held_out: int
+) -> RewardConfig:
+    """AceCoder's settings in TRL's words, for `kept` questions to train on and `held_out` ones. Raises ModelError."""
     processes = int(os.environ.get("WORLD_SIZE", 1))
     per_process, rest = divmod(settings.batch_size, processes)
     if rest:
@@ -160,9 +141,9 @@ def make_reward_trainer(
             f"A batch of {settings.batch_size} questions cannot be shared by {processes} processes; choose "
             "reward_model.batch_size as a multiple of the number of processes."
         )
-    common = common_arguments(scratch, seed, pick_device(device), dtype, per_process, settings.micro_batch, engine)
-    steps = int(-(-len(kept) // settings.batch_size) * settings.epochs)
-    args = RewardConfig(
+    common = common_arguments(folder, seed, pick_device(device), dtype, per_process, settings.micro_batch, engine)
+    steps = int(-(-kept // settings.batch_size) * settings.epochs)
+    return RewardConfig(
         **common,
         data_seed=seed,
         learning_rate=settings.learning_rate,
@@ -182,9 +163,34 @@ def make_reward_trainer(
         save_total_limit=1,
         model_init_kwargs={"dtype": frozen_dtype(engine, dtype)},
     )
+
+
+def make_reward_trainer(
+    pairs: Sequence[Pair],
+    base: str | Path,
+    scratch: Path,
+    *,
+    settings: RewardModel,
+    n: int,
+    seed: int,
+    dtype: str = "float32",
+    device: str = "auto",
+    progress: Progress | None = None,
+    engine: Engine = LOCAL,
+) -> QuestionRewardTrainer:
+    """The trainer behind `train_reward_model`, ready to start. Raises as that does."""
+    tokenizer = load_tokenizer(base)
+    rows = question_rows(pairs, tokenizer, settings.max_length)
+    held_out = [row for row in rows if is_held_out(row["id"], settings.held_out)]
+    kept = [row for row in rows if not is_held_out(row["id"], settings.held_out)]
+    if not kept:
+        raise ModelError(
+            f"No question has a valid pair to train on ({len(pairs)} pairs in all, {len(held_out)} questions held "
+            "out); lower pairs.min_gap, or sample more programs per question."
+        )
     trainer = QuestionRewardTrainer(
         model=str(base),
-        args=args,
+        args=_arguments(settings, scratch, seed, device, dtype, engine, len(kept), len(held_out)),
         n=n,
         loss=settings.loss,
         processing_class=tokenizer,

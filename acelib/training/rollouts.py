@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from peft.tuners.lora import LoraLayer
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
@@ -87,12 +88,24 @@ def evaluating(trainer: Any) -> Iterator[PreTrainedModel]:
     model.train(training)
 
 
+@contextmanager
+def frozen_exactly(model: torch.nn.Module) -> Iterator[None]:
+    """Afterwards the weights below adapters are what they were. For vLLM, TRL adds the adapters to them and subtracts
+    them again, which in bfloat16 leaves rounding errors, more with every rollout."""
+    layers = [one.get_base_layer().weight.data for one in model.modules() if isinstance(one, LoraLayer)]
+    kept = [weight.to("cpu", copy=True) for weight in layers]
+    yield
+    for weight, before in zip(layers, kept, strict=True):
+        weight.copy_(before)
+
+
 def _vllm_replies(trainer: Any, prompts: list[list[int]], n: int, temperature: float) -> tuple[list, list]:
     """`n` replies (token ids) to each prompt and their log-probs, from vLLM with the policy's present weights. Every
     process must bring as many prompts as the others."""
     vllm = trainer.vllm_generation
     if trainer.state.global_step != trainer._last_loaded_step:
-        vllm.sync_weights()
+        with frozen_exactly(trainer.model):
+            vllm.sync_weights()
         trainer._last_loaded_step = trainer.state.global_step
     usual, vllm.temperature = vllm.temperature, temperature
     _, ids, logprobs, _ = vllm.generate([one for one in prompts for _ in range(n)], images=None, num_generations=n)
