@@ -12,7 +12,13 @@ import yaml
 
 from acelib import core, course, data, preflight  # doors: a room is loaded when something is taken from it
 
-BESIDE = {"doctor": "tools.doctor", "grid": "experiments.grid", "harness": "tools.harness", "rank": "tools.rank"}
+BESIDE = {
+    "doctor": "tools.doctor",
+    "export": "tools.export",
+    "grid": "experiments.grid",
+    "harness": "tools.harness",
+    "rank": "tools.rank",
+}
 PARSER = argparse.ArgumentParser(
     prog="python -m acelib",
     description="The course, and what belongs to it.",
@@ -143,26 +149,6 @@ def _adopt(asked: argparse.Namespace) -> None:
     print(data.counts_text(counts))
     print(f"Data card, and what was dropped for a benchmark's sake: {asked.run_dir / 'adopted'}")
     print(f"Go on with: make course PROFILE={asked.profile} RUN_DIR={asked.run_dir} FROM=03")
-
-
-@command(
-    arg("run_dir", type=Path, help="a run that has finished notebook 03, such as runs/pocket"),
-    arg("out", type=Path, help="folder to write, for load_dataset and for data.adopt"),
-    arg("--push-to-hub", dest="repository", metavar="OWNER/NAME", help="upload it, too"),
-    arg("--private", action="store_true", help="where the data set is new on the hub, keep it private"),
-    help="write a run's questions, programs and pairs as a data set",
-    description="Writes Parquet in the columns of AceCode-87K and AceCodePair-300K, with a dataset card. Nothing is "
-    "uploaded unless you say so; put a licence into the card first (an edited card is kept).",
-)
-def _export(asked: argparse.Namespace) -> None:
-    counts = data.export(asked.run_dir, asked.out, print)
-    print("\n".join(f"{count:9,} {what}" for what, count in counts.items()))
-    print(
-        f"Data set: {asked.out} (data.adopt: {asked.out / 'questions'} in a profile); its card: "
-        f"{asked.out / 'README.md'}; state a licence there before you publish it."
-    )
-    if asked.repository:
-        print(f"Pushed to {data.push_export(asked.out, asked.repository, asked.private)}")
 
 
 def main(words: list[str] | None = None) -> int:

@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from acelib.core import DataError, Progress
 from acelib.judge import Report
 from acelib.models import SamplingParams
-from acelib.pairs import preference_pairs
 from acelib.sampling import sample_programs
-from acelib.schema import Problem, Program, Row
-from acelib.stats import auc
+from acelib.schema import Problem, Program
 
 
 def proxy_programs(
@@ -59,39 +56,3 @@ def filter_problems(problems: Sequence[Problem], passed: Sequence[Sequence[bool]
 def passed_tests(reports: Sequence[Report]) -> list[list[bool]]:
     """Verdicts as booleans, reports x tests."""
     return [[bool(verdict.passed) for verdict in report.verdicts] for report in reports]
-
-
-def filter_quality(
-    kept: Sequence[bool],
-    valid: Sequence[bool],
-    results: Sequence[Sequence[bool]],
-    truth: Sequence[float],
-    min_tests: int,
-) -> Row:
-    """What one filter does to one question, by the truth.
-
-    kept, valid: (tests,); results: (programs, tests), does the program pass the test; truth: (programs,), share of
-    true hidden tests passed. A program is correct when its truth is 1. Counts: kept, valid_kept, survives (0 or 1),
-    pairs (by Eq. 3, from the kept tests), pairs_better (the chosen side has the higher truth), pairs_both_wrong.
-    Means: auc (nan without both kinds of programs), random (correct programs), best (correct programs among the
-    best by kept tests).
-    A question with too few kept tests counts 0 tests and 0 pairs, and its means are nan.
-    """
-    places = [index for index, keep in enumerate(kept) if keep]
-    if len(places) < min_tests:
-        nothing = dict.fromkeys(("kept", "valid_kept", "survives", "pairs", "pairs_better", "pairs_both_wrong"), 0)
-        return nothing | dict.fromkeys(("auc", "random", "best"), float("nan"))
-    correct = [value == 1.0 for value in truth]
-    scores = [fmean(row[place] for place in places) for row in results]
-    pairs = preference_pairs(scores)
-    return {
-        "kept": len(places),
-        "valid_kept": sum(valid[place] for place in places),
-        "survives": 1,
-        "pairs": len(pairs),
-        "pairs_better": sum(truth[i] > truth[j] for i, j in pairs),
-        "pairs_both_wrong": sum(not correct[i] and not correct[j] for i, j in pairs),
-        "auc": auc(scores, correct),
-        "random": fmean(correct),
-        "best": fmean(c for c, score in zip(correct, scores, strict=True) if score == max(scores)),
-    }

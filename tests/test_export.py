@@ -9,16 +9,16 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from acelib.__main__ import main
 from acelib.core import ArtifactError, DataError
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
-from acelib.data import exporting
-from acelib.data.exporting import export, push_export
+from acelib.data import push
 from acelib.data.importing import import_as_profile_says, import_dataset
 from acelib.data.seeds import build_seeds
 from acelib.pairs import build_pairs
 from acelib.schema import Problem
+from tools import export as exporting
+from tools.export import FILES, export, main
 
 FIXTURES = Path(__file__).parent / "fixtures"
 QUESTIONS, PAIRS = str(FIXTURES / "acecode.jsonl"), str(FIXTURES / "acecodepair.jsonl")
@@ -155,7 +155,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(run, tmp_path):
 import resource, signal, sys
 from pathlib import Path
 from acelib.core.errors import FullDiskError
-from acelib.data.exporting import export
+from tools.export import export
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 try:
@@ -232,17 +232,17 @@ def test_the_card_says_what_the_hub_and_a_reader_need(tmp_path, rows):
 def test_without_a_network_a_push_says_so_and_the_folder_stays(run, tmp_path):
     export(run.dir, tmp_path / "out")
     with pytest.raises(DataError, match="could not be pushed to owner/name: .*; unset it"):
-        push_export(tmp_path / "out", "owner/name")
+        push(tmp_path / "out", "owner/name", FILES, private=False)
     assert (tmp_path / "out" / "README.md").exists()
 
 
 def test_command_line(run, tmp_path, capsys):
     out = str(tmp_path / "out")
-    assert main(["export", str(run.dir), out]) == 0
+    assert main([str(run.dir), out]) == 0
     said = capsys.readouterr().out
     assert "3 questions" in said and f"data.adopt: {out}/questions" in said and "Pushed" not in said
-    assert main(["export", str(run.dir), out, "--push-to-hub", "owner/name", "--private"]) == 1
+    assert main([str(run.dir), out, "--push-to-hub", "owner/name", "--private"]) == 1
     assert "could not be pushed to owner/name" in capsys.readouterr().err
     shutil.rmtree(run.dir / "artifacts")
-    assert main(["export", str(run.dir), out]) == 1
+    assert main([str(run.dir), out]) == 1
     assert "There is no 'imagined'" in capsys.readouterr().err

@@ -1,12 +1,14 @@
 import math
 
 import pytest
+from in_notebooks import notebook_function
 
 from acelib.core import DataError
-from acelib.filtering import filter_problems, filter_quality, filter_tests
+from acelib.filtering import filter_problems, filter_tests
 from acelib.schema import Problem
 from acelib.stats import auc
 
+filter_quality = notebook_function("02", "filter_quality")
 TESTS = [f"assert f({i}) == {i}" for i in range(6)]
 
 

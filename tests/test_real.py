@@ -6,9 +6,10 @@ from statistics import fmean
 import pytest
 
 from acelib.core import ROOT, read_rows
-from acelib.filtering import filter_quality
 from acelib.judge import LLM_PRELUDE, Judge, Submission
+from tests.in_notebooks import notebook_function
 
+filter_quality = notebook_function("02", "filter_quality")
 LABORATORY = ROOT / "data" / "real" / "laboratory.parquet"
 
 

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "importing": ["counts_text", "import_as_profile_says", "import_dataset"],
         "baselines": ["profile_baselines", "published_baselines", "reproduces"],
         "benchmarks": ["benchmark_rows", "load_benchmark", "read_benchmark"],
-        "exporting": ["export", "push_export"],
-        "seeds": ["INSTALLED", "PUBLIC", "build_seeds", "counts_table", "push_seeds"],
+        "publish": ["dataset_card", "push"],
+        "seeds": ["INSTALLED", "PUBLIC", "build_seeds", "counts_table", "push_seeds", "questions_text"],
     },
 )

@@ -7,7 +7,7 @@ from typing import Any
 from acelib.core import DataError, first_line, hub_problem
 
 
-def dataset_card(template: str, sources: Sequence[tuple[str, str]], **values: Any) -> str:
+def dataset_card(template: str | Path, sources: Sequence[tuple[str, str]], **values: Any) -> str:
     """README.md of a data set from a Jinja template, whose head is the metadata that the hub and `load_dataset` read.
 
     `sources` are names and versions of what it was made from; those of the hub are linked. No licence is chosen: that
@@ -17,7 +17,7 @@ def dataset_card(template: str, sources: Sequence[tuple[str, str]], **values: An
 
     hub = [name for name, _ in sources if name.count("/") == 1 and not Path(name).exists()]
     data = DatasetCardData(source_datasets=hub)
-    text = Path(__file__).with_name(template).read_text(encoding="utf-8")
+    text = (Path(__file__).parent / template).read_text(encoding="utf-8")
     return f"{DatasetCard.from_template(data, template_str=text, sources=sources, **values)}\n"
 
 

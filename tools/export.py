@@ -1,21 +1,24 @@
-"""What a run made, as a data set for others: Parquet shards in the columns of AceCode-87K and AceCodePair-300K.
+"""What a run made, as a data set for others: `python -m tools.export RUN_DIR OUT`.
 
-`datasets.load_dataset(folder, "questions")` and `(folder, "pairs")` read it, and so does `acelib.data.importing`.
+Writes Parquet in the columns of AceCode-87K and AceCodePair-300K, with a dataset card; `datasets.load_dataset(folder,
+"questions")` and `(folder, "pairs")` read it, and so does `data.adopt` of a profile. Nothing is uploaded without
+--push-to-hub; put a licence into the card first (an edited card is kept).
 """
 
+import argparse
 import json
 import math
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from acelib.core import ArtifactError, DataError, Run, atomic, digest, load_profile, write_json
-from acelib.data.publish import dataset_card, push
-from acelib.data.seeds import counts_table, questions_text
+from acelib.core import ArtifactError, CourseError, DataError, Run, atomic, digest, load_profile, stoppable, write_json
+from acelib.data import counts_table, dataset_card, push, questions_text
 
 TABLES = {"questions": "samples", "pairs": "pairs"}  # configuration: the artefact it is made of
 NEEDED = ("imagined", "filtered", "filter_audit", "samples", "pairs")  # as the notebooks make them, one after the other
@@ -69,11 +72,6 @@ def export(run_dir: Path, out: Path, say: Callable[[str], Any] = lambda line: No
     if before:
         say(f"{out} held another state of the run, replaced; what was written into its card by hand is gone.")
     return counts
-
-
-def push_export(out: Path, repository: str, private: bool = False) -> str:
-    """Uploads a finished folder of `export` as a data set; returns its address. Raises DataError."""
-    return push(out, repository, FILES, private)
 
 
 def _before(out: Path) -> dict[str, Any]:
@@ -144,7 +142,7 @@ def data_card(run: Run, counts: dict[str, int]) -> str:
         sources += [(questions[name], questions[version])] if name in (questions or {}) else []
     values = {name: shown[name] for name in SECTIONS if not (questions and name == "synthesis")}
     return dataset_card(
-        "export_card.md",
+        Path(__file__).with_name("export_card.md"),
         sources,
         **adopted,
         profile=profile,
@@ -154,3 +152,30 @@ def data_card(run: Run, counts: dict[str, int]) -> str:
         benchmarks=questions_text(seeds.get("benchmark questions", {})),
         seeds_table=counts_table(seeds.get("counts", {})),
     )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.export", description=__doc__.partition("\n\n")[2])
+    parser.add_argument("run_dir", type=Path, help="a run that has finished notebook 03, such as runs/pocket")
+    parser.add_argument("out", type=Path, help="folder to write, for load_dataset and for data.adopt")
+    parser.add_argument("--push-to-hub", dest="repository", metavar="OWNER/NAME", help="upload it, too")
+    parser.add_argument("--private", action="store_true", help="where the data set is new on the hub, keep it private")
+    asked = parser.parse_args(words)
+    try:
+        counts = export(asked.run_dir, asked.out, print)
+        print("\n".join(f"{count:9,} {what}" for what, count in counts.items()))
+        print(
+            f"Data set: {asked.out} (data.adopt: {asked.out / 'questions'} in a profile); its card: "
+            f"{asked.out / 'README.md'}; state a licence there before you publish it."
+        )
+        if asked.repository:
+            print(f"Pushed to {push(asked.out, asked.repository, FILES, asked.private)}")
+    except CourseError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    with stoppable():
+        sys.exit(main())
