@@ -94,14 +94,30 @@ def _how(profile: Profile, seed: int) -> dict[str, Any]:
     return {"seed": seed, "dtype": models.dtype, "device": models.device, "engine": profile.engine}
 
 
+def _held_out(run: Run, folder: str | Path, judge: Judge, scratch: Path) -> list[Row]:
+    """How the policy in `folder` does on the benchmark."""
+    profile, models = run.profile, run.profile.models
+    how = {"n": profile.evaluation.samples, "top_p": 1.0, "seed": profile.seed}
+    return evaluate(
+        load_policy(folder, models.dtype, models.device),
+        load_tokenizer(folder),
+        load_benchmark(profile),
+        judge,
+        SamplingParams.of(profile.sampling, profile.reinforce, profile.evaluation, **how),
+        name="policy",
+        prompt=profile.prompts.solve,
+        scratch=scratch,
+    )
+
+
 def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
     """Trains and evaluates. `correct` and `greedy` hold one number per held-out question: how many of `samples`
     programs were correct, and whether (1 or 0) the greedy one was.
 
     Called again with the same `scratch` it goes on where it stopped. Raises as the trainers do.
     """
-    profile, models, start = run.profile, run.profile.models, _cpu_seconds()
-    folder, log, rows = profile.resolve(models.policy), [], run.read("samples")
+    profile, start = run.profile, _cpu_seconds()
+    folder, log, rows = profile.resolve(profile.models.policy), [], run.read("samples")
     rates = [pass_rates(row) for row in rows]
     chosen = chosen_questions(rates, spec.questions, spec.seed)
     settings = profile.reinforce
@@ -124,23 +140,7 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
                 )
                 (scratch / "policy-half").rename(trained)
             folder, log = trained, json.loads((trained / LOG_FILE).read_text())[1:]
-        held_out = evaluate(
-            load_policy(folder, models.dtype, models.device),
-            load_tokenizer(folder),
-            load_benchmark(profile),
-            judge,
-            SamplingParams.of(
-                profile.sampling,
-                settings,
-                profile.evaluation,
-                n=profile.evaluation.samples,
-                top_p=1.0,
-                seed=profile.seed,
-            ),
-            name="policy",
-            prompt=profile.prompts.solve,
-            scratch=scratch,
-        )
+        held_out = _held_out(run, folder, judge, scratch)
     n = min(settings.samples_per_question, len(rates[0]))
     outcomes = [rates[i] if spec.reward == "pass_rate" else [rate == 1.0 for rate in rates[i]] for i in chosen]
     predictable = not spec.reward.endswith("model")  # a reward model's scores are hardly ever equal

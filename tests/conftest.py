@@ -28,7 +28,14 @@ STARTED = time.monotonic()
 
 
 RAY = ExitStack()
-SHARED = ("cluster", "smoke_run", "in_two", "said", "full_disk")  # fixtures that take long and serve many tests
+SHARED = (
+    "cluster",
+    "smoke_run",
+    "in_two",
+    "said",
+    "full_disk",
+    "alone",
+)  # fixtures that take long and serve many tests
 
 
 @pytest.hookimpl(tryfirst=True)

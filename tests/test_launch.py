@@ -78,44 +78,44 @@ def scratch_of(folder, name):
     return scratch
 
 
-@pytest.mark.parametrize(
-    "job, arguments", [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "reward_model"})]
-)
-@pytest.mark.slow
-def test_two_processes_give_the_model_of_one_and_what_they_say(tmp_path, base, capfd, monkeypatch, job, arguments):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+JOBS = {"reward_model": {"pairs": "pairs"}, "policy": {"reward": "reward_model"}}
+
+
+def launched_model(folder, base, configuration, job):
+    """The weights of a job's model by `engine.launch`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        run, scratch = a_run(folder / "run", base, configuration), scratch_of(folder, "scratch")
+        launch(run, getattr(training, job), folder / "model", scratch, "training", **JOBS[job])
+    assert json.loads((folder / "model" / LOG_FILE).read_text())
+    return load_file(folder / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, base):
+    """The weights of both jobs' models, trained in this process."""
+    models = {job: launched_model(tmp_path_factory.mktemp(job), base, "none", job) for job in JOBS}
+    start = load_file(base / "model.safetensors")
+    for model in models.values():
+        assert max((model[name] - start[name]).abs().max() for name in start if name in model) > 1e-4
+    return models
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_two_processes_give_the_model_of_one_and_say_how_far_they_are(tmp_path, base, alone, capfd, monkeypatch, job):
     monkeypatch.setenv("ACELIB_PROGRESS", str(tmp_path / "progress"))
-    weights = {}
-    for name, launched in (("here", "none"), ("there", "configs/cpu-2.yaml")):
-        run = a_run(tmp_path / "run", base, launched)
-        (tmp_path / "progress").unlink(missing_ok=True)
-        launch(run, getattr(training, job), tmp_path / name, scratch_of(tmp_path, f"s-{name}"), "training", **arguments)
-        weights[name] = load_file(tmp_path / name / "model.safetensors")
-        assert json.loads((tmp_path / name / LOG_FILE).read_text())
-    moved = load_file(base / "model.safetensors")
-    assert max((weights["here"][name] - moved[name]).abs().max() for name in moved if name in weights["here"]) > 1e-5
+    there = launched_model(tmp_path, base, "configs/cpu-2.yaml", job)
+    for name, one in alone[job].items():
+        torch.testing.assert_close(there[name], one, rtol=1e-4, atol=1e-4)
     told, said = json.loads((tmp_path / "progress").read_text()), capfd.readouterr().out
     assert told["done"] == told["total"] and told["label"] == "training" and "accelerate.commands.launch" in said
     if job == "policy":
-        assert said.count("rollout 2: ") == 2 and "pass@1" in said  # one line each here and there
-    for name, one in weights["here"].items():
-        torch.testing.assert_close(weights["there"][name], one, rtol=1e-4, atol=1e-4)
+        assert told["total"] == 2 and said.count("rollout 2: ") == 1 and "pass@1" in said
 
 
-@pytest.mark.parametrize(
-    ("job", "arguments"), [("reward_model", {"pairs": "pairs"}), ("policy", {"reward": "reward_model"})]
-)
-@pytest.mark.slow
-def test_a_process_of_its_own(tmp_path, base, monkeypatch, job, arguments):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    models = []
-    for name, launched in (("here", "none"), ("there", "configs/gpu-1.yaml")):
-        run = a_run(tmp_path / f"run-{name}", base, launched)
-        launch(run, getattr(training, job), tmp_path / name, scratch_of(tmp_path, f"s-{name}"), "one", **arguments)
-        models.append(load_file(tmp_path / name / "model.safetensors"))
-    here, there = models
-    moved = load_file(base / "model.safetensors")
-    assert max((here[name] - moved[name]).abs().max() for name in moved if name in here) > 1e-4
+@pytest.mark.parametrize("job", JOBS)
+def test_a_process_of_its_own(tmp_path, base, alone, job):
+    here, there = alone[job], launched_model(tmp_path, base, "configs/gpu-1.yaml", job)
     assert here.keys() == there.keys() and all(torch.allclose(here[key], there[key], atol=1e-5) for key in here)
 
 
