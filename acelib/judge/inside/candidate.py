@@ -379,7 +379,9 @@ _OPERATIONS |= {
     "enter": lambda value: type(value).__enter__(value),
     "exit": _leave,
     "aiter": lambda value: type(value).__aiter__(value),
-    "library": lambda value, module, name, /, *args, **named: getattr(import_module(module), name)(value, *args, **named),
+    "library": lambda value, module, name, /, *args, **named: getattr(import_module(module), name)(
+        value, *args, **named
+    ),
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
 }
