@@ -4,13 +4,16 @@ A reply may be a fenced block, several of them, bare code, code between chat, or
 is, `extract_program` returns source text or None; None is a normal answer and becomes a verdict, not an exception.
 
 One principle: the answer is what comes after the thoughts; in it, the last piece that parses and defines the entry
-point, fenced pieces before bare ones; with the pieces that define names it lacks; without a line of chat.
+point, fenced pieces before bare ones; with the pieces that define names it lacks; without a line of chat. Where there
+is none, the same is tried without each of the disguises that programs come in: prompts, line numbers, entities, JSON.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import html
+import json
 import re
 import textwrap
 import warnings
@@ -29,6 +32,23 @@ _GLUED_FENCE = re.compile(r"^([ \t]*[^`~\s\n][^`\n]*?)[ \t]*```[ \t]*$", re.M)  
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
 _CODE_START = re.compile(r"(?:async )?def \w|class \w|import \w|from [\w.]+ import |@\w|\w+(?:: ?[\w\[\], ]+)? = ")
 _ATTEMPTS = 50
+_DISGUISES = (
+    lambda text: text.translate(_SIGNS),
+    lambda text: re.sub(
+        r"^[ \t]*(?:>>>|\.{3}:?|In \[\d+\]:|>|\d+[ \t]*[|:.)]|\d+(?=[ \t]))[ \t]?", "", text, flags=re.M
+    ),
+    lambda text: re.sub(r"^(?:(?:-|@@|\+\+\+).*\n|[+ ])", "", text, flags=re.M),  # a diff
+    lambda text: html.unescape(re.sub(r"</?(?:pre|code|p|br|div|span)\b[^<>]*>", "\n", text)),
+    lambda text: "\n".join(json.loads(part, strict=False).removesuffix("\n") for part in _JSON_STRING.findall(text)),
+    lambda text: re.sub(r"\\([nt_\"])", lambda match: {"n": "\n", "t": "\t"}.get(match[1], match[1]), text),
+    lambda text: re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"\n\1\n", text),
+    lambda text: re.sub(r"^.*?[.:!,][ \t]+(?=def \w+\(.*:[ \t]*$)", "", text, flags=re.M),  # Sure! def f(x):
+    lambda text: re.sub(r"^[ \t]*[!%$].*$", "", text, flags=re.M),  # lines for a notebook or a shell
+    lambda text: re.sub(rf"^{(_INDENT.search(text) or [''])[0]}", "", text, flags=re.M),
+)
+_SIGNS = dict(zip(map(ord, "\xa0\u3000\u2028\u2029\x85“”‘’：，（）"), "  \n\n\n\"\"'':,()"))
+_JSON_STRING = re.compile(r'"(?:[^"\\\n]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*"')
+_INDENT = re.compile(r"^[ \t]+(?=(?:async )?def \w|class \w|import \w|from \w|@\w)", re.M)
 
 
 def extract_program(reply: str, entry_point: str | None = None) -> str | None:
@@ -42,7 +62,18 @@ def extract_program(reply: str, entry_point: str | None = None) -> str | None:
     """
     if not isinstance(reply, str):
         raise CourseError(f"extract_program needs the reply as a string, not {type(reply).__name__}.")
-    blocks, around = _blocks(answer_of(reply))
+    program = _program_in(text := answer_of(reply), entry_point)
+    if program is not None and (entry_point is None or entry_point in _definitions(program)):
+        return program
+    found = (_program_in(undo(text), entry_point) for undo in _DISGUISES)
+    wanted = (
+        one for one in found if one is not None and (names := _definitions(one)) and entry_point in {None, *names}
+    )
+    return next(wanted, program)
+
+
+def _program_in(text: str, entry_point: str | None) -> str | None:
+    blocks, around = _blocks(text)
     fenced = _programs([block.code for block in blocks if _PYTHON.fullmatch(block.tag)])
     if entry_point is not None:
         others = [block.code for block in blocks if not _PYTHON.fullmatch(block.tag)]
@@ -210,6 +241,11 @@ def _parse(source: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
+
+
+def statements(source: str) -> list[ast.stmt]:
+    """The statements of a text; none where it does not parse."""
+    return _parse(source).body if _syntax_error(source) is None else []
 
 
 def _syntax_error(source: str) -> SyntaxError | None:

@@ -15,7 +15,7 @@ from acelib.judge import why_invalid
 from acelib.models import SamplingParams
 from acelib.sampling import sample_replies
 from acelib.schema import Problem, Row, called_functions, entry_point_of, parse
-from acelib.teacher_reply import as_asserts, merged, read_leniently, tests_of
+from acelib.teacher_reply import as_asserts, merged, read_leniently, tests_of, usual_keys
 
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 MAX_CUTS = 4
@@ -51,7 +51,7 @@ def load_seeds(path: str | Path) -> list[Row]:
 
 
 def find_json(text: str) -> tuple[dict, bool]:
-    """The first JSON object with a question in `text`, and whether it had to be salvaged from a truncated reply.
+    """The JSON object with a question and most tests in `text`; whether it had to be salvaged from a truncated reply.
 
     Fences, thoughts and chat before and after the object do not matter. A truncated object is cut after its last
     complete string (of the last few, the first that gives valid JSON) and its open brackets are closed; what is not
@@ -75,14 +75,21 @@ def find_json(text: str) -> tuple[dict, bool]:
 
 def _valid_json(text: str) -> dict | None:
     decoder, text = json.JSONDecoder(strict=False, object_pairs_hook=merged), answer_of(text)
+    best, most, end = None, (False, 0), 0
     for match in re.finditer(r'\{\s*"', text):
+        if match.start() < end:
+            continue
         try:
-            found, _ = decoder.raw_decode(text, match.start())
+            found, end = decoder.raw_decode(text, match.start())
         except (ValueError, RecursionError):  # also: a number of thousands of digits
             continue
-        if "question" in found:
-            return found
-    return None
+        found = usual_keys(found)
+        asserts = sum("assert" in test if isinstance(test, str) else bool(test) for test in tests_of(found))
+        if "question" not in found:
+            end = match.end()  # it may hold one that has
+        elif (rank := (bool(found["question"]), asserts)) >= most:  # the last draft, unless it only shows the form
+            best, most = found, rank
+    return best
 
 
 def _cut_json(text: str) -> dict | None:
@@ -92,7 +99,7 @@ def _cut_json(text: str) -> dict | None:
                 found = json.loads(close_brackets(text[start:end]), strict=False)
             except (ValueError, RecursionError):
                 continue
-            if "question" in found:
+            if "question" in (found := usual_keys(found)):
                 return found
     return None
 

@@ -13,12 +13,20 @@ import re
 from collections import Counter
 from typing import Any
 
-from acelib.extraction import answer_of, python_blocks
+from acelib.extraction import answer_of, python_blocks, statements
 from acelib.interface import named_functions, signatures
 from acelib.schema import called_functions, parse
 
-_QUESTION = re.compile(r"[\"'](?:question|problem|problem_statement)[\"']\s*:\s*(\"\"\"|[\"'])")
+_QUESTION_KEYS = ("question", "problem", "problem_statement", "description", "instruction", "prompt", "task")
 _TEST_KEYS = ("tests", "test_cases", "testcases", "test", "asserts", "assertions", "unit_tests", "examples", "cases")
+_QUESTION = re.compile(rf"[\"']?\b(?:{'|'.join(_QUESTION_KEYS)})[\"']?\s*[:=]\s*(\"\"\"|[\"'])", re.I)
+_TESTS = re.compile(rf"[\"']?\b(?:{'|'.join(_TEST_KEYS)})[\"']?\s*[:=]", re.I)
+_LISTED = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+([`\"']?)(assert\b.*?)\1[ \t]*$", re.M)
+_TAG = re.compile(
+    rf"</?(?:{'|'.join(_QUESTION_KEYS + _TEST_KEYS)})>|^[ \t]*[`~]{{3,}}(?:ya?ml|toml|xml)\b.*\n", re.M | re.I
+)
+_UNITTEST = {"assertEqual": "{} == {}", "assertEquals": "{} == {}", "assertTrue": "{}", "assertFalse": "not {}"}
+_RESULT = re.compile(r"(?:>>>\s*)?(\w+\(.*\))\s*(?:[-=]+>|→|returns?\b|should (?:return|be|equal)|\n)\s*(.+)")
 _INPUT_KEYS = ("input", "inputs", "args", "arguments", "parameters", "params", "given", "in")
 _SPREAD_KEYS = ("args", "arguments", "parameters", "params", "inputs")
 _OUTPUT_KEYS = (
@@ -57,6 +65,16 @@ def merged(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def usual_keys(found: dict[str, Any]) -> dict[str, Any]:
+    """The object with its keys in lower case and its question, whatever that was called, as a text under `question`."""
+    found = {re.sub(r"\W+", "_", key.strip("\u200b ").lower()): value for key, value in found.items()}
+    if not found.keys() & set(_QUESTION_KEYS):
+        return found
+    asked = next((found[key] for key in _QUESTION_KEYS if found.get(key)), "")
+    parts = asked.values() if isinstance(asked, dict) else asked if isinstance(asked, list) else [asked]
+    return found | {"question": "\n".join(part for part in parts if isinstance(part, str))}
+
+
 def tests_of(found: dict[str, Any]) -> list[Any]:
     """The tests of an object, under whatever key they stand."""
     for key in _TEST_KEYS:
@@ -68,15 +86,19 @@ def tests_of(found: dict[str, Any]) -> list[Any]:
 def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
     """({"question", "tests"}, whether the reply breaks off) of a reply that is not JSON, or None when it holds no
     question with tests."""
-    text = answer_of(reply)
+    text = _LISTED.sub(r"\2", _TAG.sub("\n", answer_of(reply)))
+    if "“question”" in text.lower():
+        text = text.translate(dict.fromkeys(map(ord, "“”"), '"'))
+    if re.search(r'\{\s*\\"', text):  # JSON inside a JSON string
+        text = re.sub(r"\\(.)", r"\1", text)
     start = _QUESTION.search(text)
     if start is None:
         return _outside_json(text)
     question, rest = _string(text, start.end(), start.group(1))
     if question is None:
         return None
-    after = next((m.end() for m in re.finditer(rf"[\"'](?:{'|'.join(_TEST_KEYS)})[\"']\s*:", text[rest:])), 0)
-    items, end = _items(text, rest + after)
+    after = _TESTS.search(text, rest)
+    items, end = _items(text, after.end() if after else rest)
     ended = re.match(r"[\s\"']*,?\s*(?:(?:#|//)[^\n]*\s*)*\]\s*(?:,|\}|`|$)|[\s\"']*\}\s*(?:`|$)", text[end:])
     return {"question": question, "tests": items}, ended is None
 
@@ -100,7 +122,7 @@ def _outside_json(text: str) -> tuple[dict[str, Any], bool] | None:
 
 def _string(text: str, start: int, quote: str) -> tuple[str | None, int]:
     """The string that begins at `start`, and where it ends: at a quote after which JSON could go on."""
-    after = r"\s*(?:,\s*[\"']\w+[\"']\s*:|,?\s*\}|,?\s*$)"
+    after = r"\s*(?:,?\s*[\"']\w+[\"']\s*:|[,\n]\s*\w+\s*[:=]|,?\s*\}|,?\s*$)"
     end = re.compile(rf"(?<!\\){re.escape(quote)}(?={after})").search(text, start)
     if end is None:
         return None, len(text)
@@ -139,7 +161,7 @@ def _assertion(text: str, at: int) -> tuple[str | None, int]:
     following = _ITEM.search(text, at + 6)
     limit = min(len(text), at + MAX_ITEM_CHARS)
     if quote:
-        for end in re.finditer(rf"(?<!\\){quote}(?=\s*(?:[,\]}}:]|$|\n|//|#))", text[at:limit]):
+        for end in re.finditer(rf"(?<!\\){quote}(?=\s*(?:[,\]}}:]|$|\n|//|#|[\"']assert\b))", text[at:limit]):
             content = text[at : at + end.start()]
             for candidate in (_unescaped(content), content):
                 if _is_assert(candidate):
@@ -248,6 +270,8 @@ def _texts(item: Any) -> list[str | None]:
         return [text for value in item for text in (_texts(value) if isinstance(value, str) else [None])]
     if not isinstance(item, str):
         return [None]
+    if (said := _said_otherwise(item)) != [item]:
+        return [text for one in said for text in _texts(one)]
     text = re.sub(r"^\s*```\w*\n|\n?```\s*$", "", item)
     tree = parse(text)
     if tree is not None and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
@@ -255,6 +279,25 @@ def _texts(item: Any) -> list[str | None]:
             text = f"assert {ast.unparse(tree.body[0])}"  # the comparison is the test; alone it would check nothing
     elif tree is not None and len(tree.body) > 1 and all(isinstance(node, ast.Assert) for node in tree.body):
         return [ast.unparse(node) for node in tree.body]
+    return [text]
+
+
+def _said_otherwise(text: str) -> list[Any]:
+    """The asserts that a list in a text, a test function, unittest or an example (`f(1) -> 2`) stand for."""
+    text = re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+|^\s*`(?!`)|(?<!`)`\s*$", "", text)
+    if text.lstrip().startswith("[") and isinstance(listed := _literal(text), list):
+        return listed
+    body = statements(text)
+    if not body and (example := _RESULT.fullmatch(text.strip())):
+        return ["assert {} == {}".format(*example.groups())]
+    if len(body) == 1 and isinstance(body[0], ast.FunctionDef):
+        inner = [node for node in body[0].body if not isinstance(node, ast.Expr)]
+        return list(map(ast.unparse, inner)) if all(isinstance(node, ast.Assert) for node in inner) else [text]
+    match body:
+        case [ast.Expr(ast.Call(ast.Attribute(attr=name), args))] if _UNITTEST.get(name, "{}" * 9).count("{}") <= len(
+            args
+        ):
+            return ["assert " + _UNITTEST[name].format(*map(ast.unparse, args))]
     return [text]
 
 

@@ -11,7 +11,9 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["acelib.extraction", "acelib.teacher_reply", "acelib.synthesis", "acelib.judge"]):
+with atheris.instrument_imports(
+    include=["acelib.extraction", "acelib.teacher_reply", "acelib.synthesis", "acelib.judge"]
+):
     from acelib.extraction import extract_program
     from acelib.judge.asserts import NeedsReferee, compile_test, judge_lines
     from acelib.judge.inside import wire
@@ -20,9 +22,51 @@ with atheris.instrument_imports(include=["acelib.extraction", "acelib.teacher_re
 TAGS = "ltsfdibcBnrDFTzPAaqOCGyuoh="
 ATOMS = (None, True, 0, 1, -1, 1 << 63, 1.5, float("nan"), "", "a", "0x1", "1/2", "int", "date", "<i8", "|O", "UUID")
 CODE = ("def f(x):\n", "    return x\n", "class f:\n", "    pass\n", "import os\n", "x = 1\n", "f(1)\n", "@property\n")
-CODE += ('    """\n', "'''", "if True:\n", "async ", "```", "```python\n", "~~~", "````\n", "Python3", "\n", "\r\n", " ", "\t")
-CHAT = ("Done.", "Here is it: ", "no, wrong\n", "<think>", "</think>", "<|im_end|>", "[PYTHON]", "\ufeff", "\\", "\0", "#")
-JSON = ("{", "}", "[", "]", ",", ":", '"', "'", '"question"', '"tests"', '"input"', '"expected"', '"assert"', "\\n", '\\"')
+CODE += (
+    '    """\n',
+    "'''",
+    "if True:\n",
+    "async ",
+    "```",
+    "```python\n",
+    "~~~",
+    "````\n",
+    "Python3",
+    "\n",
+    "\r\n",
+    " ",
+    "\t",
+)
+CHAT = (
+    "Done.",
+    "Here is it: ",
+    "no, wrong\n",
+    "<think>",
+    "</think>",
+    "<|im_end|>",
+    "[PYTHON]",
+    "\ufeff",
+    "\\",
+    "\0",
+    "#",
+)
+JSON = (
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    '"',
+    "'",
+    '"question"',
+    '"tests"',
+    '"input"',
+    '"expected"',
+    '"assert"',
+    "\\n",
+    '\\"',
+)
 JSON += ("assert f(1) == 2", "assert ", "f(", ")", "//", "null", "NaN", "1", "Write `f(x)`.")
 ASSERTIONS = [compile_test(f"assert {text}") for text in ("f() == 1", "f() is None", "f() != 1", "len(f()) == 1")]
 
@@ -49,7 +93,8 @@ def fuzz_wire(data):
             continue
         sent = wire.dumps(wire.encode(value))
         again = wire.dumps(wire.encode(wire.decode(wire.loads(sent), handle)))
-        assert again == sent or any(tag in line for tag in (b'"s"', b'"f"', b'"o"'))  # without an order, without a value
+        if not any(tag in line + sent for tag in (b'"s"', b'"f"', b'"o"')):  # without an order, without a value
+            assert again == sent, line
 
 
 def text(data, *pieces):

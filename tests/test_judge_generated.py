@@ -51,6 +51,7 @@ class Box:
     def __len__(self): return len(self.x)
     def __iter__(self): return iter(self.x)
     def __getitem__(self, i): return self.x[i]
+    def __repr__(self): return f'Box({self.x})'
 """
 NUMPY = [
     *("np.array(x)", "np.array([x, x])", "np.array([[x, 1], [2, 3]])", "np.int64(x)", "np.float32(x)", "np.zeros(x)"),
@@ -161,7 +162,18 @@ EXPRESSIONS = [
         "x.split()",
         "hash(x)",
     ),
-    *("C(x)", "F(x)", "[F(x)]", "N(x) + 1", "{N(x): 1}", "Box(x)", "[Box(x)]", "Box(x).x", "worse(x)", "dict.fromkeys([1], x)"),
+    *(
+        "C(x)",
+        "F(x)",
+        "[F(x)]",
+        "N(x) + 1",
+        "{N(x): 1}",
+        "Box(x)",
+        "[Box(x)]",
+        "Box(x).x",
+        "worse(x)",
+        "dict.fromkeys([1], x)",
+    ),
 ]
 TESTS = [
     *("assert f({v}) == {w}", "assert f({v}) != {w}", "assert {w} == f({v})", "assert f({v}) == ({same})"),
@@ -199,7 +211,7 @@ TESTS = [
     "b = Box({v})\nb.put({w})\nassert b.x == [{v}, {w}] and len(b) == {n}",
     "assert Box({v}).put({w}) == Box({w}) or list(Box({v})) == [{w}]",
     "try:\n    f({v})\nexcept {error} as e:\n    assert e.args == ({w},)\nelse:\n    assert f({v}) == {w}",
-    "caught = None\ntry:\n    f({v})\nexcept Error as e:\n    caught = e\nassert isinstance(caught, Worse) and caught.x == {w}",
+    "got = None\ntry:\n    f({v})\nexcept Error as e:\n    got = e\nassert isinstance(got, Worse) and got.x == {w}",
     "x = {v}\ny = f(x)\nassert x == {v} and y == ({same})",
     "x, y = f({v}), f({w})\nassert x == y",
     "assert all(f(y) == ({same}) for y in [{v}, {w}])",

@@ -104,7 +104,7 @@ class Trial:
         pending = [i for i, v in enumerate(self.verdicts) if v is None]
         data = [i for i in pending if i not in self.referee]
         s = self.submission
-        source = {"prelude": s.prelude, "program": s.program, "setup_after": s.setup_after}
+        source = {"prelude": s.prelude, "program": s.program.lstrip("\ufeff"), "setup_after": s.setup_after}
         source |= {"chance": self.chance} if self.chance else {}
         source |= {"definitions_only": True} if self.definitions_only else {}
         if not pending:
@@ -114,7 +114,11 @@ class Trial:
             body = f'{json.dumps(source)[:-1]},"calls":[{calls}]}}'.encode()
             return self._job("data", data, (body,))
         tests = [(s.tests[i], self.assertions[i].own, self.assertions[i].also) for i in pending]
-        return self._job("referee", pending, (json.dumps(source).encode(), json.dumps({"tests": tests}).encode()))
+        return self._job(
+            "referee",
+            pending,
+            (json.dumps(source).encode(), json.dumps({"tests": tests, "chance": self.chance}).encode()),
+        )
 
     def _job(self, role, tests, parts) -> Job:
         share = SECOND_CHANCE if self.timeouts else 1.0

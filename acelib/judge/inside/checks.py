@@ -49,9 +49,8 @@ def may_check(tree: ast.AST, names=frozenset()) -> bool:
             return True
         if _fails(node):
             return True
-        if isinstance(node, ast.Call):
-            if called_name(node).startswith(_CHECKING_NAMES):
-                return True
+        if isinstance(node, ast.Call) and called_name(node).startswith(_CHECKING_NAMES):
+            return True
     return False
 
 

@@ -154,8 +154,10 @@ def _encode_loaded(value, kind, handle, depth):
     if kind is numpy.ndarray:
         if value.dtype.hasobject and value.dtype.kind == "O":
             return ["a", "|O", list(value.shape), *[encode(item, handle, depth) for item in value.ravel().tolist()]]
-        if DTYPE.fullmatch(value.dtype.str):
-            return ["a", value.dtype.str, list(value.shape), value.tobytes().hex()]
+        if (dtype := _dtype_node(value.dtype)) is not None:
+            return ["a", dtype, list(value.shape), value.tobytes().hex()]
+    elif isinstance(value, numpy.dtype):
+        return None if (dtype := _dtype_node(value)) is None else ["a", dtype, "dtype"]
     elif isinstance(value, numpy.generic) and kind in numpy.sctypeDict.values() and DTYPE.fullmatch(value.dtype.str):
         if type(item := value.item()) in (bool, int, float, str) and not (
             type(item) is float and kind.__name__ != "float64"
@@ -163,6 +165,13 @@ def _encode_loaded(value, kind, handle, depth):
             return ["y", encode(item), value.dtype.str]
         return ["a", value.dtype.str, None, value.tobytes().hex()]
     return None
+
+
+def _dtype_node(dtype):
+    """The name of a plain dtype, or the fields of a structured one; None for others."""
+    fields = [list(field) for field in dtype.descr]
+    plain = all(len(field) == 2 and type(field[1]) is str and DTYPE.fullmatch(field[1]) for field in fields)
+    return (fields if dtype.names else dtype.str) if plain else None
 
 
 BASES = (  # the base class's own methods, so that an override in a subclass is never asked
@@ -291,7 +300,7 @@ def _array(dtype, shape, rest, handle, depth):
     if handle is None:  # only a process with limits builds arrays
         raise WireError("an array")
     numpy = import_module("numpy")
-    sizes = shape or []
+    sizes = shape if type(shape) is list else []
     if not all(type(n) is int and 0 <= n <= MAX_ITEMS for n in sizes):
         raise WireError("not a shape")
     if dtype == "|O":
@@ -299,9 +308,13 @@ def _array(dtype, shape, rest, handle, depth):
         for i, node in enumerate(rest):
             made[i] = decode(node, handle, depth)
         return made.reshape(sizes)
-    if not DTYPE.fullmatch(dtype):
+    fields = dtype if type(dtype) is list else [["", dtype]]
+    if not all(type(name) is str and DTYPE.fullmatch(one) for name, one in fields):
         raise WireError("not a dtype")
-    made = numpy.frombuffer(bytes.fromhex(rest[0]), dtype=numpy.dtype(dtype)).copy()
+    dtype = numpy.dtype([(name, one) for name, one in fields] if fields is dtype else dtype)
+    if shape == "dtype":
+        return dtype
+    made = numpy.frombuffer(bytes.fromhex(rest[0]), dtype=dtype).copy()
     return made.reshape(sizes) if shape is not None else made[0]
 
 
