@@ -25,7 +25,7 @@ COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR))) \
 	$(if $(FORCE),--force)
 
-.PHONY: help gpu install course doctor test test-fast lint notebooks pocket-models bench grid clean distclean
+.PHONY: help gpu install course doctor test test-fast lint notebooks exercises pocket-models bench grid clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -82,7 +82,11 @@ notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks
 	$(PY) -m acelib course
 	$(PY) -m acelib course --only A1
 	$(PY) -m acelib course --only A2
+	$(PY) -m acelib course --only A3
 	$(PY) -m acelib refresh
+
+exercises: $(VENV)/.installed-test  ## Write the exercises of the notebooks from notebooks/solutions/
+	$(PY) notebooks/solutions/build.py
 
 grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (an hour; PROFILE= RUN_DIR=)
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))

@@ -114,6 +114,7 @@ def smoke_run(tmp_path_factory):
     course.run()
     course.run(only="A1")
     course.run(only="A2")
+    course.run(only="A3")
     write_report(run_dir)
     return run_dir
 

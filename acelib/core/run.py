@@ -203,8 +203,8 @@ class Run:
             self.unchanged(name)
         if adopted or is_current(path, made_from):
             self.kept.append(name)
-            why = f"adopted from {adopted['source']}" if adopted else "nothing it depends on has changed"
-            print(f"{name}: {why}, kept.")
+            if adopted:
+                print(f"{name}: adopted from {adopted['source']}, kept.")
             return
         scratch = self._scratch(name, digest(made_from))
         self._allowed = set(inputs)

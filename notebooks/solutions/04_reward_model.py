@@ -5,15 +5,14 @@
 # notebook above: the next cell and the exercise are enough. A solution is folded under each check.
 
 # %%
-import hashlib
 import math
 from collections import Counter
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: F811
 
 from acelib.course import check
-from acelib.judge import Judge, Submission
+from acelib.judge import Judge, Submission  # noqa: F811
 
 # %% [markdown]
 # ### 4.1 From two scores to a probability (5 minutes, easy)
@@ -121,6 +120,8 @@ with check(gradient_by_hand) as answer:
 def held_out(question_id: str, share: float) -> bool:
     """Whether the question is kept for testing; a property of its id and nothing else."""
     ### BEGIN SOLUTION
+    import hashlib
+
     number = int.from_bytes(hashlib.sha256(question_id.encode()).digest()[:8], "big")
     return number / 2**64 < share
     ### END SOLUTION

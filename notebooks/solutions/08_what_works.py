@@ -1,0 +1,151 @@
+# %% [markdown]
+# ## Exercises
+#
+# Write your answer in place of the `...`, run that cell, then the check below it. The checks need nothing from the
+# notebook above: the next cell and the exercise are enough. A solution is folded under each check.
+
+# %%
+import math
+import random
+from statistics import fmean
+
+from acelib.course import check
+from acelib.pairs import mixed_share
+
+# %% [markdown]
+# ### 8.1 RLOO's advantage (10 minutes, easy)
+#
+# The advantage of a reply is its reward minus the mean reward of the **other** replies to the same question. Without a
+# KL penalty that is all of RLOO.
+
+
+# %%
+def rloo(rewards: list[float]) -> list[float]:
+    """The advantage of each reply to one question."""
+    ### BEGIN SOLUTION
+    return [reward - (sum(rewards) - reward) / (len(rewards) - 1) for reward in rewards]
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(rloo) as answer:
+    for rewards in ([1.0, 0.0], [1.0, 0.0, 0.0, 1.0], [0.5, 0.5, 0.5], [2.0, 1.0, 0.0]):
+        found = answer(rewards)
+        for i, reward in enumerate(rewards):
+            others = rewards[:i] + rewards[i + 1 :]
+            right = reward - fmean(others)
+            assert math.isclose(found[i], right, abs_tol=1e-9), (
+                f"rewards {rewards}: reply {i + 1} has {reward}, the others {others}, so its advantage is "
+                f"{right:+.3f}; yours is {found[i]:+.3f}"
+            )
+
+# %% [markdown]
+# ### 8.2 Rule and score together (15 minutes, medium)
+#
+# Write a reward that is half the rule and half the reward model's score, squeezed by the sigmoid so that it cannot
+# outshout the rule. Both come as lists with None where nothing is known; then the blend is None, too. Scores may be as
+# extreme as -800.
+
+
+# %%
+def blend(rule: list[float | None], score: list[float | None]) -> list[float | None]:
+    """0.5 * rule + 0.5 * sigmoid(score) of each reply."""
+
+    ### BEGIN SOLUTION
+    def squeezed(x):  # the same function, written so that exp never overflows
+        return 0.5 * (1 + math.tanh(x / 2))
+
+    return [None if None in (r, s) else 0.5 * r + 0.5 * squeezed(s) for r, s in zip(rule, score, strict=True)]
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(blend) as answer:
+    for rule, score, right in [
+        (1.0, 0.0, 0.75),
+        (0.0, 0.0, 0.25),
+        (0.0, 50.0, 0.5),
+        (1.0, -800.0, 0.5),
+        (1.0, 2.0, 0.9404),
+    ]:
+        (found,) = answer([rule], [score])
+        assert found is not None and abs(found - right) < 1e-3, (
+            f"rule {rule}, score {score}: the blend is {right:.3f}; yours is {found}"
+        )
+    assert answer([None, 1.0, 0.0], [0.0, None, 0.0]) == [None, None, 0.25], "None in either makes the blend None"
+
+# %% [markdown]
+# ### 8.3 A prediction without the winner's curse (20 minutes, medium)
+#
+# The hard quarter is chosen by the very samples that then predict its share of mixed outcomes, and what was chosen for
+# an extreme regresses. Split instead: let `choose` see the first eight outcomes of every question, and predict from the
+# other eight, for the questions that it chose, the mean `mixed_share` of `n` outcomes.
+
+
+# %%
+def honest_prediction(outcomes: list[list[bool]], choose, n: int) -> float:
+    """Predicted share of mixed groups of `n`; `outcomes` (questions, 16), `choose(outcomes)` returns places."""
+    ### BEGIN SOLUTION
+    chosen = choose([question[:8] for question in outcomes])
+    return fmean(mixed_share(outcomes[place][8:], n) for place in chosen)
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+def nearest_to_half(outcomes):
+    order = sorted(range(len(outcomes)), key=lambda i: abs(fmean(outcomes[i]) - 0.5))
+    return order[: len(outcomes) // 4]
+
+
+with check(honest_prediction) as answer:
+    rng = random.Random(0)
+    chance = [rng.choice([0.05, 0.1, 0.2, 0.8, 0.9]) for _ in range(2000)]
+    outcomes = [[rng.random() < p for _ in range(16)] for p in chance]
+    halves = [[question[8 * half :][:8] for question in outcomes] for half in (0, 1)]
+    chosen = nearest_to_half(halves[0])
+    true = fmean(1 - chance[i] ** 4 - (1 - chance[i]) ** 4 for i in chosen)
+    cursed = fmean(mixed_share(halves[0][i], 4) for i in chosen)
+    found = answer(outcomes, nearest_to_half, 4)
+    print(f"truly mixed {true:.1%}; predicted by the samples that chose {cursed:.1%}, by yours {found:.1%}")
+    assert abs(found - true) < 0.02, "it is more than two points off; which outcomes does the choice not know?"
+
+# %% [markdown]
+# ### 8.4 What does dynamic sampling cost? (project, 30 minutes)
+#
+# DAPO keeps sampling questions until it has `wanted` whose replies do not all have the same reward, and throws the
+# others away. `sample()` gives the rewards of the replies to the next question. Write that loop; give up after `most`
+# questions, or a policy that has learnt everything would never come back. Then look at the printed price at the two
+# shares of mixed questions: pocket's, and the paper's.
+
+
+# %%
+def dynamic_sampling(sample, wanted: int, most: int = 1000) -> tuple[list[list[float]], int]:
+    """(the mixed groups, the number of replies sampled for them)."""
+    ### BEGIN SOLUTION
+    groups, replies = [], 0
+    for _ in range(most):
+        if len(groups) == wanted:
+            break
+        rewards = sample()
+        replies += len(rewards)
+        if len(set(rewards)) > 1:
+            groups.append(rewards)
+    return groups, replies
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(dynamic_sampling) as answer:
+    stream = iter([[1, 1], [1, 0], [0, 0], [0, 1], [1, 0]])
+    groups, replies = answer(lambda: next(stream), 2)
+    assert groups == [[1, 0], [0, 1]], (
+        f"of [1, 1], [1, 0], [0, 0], [0, 1] the mixed ones are kept; yours keeps {groups}"
+    )
+    assert replies == 8, f"four questions with two replies each were sampled, 8 replies; yours says {replies}"
+    assert next(stream) == [1, 0], "the fifth question should not have been sampled: two mixed ones were there"
+    groups, replies = answer(lambda: [1, 1, 1], 2, most=10)
+    assert (groups, replies) == ([], 30), "where nothing is mixed it gives up after `most` questions, 30 replies here"
+    for share in (0.83, 0.168):
+        stream = iter([[1, 0] * 4 if random.Random(i).random() < share else [0] * 8 for i in range(5000)])
+        groups, replies = answer(lambda: next(stream), 400, 5000)  # noqa: B023
+        print(f"{share:.1%} mixed: {replies / (8 * len(groups)):.1f} times the replies of plain sampling")

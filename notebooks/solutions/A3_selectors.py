@@ -1,0 +1,124 @@
+# %% [markdown]
+# ## Exercises
+#
+# Write your answer in place of the `...`, run that cell, then the check below it. The checks need nothing from the
+# notebook above: the next cell and the exercise are enough. A solution is folded under each check.
+
+# %%
+import random
+from collections import Counter
+from statistics import fmean
+
+from acelib.best_of_n import dual_agreement, expected_best, expected_consensus  # noqa: F811
+from acelib.course import check
+
+# %% [markdown]
+# ### A3.1 Dual agreement (10 minutes, medium)
+#
+# CodeT trusts a program when many others agree with it and when it passes many tests. Programs that pass exactly the
+# same tests form a group; each of them scores *size of the group* x *tests that it passes*.
+
+
+# %%
+def agreement(passed: list[list[bool]]) -> list[int]:
+    """One score per program; `passed` has one row per program and one verdict per test."""
+    ### BEGIN SOLUTION
+    sizes = Counter(tuple(row) for row in passed)
+    return [sizes[tuple(row)] * sum(row) for row in passed]
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(agreement) as answer:
+    for passed in ([[1, 1], [1, 1], [1, 0]], [[0, 0], [0, 0], [0, 1]], [[1, 0, 1], [0, 1, 1], [1, 0, 1]]):
+        passed = [[one == 1 for one in row] for row in passed]
+        found, right = list(answer(passed)), dual_agreement(passed)
+        for i, (mine, best) in enumerate(zip(found, right, strict=True)):
+            assert mine == best, (
+                f"program {i + 1} passes {sum(passed[i])} tests, and {passed.count(passed[i])} programs pass just "
+                f"these, which gives {best:.0f}; yours is {mine}"
+            )
+
+# %% [markdown]
+# ### A3.2 Votes, the slow way (15 minutes, medium)
+#
+# Draw `n` of the samples; hand in one whose text most of those drawn share; if several texts are equally common, each
+# of their samples is equally likely. Write every subset down and return the mean of the value that is handed in. (With
+# sixteen samples that takes a second; `expected_consensus` counts instead.)
+
+
+# %%
+def vote(values: list[int], texts: list[str], n: int) -> float:
+    """Mean value of the pick by majority of texts over all subsets of `n` samples."""
+    ### BEGIN SOLUTION
+    from itertools import combinations
+
+    picks = []
+    for drawn in combinations(range(len(values)), n):
+        votes = Counter(texts[i] for i in drawn)
+        picks.append(fmean(values[i] for i in drawn if votes[texts[i]] == max(votes.values())))
+    return fmean(picks)
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(vote) as answer:
+    for values, texts in [([1, 0, 0], "abb"), ([1, 1, 0, 0], "aabc"), ([0, 1, 0, 1, 0], "abcbd")]:
+        for n in range(1, len(values) + 1):
+            (right,), found = expected_consensus(values, list(texts), [1] * len(values), [n]), answer(values, texts, n)
+            assert abs(found - right) < 1e-9, (
+                f"texts {', '.join(texts)} with values {values}, {n} drawn: {right:.3f}; yours is {found:.3f}"
+            )
+
+# %% [markdown]
+# ### A3.3 Choose better (project, 40 minutes)
+#
+# A world with two flawed advisers. Some imagined tests are wrong, and a wrong test is passed by few programs. The
+# reward model is good, but it loves one kind of wrong program, and a few samples are of that kind. You see
+# which tests each sample passes and how it is scored. Give every sample a score of your own such that the best of
+# sixteen is right at least 4 points more often than the best by tests, and than the best by the reward model.
+
+
+# %%
+def samples_of(rng: random.Random):
+    """passed (samples, tests), scores, and what you do not see: whether each sample is right."""
+    right = [rng.random() < rng.choice([0.1, 0.3, 0.6]) for _ in range(16)]
+    loved = [not one and rng.random() < 0.03 for one in right]
+    valid = [rng.random() < 0.75 for _ in range(8)]
+    slips = [[rng.random() < 0.15 for _ in range(8)] for _ in range(16)]
+    passed = [
+        [not slip if (one and ok) else (rng.random() < (0.6 if ok else 0.12)) for ok, slip in zip(valid, row)]
+        for one, row in zip(right, slips)
+    ]
+    scores = [rng.gauss(1.0 if one else 4.0 if love else 0.0, 0.8) for one, love in zip(right, loved)]
+    return passed, scores, right
+
+
+# %%
+def select(passed: list[list[bool]], scores: list[float]) -> list[float]:
+    """One score per sample: the highest is handed in."""
+    ### BEGIN SOLUTION
+    # Tests that hardly anybody passes are not believed. A score decides among near equals, and counts up to a point.
+    believed = [t for t in range(len(passed[0])) if fmean(row[t] for row in passed) >= 0.25]
+    rates = [fmean([row[t] for t in believed] or [0]) for row in passed]
+    return [8 * rate + min(score, 1.5) for rate, score in zip(rates, scores)]
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+def solved(choose, questions=600):
+    rng, found = random.Random(1), []
+    for passed, scores, right in (samples_of(rng) for _ in range(questions)):
+        found.append(expected_best(right, choose(passed, scores), len(right)))
+    return fmean(found)
+
+
+with check(select) as answer:
+    by_tests, by_model = (
+        solved(lambda passed, scores: [sum(row) for row in passed]),
+        solved(lambda passed, scores: scores),
+    )
+    mine = solved(answer)
+    print(f"right picks: by tests {by_tests:.1%}, by the reward model {by_model:.1%}, by yours {mine:.1%}")
+    assert mine > by_model + 0.04, "that is not 4 points more than the reward model alone; what does it fall for?"
+    assert mine > by_tests + 0.04, "that is not 4 points more than all tests alone; which tests would you believe?"
