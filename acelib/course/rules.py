@@ -19,7 +19,7 @@ from acelib.core import ROOT, CourseError, NotebookError, digest, load_profile, 
 from acelib.course.notebooks import MADE_BY_PAPERMILL, code, parameters, read_notebook, tags
 from acelib.course.runner import NOTEBOOKS, Course, read_json
 
-MAX_LINES = 60
+MAX_LINES = 30
 MAX_BYTES = 1_000_000
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = {"profile": "pocket", "run_dir": "../runs/pocket"}
