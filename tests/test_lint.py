@@ -111,7 +111,10 @@ def test_refresh_takes_outputs_and_leaves_papermill_behind(tmp_path, monkeypatch
     monkeypatch.setattr(rules, "ROOT", tmp_path)
     notebook, path = good(committed)
     nbformat.write(notebook, path)
-    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text=f"wrote {tmp_path}/runs/pocket\n")]
+    notebook.cells[2].outputs = [
+        nbformat.v4.new_output("stream", text=f"wrote {tmp_path}/runs/"),
+        nbformat.v4.new_output("stream", text="pocket\n"),
+    ]
     notebook.cells[2].metadata.papermill = {"start_time": "x"}
     notebook.metadata.papermill = {"input_path": "/root/x"}
     notebook.cells.insert(2, nbformat.v4.new_code_cell("profile = 'x'", metadata={"tags": ["injected-parameters"]}))

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from acelib.core import ROOT, CourseError, NotebookError, digest, load_profile, modules_digest, read_json, write_json
 from acelib.course import MADE_BY_PAPERMILL, NOTEBOOKS, Course, code, contain, parameters, read_notebook, tags
 
-MAX_LINES = 60
+MAX_LINES = 30
 MAX_BYTES = 1_000_000
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 PARAMETERS = {"profile": "pocket", "run_dir": "../runs/pocket"}
@@ -150,7 +151,7 @@ def refresh(run_dir: Path | None = None) -> list[str]:
 
 
 def _clean(notebook: Any) -> Any:
-    """Without what papermill added, and with this checkout's own place cut out of the outputs."""
+    """Without what papermill added; what is printed in one piece; this checkout's own place cut out of the outputs."""
     notebook.cells = [cell for cell in notebook.cells if not MADE_BY_PAPERMILL & set(tags(cell))]
     language = {key: one for key, one in notebook.metadata.get("language_info", {}).items() if key == "version"}
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"} | language}
@@ -158,6 +159,7 @@ def _clean(notebook: Any) -> Any:
         folded = {"jupyter": {"source_hidden": True}} if "hide-input" in tags(cell) else {}
         cell.metadata = folded | ({"tags": tags(cell)} if tags(cell) else {})
         if cell.cell_type == "code":
+            CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)  # one table, one block
             cell.outputs = json.loads(json.dumps(cell.outputs).replace(json.dumps(f"{ROOT}/")[1:-1], ""))
     return nbformat.from_dict(notebook)
 
