@@ -95,6 +95,36 @@ def test_a_loop_that_fills_the_reply_is_counted_as_one():
     assert counts["replies: filled up by a loop, salvaged"] == 1 and counts["replies: truncated, salvaged"] == 0
 
 
+HEAD = 'def f(x: int) -> int:\n    """Add one to x."""\n'
+
+
+@pytest.mark.parametrize(
+    ("reply", "question"),
+    [
+        ("**Question:** Write `f(x)`.\n\n**Tests:**\n```python\n{}\n```\nGood luck!", "Write `f(x)`."),
+        ("Write `f(x)`.\n\n```\n{}", "Write `f(x)`."),  # breaks off
+        ("Write `f(x)`.\n\n{}", "Write `f(x)`."),
+        ("```python\n" + HEAD + "\n{}\n```", "Write the function `f(x: int) -> int`.\n\nAdd one to x."),
+        ("Sure!\n" + HEAD + "    return x + 1\n\n{}", "Write the function `f(x: int) -> int`.\n\nAdd one to x."),
+        ("Given a number, add one to it.\n```python\n" + HEAD + "{}\n```", "Given a number, add one to it."),
+        (
+            "Write `f(x)`, which adds one to x.\n```python\n" + HEAD + "    assert x > 0\n```\n```python\n{}\n```",
+            "Write `f(x)`, which adds one to x.",
+        ),
+    ],
+)
+def test_prose_or_a_docstring_is_the_question_of_asserts_in_code(reply, question):
+    counts = Counter()
+    said, tests = parse_reply(reply.format("\n".join(TESTS)), counts)
+    assert tests == TESTS and said == question and not counts["replies: not quite JSON, mended"]
+
+
+def test_a_loop_in_code_gives_the_tests_before_it():
+    counts = Counter()
+    loop = "Write `f(x)`.\n```python\n" + "\n".join([*TESTS, *TESTS[:1] * 40]) + "\nassert f("
+    assert parse_reply(loop, counts)[1] == TESTS and counts["replies: filled up by a loop, salvaged"] == 1
+
+
 def test_a_test_that_checks_nothing_is_dropped():
     counts = Counter()
     tests = ["assert (f(1) == 2, 'always true')", "assert f(1) == 2 or True", TESTS[0]]

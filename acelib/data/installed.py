@@ -130,7 +130,7 @@ def licence_of(package: Distribution) -> str:
     data = package.metadata
     classifiers = [one.split(" :: ")[-1] for one in data.get_all("Classifier") or () if one.startswith("License ::")]
     stated = data.get("License-Expression") or ", ".join(classifiers) or data.get("License") or ""
-    return (stated.strip().splitlines() or ["unknown"])[0][:80]
+    return (stated.strip().splitlines() or ["unknown"])[0][:120].rstrip()
 
 
 def rows_of(package: Package, file: str) -> Iterator[Row]:
