@@ -67,7 +67,6 @@ def set_values(texts: list[str]) -> dict[str, Any]:
 SET_HELP = "replace a value of the profile, as in reinforce.steps=2"
 PROFILE = arg("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
 SET = arg("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=SET_HELP)
-SOURCE_HELP = "hub names, or .jsonl or .parquet files with the same columns (default: the three sets of the paper)"
 
 
 @command(
@@ -108,27 +107,6 @@ def _scorecard(asked: argparse.Namespace) -> int:
 )
 def _plan(asked: argparse.Namespace) -> None:
     print(preflight.plan(core.load_profile(asked.profile, set_values(asked.overrides)), asked.questions))
-
-
-@command(
-    arg("out", type=Path, help="folder to write: seeds.jsonl, its data card, what was dropped and why"),
-    arg("--source", dest="sources", metavar="NAME_OR_PATH", nargs="+", help=SOURCE_HELP),
-    arg(
-        "--installed", action="store_true", help="functions of the standard library and the installed packages; offline"
-    ),
-    arg("--decontaminate", metavar="FILE", type=Path, nargs="+", default=[], help="benchmarks to keep out"),
-    arg("--limit", metavar="N", type=int, help="seeds to keep of each source, its first ones"),
-    arg("--push-to-hub", dest="repository", metavar="REPO", help="upload the result, as a private set"),
-    help="make seed programs from public sets, your own files or the packages on this disk",
-)
-def _seeds(asked: argparse.Namespace) -> None:
-    own = [*(asked.sources or ()), *([data.INSTALLED] if asked.installed else ())]
-    counts = data.build_seeds(asked.out, own or data.PUBLIC, asked.decontaminate, asked.limit, print)
-    print(f"\n{data.counts_table(counts)}\n\nSeeds: {asked.out / 'seeds.jsonl'} (data.seeds in a profile)")
-    if not asked.decontaminate:
-        print("Not checked against any benchmark: give --decontaminate FILE ... before you train on these.")
-    if asked.repository:
-        print(f"Pushed to {data.push_seeds(asked.out, asked.repository)}")
 
 
 @command(
