@@ -35,8 +35,7 @@ from acelib.models import (
     solve_messages,
     stop_tokens,
 )
-from acelib.training import trainer_arguments
-from acelib.training.settings import adapters
+from acelib.training import adapters, trainer_arguments
 
 SUFFIX = "{question}\n\nReply with one Python function in a fenced code block."
 SAMPLING = ("equal, transformers", "equal, acelib", "mixed, transformers", "mixed, acelib")

@@ -10,6 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "reinforce_trainer": ["ReinforceTrainer", "make_reinforce_trainer", "train", "trainer_arguments"],
         "reward_trainer": ["QuestionRewardTrainer", "train_reward_model"],
         "rollouts": ["question_order"],
-        "settings": ["LOG_FILE"],
+        "settings": ["LOG_FILE", "adapters"],
     },
 )
