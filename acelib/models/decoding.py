@@ -237,10 +237,8 @@ class _Batch:
     def draw(self) -> list[tuple[int, SampledTokens]]:
         """Add a token to every running reply. Gives the number and the tokens of each that has ended with it."""
         rows, params = self.rows, self.params
-        at = (
-            torch.arange(len(rows["length"]), device=self.stop.device),
-            rows["length"].clamp(max=params.max_new_tokens - 1),
-        )
+        column = rows["length"].clamp(max=params.max_new_tokens - 1)  # a reply that has ended may still have its row
+        at = torch.arange(len(self), device=column.device), column
         token, logprob = _draw(rows["logits"], rows["noise"][at], params.temperature, params.top_p)
         rows["token"], rows["ids"][at], rows["logprobs"][at] = token, token, logprob
         rows["length"] = rows["length"] + rows["running"]
