@@ -9,13 +9,14 @@
 The paper's executor is described in its code and written anew here: a list of forbidden words, a child process for each
 program that executes it and its tests in one namespace, a shared number that says which tests have passed, and one
 wall-clock limit for all of them. It is measured on programs written here and on references only; what a model wrote
-runs in the judge. EvalPlus is installed from the package index into its own environment (.cache/bench-evalplus). The honest programs are
-HumanEval's references when `../shared/data` is there, else functions made here; those with fewer than a dozen tests of
-the form f(literals) == literal have theirs repeated, as a data set with many imagined tests would. CPU time counts all
-processes of an executor. The fork floor is what an empty child of a lean Python costs; the program floor is what a
-child costs that compiles and runs a reference program with its tests and has no protection at all: an executor that
-gives each program a process of its own can hardly be cheaper. Attacks run on the judge only: on an executor without a
-wall they would do their harm.
+runs in the judge. EvalPlus is installed from the package index into its own environment (.cache/bench-evalplus).
+
+The honest programs are HumanEval's references when `../shared/data` is there, else functions made here; those with
+fewer than a dozen tests of the form f(literals) == literal have theirs repeated, as a data set with many imagined tests
+would. CPU time counts all processes of an executor. The fork floor is what an empty child of a lean Python costs; the
+program floor is what a child costs that compiles and runs a reference program with its tests and has no protection at
+all: an executor that gives each program a process of its own can hardly be cheaper. Attacks run on the judge only: on
+an executor without a wall they would do their harm.
 """
 
 import argparse

@@ -60,7 +60,7 @@ MENDED = {
     "pairs of Python": '{"question": "Write `f(x)`.", "tests": [{"input": (1), "want": 2}, {"input": 2, "want": 3}]}',
     "no JSON": "Write f.\n```python\nassert f(1) == 2\nassert f(2) == 3\n```",
     "keys without quotes": '{question: "Write f.", tests: ["assert f(1) == 2", "assert f(2) == 3"]}',
-    "other keys": '{"Problem Statement": {"title": "Write f.", "more": "Now."}, "Test Cases": ["f(1) == 2", "f(2) == 3"]}',
+    "other keys": '{"Problem Statement": {"title": "Write f.", "x": ""}, "Test Cases": ["f(1) == 2", "f(2) == 3"]}',
     "an example of the form": '{"question": "...", "tests": ["..."]}\n' + REPLY.replace("`f(x)`", "f"),
     "JSON in JSON": json.dumps(json.dumps({"question": "Write f.", "tests": TESTS})),
     "tests in JSON in JSON": json.dumps({"question": "Write f.", "tests": json.dumps(TESTS)}),

@@ -104,7 +104,7 @@ class Trial:
         pending = [i for i, v in enumerate(self.verdicts) if v is None]
         data = [i for i in pending if i not in self.referee]
         s = self.submission
-        source = {"prelude": s.prelude, "program": s.program.lstrip("\ufeff"), "setup_after": s.setup_after}
+        source = {"prelude": s.prelude, "program": (s.program or "").lstrip("\ufeff"), "setup_after": s.setup_after}
         source |= {"chance": self.chance} if self.chance else {}
         source |= {"definitions_only": True} if self.definitions_only else {}
         if not pending:
