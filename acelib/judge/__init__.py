@@ -39,8 +39,9 @@ What users of judges have reported, and what happens here
                         (`root.children.append(...)`). What `dataclasses` and `inspect` say of an object they say in its
                         process.
     exceptions          keep class, bases, attributes, methods and cause
-    numpy               arrays, also structured ones, scalars and dtypes are data, copied. What numpy and other libraries would take an object's word
-                        for (`__array_interface__`, buffers, `__index__`, pickling) the program is never asked.
+    numpy               arrays, also structured ones, scalars and dtypes are data, copied. What numpy and other
+                        libraries would take an object's word for (`__array_interface__`, buffers, `__index__`,
+                        pickling) the program is never asked.
     beside a function   an import that is missing, a demo, `input()`, `sys.exit()`, an endless loop: the rest of the
                         program is executed, its functions decide, and `Report.remark` says what failed
     order and names     `and`, `or`, branches and chains make the calls that Python makes; `Submission.entry_point` is
