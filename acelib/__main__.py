@@ -1,10 +1,10 @@
 """Command line: `python -m acelib COMMAND --help`."""
 
 import argparse
-import runpy
 import shlex
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ BESIDE = {
     "grid": "experiments.grid",
     "harness": "tools.harness",
     "rank": "tools.rank",
+    "seeds": "tools.seeds",
 }
 PARSER = argparse.ArgumentParser(
     prog="python -m acelib",
@@ -133,9 +134,7 @@ def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     if words and words[0] in BESIDE:
         sys.path.append(str(core.ROOT))
-        sys.argv[1:] = words[1:]
-        runpy.run_module(BESIDE[words[0]], run_name="__main__", alter_sys=True)
-        return 0
+        return import_module(BESIDE[words[0]]).main(words[1:]) or 0
     asked = PARSER.parse_args(words, argparse.Namespace(words=words))
     course.contain()
     try:
