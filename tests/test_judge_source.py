@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 INSIDE = ROOT / "acelib" / "judge" / "inside"  # runs in the sandbox only
 SANDBOXED = {"candidate.py", "referee.py"}
 NAIVE = "A1_fooling_the_judge.ipynb"  # its naive executor is a script for a throw-away subprocess, held as text
-# Published reference programs and the bench's own, no model's, in a process of their own: its floor, the paper's executor.
+# Published reference programs and the bench's own, in a process of their own: its floor, and the paper's executor.
 BENCH = ROOT / "bench" / "judge.py"
 CALLS = {"exec", "eval", "compile", "__import__", "runsource", "runcode", "run_cell", "run_path", "run_module"}
 

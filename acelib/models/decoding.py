@@ -22,7 +22,7 @@ from acelib.models.prefix import pad, read_prompts
 
 REPORT_SECONDS = 1.0
 THIN = 7 / 8  # share of the rows in use at which the others are given up: that copies the cache, about one step's work
-LARGE = 10**8  # weights; the memory of smaller models is not worth the time of handing it back
+LARGE = 10**8  # weights. In smaller models attention costs most: a new reply beside a long one costs as much as that
 CIRCLE = 16  # tokens that a reply must repeat to run in circles
 BLOCK = 128  # tokens whose probabilities are summed before one of them is looked for
 
@@ -214,7 +214,8 @@ class _Batch:
         kept = self.rows["running"].nonzero().squeeze(-1)
         parts = [(self.cache, kept)] if len(kept) else []
         self.rows = {name: x[kept] for name, x in self.rows.items()}
-        replies = waiting[: self.params.batch_size - len(kept)] if not parts or _is_roomy(self.cache) else ()
+        joins = self.model.num_parameters() > LARGE and _is_roomy(self.cache) if parts else True
+        replies = waiting[: self.params.batch_size - len(kept)] if joins else ()
         if replies:
             asked = {prompt: place for place, prompt in enumerate(dict.fromkeys(owner[i] for i in replies))}
             ids, mask = pad([prompts[i] for i in asked], self.pad_id, self.model.device)
