@@ -53,11 +53,11 @@ myst_heading_anchors = 4
 
 html_theme = "sphinx_book_theme"
 html_theme_options = {
-    "path_to_docs": "",
+    "home_page_in_toc": True,
+    "navbar_persistent": [],  # the search stands in the sidebar
+    "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_download_button": False,
-    "show_navbar_depth": 1,
-    "home_page_in_toc": True,
 }
 if REPOSITORY:
     html_theme_options |= {
