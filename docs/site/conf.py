@@ -49,6 +49,7 @@ nb_execution_mode = "off"  # the committed outputs are shown as they are
 suppress_warnings = ["myst.header"]  # the glossary's words are small headings
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_dmath_double_inline = True
+myst_dmath_allow_digits = myst_dmath_allow_space = False  # "$2 and $3" are dollars
 myst_heading_anchors = 4
 
 html_theme = "sphinx_book_theme"
@@ -81,6 +82,13 @@ def with_contents(app: Any, page: str, source: list[str]) -> None:
             source[0] += f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{listed}\n```\n"
 
 
+def describe(app: Any, doctree: nodes.document, page: str) -> None:
+    """Give each figure its caption, which follows it in italics, as the text for those who cannot see it."""
+    for image in doctree.findall(nodes.image):
+        if caption := image.next_node(nodes.emphasis, ascend=True):
+            image.setdefault("alt", caption.astext())
+
+
 def mathml(translator: Any, node: nodes.Element) -> None:
     """Write a formula as MathML; the build stops at a command that docutils does not know."""
     block = isinstance(node, nodes.math_block)
@@ -92,5 +100,6 @@ def mathml(translator: Any, node: nodes.Element) -> None:
 
 def setup(app: Any) -> None:
     app.connect("source-read", with_contents)
+    app.connect("doctree-resolved", describe)
     app.add_lexer("mermaid", TextLexer)  # GitHub draws them; their text is readable as well
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
