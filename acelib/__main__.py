@@ -1,10 +1,10 @@
 """Command line: `python -m acelib COMMAND --help`."""
 
 import argparse
-import runpy
 import shlex
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ BESIDE = {
     "grid": "experiments.grid",
     "harness": "tools.harness",
     "rank": "tools.rank",
+    "seeds": "tools.seeds",
 }
 PARSER = argparse.ArgumentParser(
     prog="python -m acelib",
@@ -67,7 +68,6 @@ def set_values(texts: list[str]) -> dict[str, Any]:
 SET_HELP = "replace a value of the profile, as in reinforce.steps=2"
 PROFILE = arg("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
 SET = arg("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=SET_HELP)
-SOURCE_HELP = "hub names, or .jsonl or .parquet files with the same columns (default: the three sets of the paper)"
 
 
 @command(
@@ -111,27 +111,6 @@ def _plan(asked: argparse.Namespace) -> None:
 
 
 @command(
-    arg("out", type=Path, help="folder to write: seeds.jsonl, its data card, what was dropped and why"),
-    arg("--source", dest="sources", metavar="NAME_OR_PATH", nargs="+", help=SOURCE_HELP),
-    arg(
-        "--installed", action="store_true", help="functions of the standard library and the installed packages; offline"
-    ),
-    arg("--decontaminate", metavar="FILE", type=Path, nargs="+", default=[], help="benchmarks to keep out"),
-    arg("--limit", metavar="N", type=int, help="seeds to keep of each source, its first ones"),
-    arg("--push-to-hub", dest="repository", metavar="REPO", help="upload the result, as a private set"),
-    help="make seed programs from public sets, your own files or the packages on this disk",
-)
-def _seeds(asked: argparse.Namespace) -> None:
-    own = [*(asked.sources or ()), *([data.INSTALLED] if asked.installed else ())]
-    counts = data.build_seeds(asked.out, own or data.PUBLIC, asked.decontaminate, asked.limit, print)
-    print(f"\n{data.counts_table(counts)}\n\nSeeds: {asked.out / 'seeds.jsonl'} (data.seeds in a profile)")
-    if not asked.decontaminate:
-        print("Not checked against any benchmark: give --decontaminate FILE ... before you train on these.")
-    if asked.repository:
-        print(f"Pushed to {data.push_seeds(asked.out, asked.repository)}")
-
-
-@command(
     arg("source", help="TIGER-Lab/AceCode-87K, or a .jsonl or .parquet file with its columns"),
     arg("--run-dir", type=Path, required=True, help="where to write, such as runs/mine"),
     PROFILE,
@@ -155,9 +134,7 @@ def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     if words and words[0] in BESIDE:
         sys.path.append(str(core.ROOT))
-        sys.argv[1:] = words[1:]
-        runpy.run_module(BESIDE[words[0]], run_name="__main__", alter_sys=True)
-        return 0
+        return import_module(BESIDE[words[0]]).main(words[1:]) or 0
     asked = PARSER.parse_args(words, argparse.Namespace(words=words))
     course.contain()
     try:

@@ -86,14 +86,17 @@ def tests_of(found: dict[str, Any]) -> list[Any]:
 def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
     """({"question", "tests"}, whether the reply breaks off) of a reply that is not JSON, or None when it holds no
     question with tests."""
-    text = _LISTED.sub(r"\2", _TAG.sub("\n", answer_of(reply)))
+    text = answer_of(reply)
+    open_fence = len(re.findall(r"^[ \t]*(?:`{3,}|~{3,})", text, re.M)) % 2 == 1
+    text = _LISTED.sub(r"\2", _TAG.sub("\n", text))
     if "“question”" in text.lower():
         text = text.translate(dict.fromkeys(map(ord, "“”"), '"'))
     if re.search(r'\{\s*\\"', text):  # JSON inside a JSON string
         text = re.sub(r"\\(.)", r"\1", text)
     start = _QUESTION.search(text)
     if start is None:
-        return _outside_json(text)
+        found = _outside_json(text)
+        return found and (found, open_fence)
     question, rest = _string(text, start.end(), start.group(1))
     if question is None:
         return None
@@ -103,7 +106,7 @@ def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
     return {"question": question, "tests": items}, ended is None
 
 
-def _outside_json(text: str) -> tuple[dict[str, Any], bool] | None:
+def _outside_json(text: str) -> dict[str, Any] | None:
     """A question in prose, or as a signature with a docstring, and asserts in a code block or without one."""
     first = re.search(r"^[ \t]*(?:`{3,}|~{3,}|assert\b|def\b)", text, re.M)
     if first is None:
@@ -116,8 +119,7 @@ def _outside_json(text: str) -> tuple[dict[str, Any], bool] | None:
     head = _HEAD.search(code)
     if head and len(words.split()) < FEWEST_WORDS:
         words = f"Write the function `{head['name']}`.\n\n{inspect.cleandoc(head['said'])}"
-    fences = re.findall(r"^[ \t]*(?:`{3,}|~{3,})", text, re.M)
-    return ({"question": words, "tests": tests, "prose": True}, len(fences) % 2 == 1) if tests else None
+    return {"question": words, "tests": tests, "prose": True} if tests else None
 
 
 def _string(text: str, start: int, quote: str) -> tuple[str | None, int]:

@@ -1,16 +1,22 @@
-"""The judge beside EvalPlus's checker: same programs, same tests, same machine, two workers each, passes interleaved.
+"""The judge beside other executors: same programs, same tests, same machine, two workers each, passes interleaved.
 
     python bench/judge.py                  the table
     python bench/judge.py --busy 2         the same on a busy machine: two processes that only loop run beside it
     python bench/judge.py --scale 20000    cost and memory of the judge as the number of submissions grows
+    python bench/judge.py --real FOLDER    with what a real model wrote: rows of programs and tests (default: data/real)
+    python bench/judge.py --beside FOLDER  with the judge of another checkout, such as that of an earlier commit
 
-EvalPlus is installed from the package index into its own environment (.cache/bench-evalplus). The honest programs are
-HumanEval's references when `../shared/data` is there, else functions made here; those with fewer than a dozen tests of
-the form f(literals) == literal have theirs repeated, as a data set with many imagined tests would. CPU time counts all
-processes of an executor. The fork floor is what an empty child of a lean Python costs; the program floor is what a
-child costs that compiles and runs a reference program with its tests and has no protection at all: an executor that
-gives each program a process of its own can hardly be cheaper. Attacks run on the judge only: on an executor without a
-wall they would do their harm.
+The paper's executor is described in its code and written anew here: a list of forbidden words, a child process for each
+program that executes it and its tests in one namespace, a shared number that says which tests have passed, and one
+wall-clock limit for all of them. It is measured on programs written here and on references only; what a model wrote
+runs in the judge. EvalPlus is installed from the package index into its own environment (.cache/bench-evalplus).
+
+The honest programs are HumanEval's references when `../shared/data` is there, else functions made here; those with
+fewer than a dozen tests of the form f(literals) == literal have theirs repeated, as a data set with many imagined tests
+would. CPU time counts all processes of an executor. The fork floor is what an empty child of a lean Python costs; the
+program floor is what a child costs that compiles and runs a reference program with its tests and has no protection at
+all: an executor that gives each program a process of its own can hardly be cheaper. Attacks run on the judge only: on
+an executor without a wall they would do their harm.
 """
 
 import argparse
@@ -18,6 +24,7 @@ import ast
 import gzip
 import importlib.util
 import json
+import multiprocessing
 import os
 import random
 import statistics
@@ -31,7 +38,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HUMANEVAL = ROOT.parent / "shared" / "data" / "humaneval.jsonl.gz"
 ENVIRONMENT = ROOT / ".cache" / "bench-evalplus"
+REAL = ROOT / "data" / "real"
 WORKERS, PROGRAMS, BAD_SHARE, DOZEN = 2, 200, 0.05, 12
+REFUSED = ("threading", "multiprocess", "import os", "from os", "shutil", "import torch", "from torch", "sklearn")
+PAPER_SECONDS = 0.2
 BAD = [
     "def {name}(*a):\n    while True: pass",
     "import time\ndef {name}(*a): time.sleep(100)",
@@ -103,8 +113,40 @@ def workload(bad: bool, copy: int) -> list[dict]:
 def judge_executor():
     from acelib.judge import Judge, Submission
 
+    def submission(task):
+        known = Submission.__dataclass_fields__.keys() & {"prelude", "entry_point"}  # an earlier commit's has fewer
+        return Submission(task["program"], task["tests"], **{name: task[name] for name in known & task.keys()})
+
     with Judge(workers=WORKERS) as judge:
-        yield lambda made: [r.passed for r in judge.run([Submission(t["program"], t["tests"]) for t in made])]
+        yield lambda made: [r.passed for r in judge.run([submission(task) for task in made])]
+
+
+def _count(program: str, tests: list[str], passed) -> None:
+    names: dict = {}
+    try:
+        exec(program, names)
+    except Exception:
+        return
+    for place, test in enumerate(tests):
+        try:
+            exec(test, names)
+            passed.value += 2**place
+        except Exception:
+            continue
+
+
+def _counted(task: dict) -> bool:
+    """The paper's executor on one program."""
+    if any(word in task["program"] for word in REFUSED):
+        return False
+    passed = multiprocessing.Value("q", 0)
+    child = multiprocessing.Process(target=_count, args=(task["program"], task["tests"], passed))
+    child.start()
+    child.join(PAPER_SECONDS)
+    if child.is_alive():
+        child.kill()
+        child.join()
+    return passed.value == 2 ** len(task["tests"]) - 1
 
 
 def _check(task: dict) -> bool:
@@ -115,15 +157,16 @@ def _check(task: dict) -> bool:
 
 
 @contextmanager
-def evalplus_executor():
+def pool_executor(check):
     with ProcessPoolExecutor(max_workers=WORKERS) as pool:
-        yield lambda made: list(pool.map(_check, made))
+        yield lambda made: list(pool.map(check, made))
 
 
 def measure(executor: str, path: str) -> None:
     """In a process of its own: warm up, run a workload, print what it cost."""
     made = ast.literal_eval(Path(path).read_text())
-    with {"judge": judge_executor, "evalplus": evalplus_executor}[executor]() as run:
+    checks = {"EvalPlus": _check, "the paper's": _counted}
+    with pool_executor(checks[executor]) if executor in checks else judge_executor() as run:
         run(made[1:9])
         cpu, start = cpu_seconds(os.getpid()), time.perf_counter()
         passed = run(made)
@@ -220,54 +263,79 @@ def hogs(count: int):
             process.wait()
 
 
-def compare(passes: int, busy: int) -> None:
-    pythons = {"judge": Path(sys.executable)}
+def real_workload(folder: Path, copy: int) -> list[dict]:
+    """At most 400 programs of a real model, spread over the rows of a folder's files; many are wrong, some loop."""
+    from acelib.core import read_rows
+    from acelib.judge import LLM_PRELUDE
+
+    found = []
+    for row in (row for path in sorted(folder.rglob("*.parquet")) for row in read_rows(path)):
+        programs = row.get("programs") or [one.get("program") for one in row.get("inferences", [])]
+        if tests := row.get("tests") or row.get("test_cases"):
+            about = {"tests": tests, "entry_point": row["entry_point"], "prelude": LLM_PRELUDE}
+            found += [{**about, "program": f"{program}\n# {copy}\n"} for program in programs if program]
+    return found[:: -(-len(found) // 400)] if found else []
+
+
+def compare(passes: int, busy: int, real: Path, beside: Path | None) -> None:
+    executors = {"judge": (Path(sys.executable), ROOT), "the paper's": (Path(sys.executable), ROOT)}
+    if beside is not None:
+        executors["other judge"] = Path(sys.executable), beside.resolve()
     if (python := install_evalplus()) is not None:
-        pythons["evalplus"] = python
+        executors["EvalPlus"] = python, ROOT
     with hogs(busy):
-        results = measure_all(pythons, passes)
+        results = measure_all(executors, passes, real)
     asserts = statistics.fmean(len(task["tests"]) for task in tasks())
     print(f"\n{PROGRAMS} programs x {asserts:.1f} asserts, {WORKERS} workers, ", end="")
     print(f"medians of {passes} interleaved passes" + f", beside {busy} processes that only loop" * bool(busy))
-    show(results, pythons)
+    show(results)
+    if not any(kind == "real" for _, kind in results):
+        print(f"real programs: none in {real}; `--real FOLDER` names a folder of rows with programs and tests")
 
 
-def measure_all(pythons: dict, passes: int) -> dict:
-    """{(executor, bad): [row of each pass]}"""
-    results = {(name, bad): [] for name in pythons for bad in (False, True)}
+def measure_all(executors: dict, passes: int, real: Path) -> dict:
+    """{(executor, kind of programs): [row of each pass]}"""
+    results: dict = {}
     scratch = ROOT / ".cache" / "bench-workload.txt"
+    scratch.parent.mkdir(exist_ok=True)
     for number in range(passes):
-        for bad in (False, True):
-            made = workload(bad, number)
+        works = {
+            "honest": workload(False, number),
+            "5% bad": workload(True, number),
+            "real": real_workload(real, number),
+        }
+        for kind, made in works.items():
             scratch.write_text(repr(made))
-            for name, python in pythons.items():
+            for name, (python, root) in executors.items() if made else ():
+                if kind == "real" and "judge" not in name:
+                    continue  # what a model wrote needs a wall
                 command = [str(python), __file__, "--measure", name, str(scratch)]
-                environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+                environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
                 out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
                 row = json.loads(out.splitlines()[-1])
-                results[name, bad].append(row)
-                good = sum(row["passed"])
-                speed, cost = len(made) / row["wall"], row["cpu"] / len(made) * 1000
-                kind = "5% bad" if bad else "honest"
-                print(f"pass {number + 1} {name:9} {kind}: {good} passed, {speed:.1f} programs/s, {cost:.2f} ms CPU")
+                row |= {"speed": len(made) / row["wall"], "cost": row["cpu"] / len(made) * 1000}
+                row["good"] = sum(row["passed"]) / len(made)
+                results.setdefault((name, kind), []).append(row)
+                print(f"pass {number + 1} {name:11} {kind}: {{good:.1%}} of {len(made)} passed, ".format(**row), end="")
+                print("{speed:.1f} programs/s, {cost:.2f} ms CPU".format(**row), flush=True)
     return results
 
 
-def show(results: dict, pythons: dict) -> None:
-    print("\n| executor | programs/s, honest | CPU ms/program | programs/s with 5% bad ones |")
-    print("|---|---|---|---|")
-    table = {}
-    for name in pythons:
-        honest, bad = results[name, False], results[name, True]
-        table[name] = (
-            PROGRAMS / statistics.median(r["wall"] for r in honest),
-            statistics.median(r["cpu"] for r in honest) / PROGRAMS * 1000,
-            PROGRAMS / statistics.median(r["wall"] for r in bad),
-        )
-        print("| {} | {:.1f} | {:.2f} | {:.1f} |".format(name, *table[name]))
-    if len(table) == 2:
-        (a, b, c), (x, y, z) = table["judge"], table["evalplus"]
-        print(f"\njudge / EvalPlus: {a / x:.1f}x programs/s, {b / y:.0%} of its CPU, {c / z:.1f}x with 5% bad programs")
+def show(results: dict) -> None:
+    middle = {
+        key: {what: statistics.median(row[what] for row in rows) for what in ("speed", "cost", "good")}
+        for key, rows in results.items()
+    }
+    print("\n| executor | programs | programs/s | CPU ms/program | passed |")
+    print("|---|---|---|---|---|")
+    for (name, kind), row in sorted(middle.items(), key=lambda item: item[0][1]):
+        print(f"| {name} | {kind} | {row['speed']:.1f} | {row['cost']:.2f} | {row['good']:.1%} |")
+    print()
+    for name in dict.fromkeys(name for name, _ in middle if name != "judge"):
+        mine, theirs = (middle[one, "honest"] for one in ("judge", name))
+        bad = middle["judge", "5% bad"]["speed"] / middle[name, "5% bad"]["speed"]
+        print(f"judge / {name}: {mine['speed'] / theirs['speed']:.1f}x programs/s, ", end="")
+        print(f"{mine['cost'] / theirs['cost']:.0%} of its CPU, {bad:.1f}x with 5% bad programs")
     print(f"fork floor: {fork_floor():.2f} ms CPU; program floor: {program_floor():.2f} ms CPU")
     print(attacks())
 
@@ -298,6 +366,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="run N processes that only loop beside it")
+    parser.add_argument("--real", type=Path, default=REAL, help="folder of rows with a real model's programs and tests")
+    parser.add_argument("--beside", type=Path, help="another checkout of this project, whose judge is measured, too")
     parser.add_argument("--scale", type=int, help="largest number of submissions")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -306,4 +376,4 @@ if __name__ == "__main__":
     elif arguments.scale:
         scale(arguments.scale)
     else:
-        compare(arguments.passes, arguments.busy)
+        compare(arguments.passes, arguments.busy, arguments.real, arguments.beside)

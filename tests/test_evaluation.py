@@ -41,7 +41,7 @@ def test_benchmark_is_read_up_to_the_profiles_limit(tmp_path):
         ("", "holds no problems; correct data.benchmark"),
         ("{not json", "line 1 is not JSON"),
         (json.dumps({"task_id": "t"}), "it needs task_id, question, entry_point and tests"),
-        (json.dumps({**LINE, "tests": []}), "row 1 has no tests"),
+        (json.dumps({**LINE, "tests": []}), "row 1 has no test that checks anything"),
     ],
 )
 def test_bad_benchmarks_are_explained(tmp_path, text, message):

@@ -14,11 +14,11 @@ from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
 from acelib.data import push
 from acelib.data.importing import import_as_profile_says, import_dataset
-from acelib.data.seeds import build_seeds
 from acelib.pairs import build_pairs
 from acelib.schema import Problem
 from tools import export as exporting
 from tools.export import FILES, export, main
+from tools.seeds import build_seeds
 
 FIXTURES = Path(__file__).parent / "fixtures"
 QUESTIONS, PAIRS = str(FIXTURES / "acecode.jsonl"), str(FIXTURES / "acecodepair.jsonl")

@@ -1,3 +1,5 @@
+import ast
+
 import pytest
 
 from acelib.core import CourseError
@@ -114,6 +116,38 @@ def test_what_the_chosen_piece_lacks_comes_from_another(helper, body):
     code = f"def f(x):\n    return {body}\n"
     assert extract_program(f"First:\n```python\n{helper}```\nthen\n```python\n{code}```", "f") == f"{helper}\n{code}"
     assert extract_program(f"{helper}\nand then\n{code}", "f").split() == f"{helper}\n{code}".split()
+
+
+NUMBERED = "1 | def f(x):\n2 |     return x + 1\n"
+DISGUISES = {
+    "no-break spaces": CODE.replace(" ", "\xa0"),
+    "signs of another keyboard": CODE.replace("(x):", "（x）："),
+    "line separators": CODE.replace("\n", "\u2028"),
+    "a session": "```\n>>> def f(x):\n...     return x + 1\n```",
+    "a notebook's session": "In [1]: def f(x):\n   ...:     return x + 1\n",
+    "line numbers": f"```python\n{NUMBERED}```",
+    "other line numbers": NUMBERED.replace(" |", ":"),
+    "a quotation": "> ```python\n> def f(x):\n>     return x + 1\n> ```",
+    "a diff": "```diff\n--- a\n+++ b\n@@ -1,2 +1,2 @@\n def f(x):\n-    return x\n+    return x + 1\n```",
+    "HTML": "<pre><code>def f(x):\n    return x &#43; 1\n</code></pre>",
+    "JSON": '{"thought": "add one", "code": "def f(x):\\n    return x + 1\\n"}',
+    "escapes": "def f(x):\\n    return x + 1",
+    "a notebook": '{"cells": [{"source": ["def f(x):\\n", "    return x + 1\\n"]}]}',
+    "inline code": "Use `def f(x): return x + 1`.",
+    "words before it": f"Sure! {CODE}",
+    "indentation": "Here it is:\n\n    def f(x):\n        return x + 1\n\nDone.",
+    "magic": f"```python\n%time\n!pip install numpy\n{CODE}```",
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_programs_in_disguise(name):
+    assert ast.unparse(ast.parse(extract_program(DISGUISES[name], "f"))) == CODE.strip()
+
+
+def test_no_disguise_makes_a_program_of_chat():
+    for reply in ("1. Hello\n2. World\n", "> nothing = 0\n", '{"answer": "x = 1"}', "Use `x = 1`.", "$ ls\n+ a\n- b"):
+        assert extract_program(reply, "f") is None
 
 
 def test_not_a_string():

@@ -6,9 +6,9 @@ import pytest
 
 from acelib.__main__ import main
 from acelib.core.tables import read_rows
-from acelib.data import installed, seeds
-from acelib.data.installed import MAX_BYTES, Installed, Package, functions, rows_of, site_packages, standard_library
 from acelib.synthesis import load_seeds
+from tools import installed, seeds
+from tools.installed import MAX_BYTES, Installed, Package, functions, rows_of, site_packages, standard_library
 
 GOOD = '''def {name}(text, width=3):
     """Cut the text into parts of that width."""

@@ -42,6 +42,21 @@ TESTED = [  # all of these hold for NEXT, and none for WRONG
     "import numpy as np\nnp.testing.assert_allclose(f(1), 2)",
     "import pytest\npytest.raises(TypeError, f, 'a')",
     "try:\n    f('a')\n    assert False\nexcept TypeError:\n    pass",
+    "import sys\nif f(1) != 2:\n    sys.exit(1)",
+    "import pytest\ndef test_it():\n    if f(1) != 2:\n        pytest.fail('no')",
+    "N = {}\ndef check(candidate):\n    for i in range(3):\n        assert candidate(i) == i + 1",
+    "import pytest\n@pytest.fixture\ndef a():\n    return 1\n@pytest.fixture\ndef b(a):\n    yield a + 1\n"
+    "def test_it(b):\n    assert f(b) == 3",
+    "import pytest\n@pytest.fixture(params=[1, 2])\ndef n(request):\n    return request.param\n"
+    "def test_it(n):\n    assert f(n) == n + 1",
+    "import pytest\n@pytest.mark.parametrize(('x', 'y'), [(1, 2)])\nclass TestF:\n"
+    "    @pytest.fixture(autouse=True)\n    def make(self):\n        self.n = 1\n"
+    "    @classmethod\n    def setup_class(cls):\n        cls.m = 1\n"
+    "    def test_it(self, x, y):\n        assert f(x) == y and f(self.n) == f(self.m)",
+    "def setup_module(module):\n    global n\n    n = 1\n"
+    "def setup_function():\n    global m\n    m = 2\ndef test_it():\n    assert f(n) == m",
+    "import unittest\nclass T(unittest.IsolatedAsyncioTestCase):\n    async def test_it(self):\n"
+    "        for x in (1, 2):\n            with self.subTest(x=x):\n                self.assertEqual(f(x), x + 1)",
 ]
 UNTESTED = [
     *("f(1) == 2", "f(1)", "assert True\nf(1)", "assert (f(1) == 2, 'message')", "assert f", "assert [f(1) == 3]"),
@@ -64,6 +79,11 @@ UNTESTED = [
     ),
     "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('no')\n"
     "    def test(self):\n        self.assertTrue(f(1))",
+    "import unittest\nclass T(unittest.TestCase):\n    @unittest.expectedFailure\n"
+    "    def test(self):\n        self.assertEqual(f(1), 5)",
+    "import pytest\n@pytest.mark.skip(reason='no')\nclass TestF:\n    def test(self):\n        assert f(1) == 3",
+    "def test_it(capsys):\n    assert f(1) == 3",
+    "assert f(1) == 3 if False else True",
 ]
 
 
@@ -138,6 +158,16 @@ def when(): return datetime.datetime(2020, 1, 1, 12, tzinfo=datetime.timezone(da
 _kept = [1]
 def kept(): return _kept
 def same(x): return x
+def nan(): return float('nan')
+def numbers():
+    yield 1
+class Node:
+    def __init__(self, v): self.v, self.children = v, []
+def depth(n): return 1 + max(map(depth, n.children), default=0)
+def push(xs, x):
+    xs.append(x)
+    raise ValueError
+def named(value, what, target=None, name=None): return [value, what, target, name]
 """
 HOLDS = [
     "assert f() == {'a': [P(1), (P(2),)]}",
@@ -169,6 +199,19 @@ HOLDS = [
     "assert a.shape == (2, 2) and (a.sum(axis=0) == [4, 6]).all()",
     "import numpy as np\nassert np.array_equal(same(np.array(['a', 'b'])), ['a', 'b']) "
     "and same(np.float32(0.1)) == 0.1",
+    "import numpy as np\na = np.array([(1, 2.5)], dtype=[('a', 'i4'), ('b', 'f8')])\n"
+    "assert np.array_equal(same(a), a) and same(a)['b'][0] == 2.5 and same(a.dtype) == a.dtype == a.dtype.descr",
+    "assert [nan()] != [nan()]",
+    "import datetime\nassert same(datetime.datetime(2020, 10, 25, 1, 30, fold=1)).fold == 1",
+    "from dataclasses import asdict, replace, fields\n"
+    "assert asdict(P(1)) == {'x': 1} and replace(P(1), x=2) == P(2) and [f.name for f in fields(P)] == ['x']",
+    "import inspect, types\nassert inspect.isgenerator(numbers()) and isinstance(numbers(), types.GeneratorType)",
+    "import inspect\nassert list(inspect.signature(depth).parameters) == ['n'] and depth.__doc__ is None",
+    "x = named(value=1, what=2, target=3, name=4)\nassert x == [1, 2, 3, 4]",
+    "r = Node(1)\nr.children.append(Node(2))\nr.children[0].children.append(Node(3))\nassert depth(r) == 3",
+    "r = Node(1)\nheld = r.children\nheld += [Node(2)]\nassert r.children is held and depth(r) == 2",
+    "xs = [1]\ntry:\n    push(xs, 2)\nexcept ValueError:\n    pass\nassert xs == [1, 2]",
+    "many = [same([i]) for i in range(300)]\nmany[-1].append(1)\nassert many[0] == [0] and many[-1] == [299, 1]",
 ]
 FAILS = [
     "assert f() != {'a': [P(1), (P(2),)]}",
@@ -184,6 +227,8 @@ FAILS = [
     "import datetime\nassert when() == datetime.datetime(2020, 1, 1, 12, tzinfo=datetime.timezone.utc)",
     "assert callable(P(1))",
     "assert Plain.RED == 1",
+    "assert [nan()] == [nan()]",
+    "r = Node(1)\nr.children.append(Node(2))\nassert depth(r) == 1",
 ]
 
 
@@ -270,6 +315,13 @@ def test_what_is_not_defined_says_what_went_wrong(judge):
     assert judge.run([Submission(NEXT, ["assert f(1) == 2"])])[0].remark == ""
 
 
+OWN = """
+class Node:
+    def __init__(self, v): self.v = v
+def build(v): return Node(v)
+def count(n): return n.v
+def gcd(a, b): return a + b
+"""
 POSITIVE = "def f(x):\n    if x < 0: raise ValueError\n    return x"
 
 
@@ -293,10 +345,49 @@ POSITIVE = "def f(x):\n    if x < 0: raise ValueError\n    return x"
         ("async def f():\n    yield 1", "async def test_f():\n    assert [x async for x in f()] == [1]", "", "passed"),
         ("import random\ndef f(): return random.randint(1, 99)",
          "import random\nrandom.seed(3)\na = f()\nrandom.seed(3)\nassert a == random.randint(1, 99)", "", "passed"),
+        ("import datetime\ndef f(): return datetime.date.today()",
+         "import datetime\nassert f() == datetime.date.today()", "", "passed"),
+        (OWN, "assert count(Node(3)) == 3", "", "passed"),
+        (OWN, "n = build(3)\nassert count(n) == 3 and gcd(1, 2) == 3", "", "passed"),
+        (OWN, "assert count(build(3)) == 3", "build", "passed"),
+        (OWN, "from math import gcd\nassert gcd(4, 6) == 2 and build(1).v == 1", "", "passed"),
+        (OWN, "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n"
+         "        self.assertEqual(count(build(3)), 3)", "", "passed"),
+        ("\ufeffdef f(x): return x", "assert f(1) == 1", "", "passed"),
     ],
 )  # fmt: skip
 def test_order_names_loops_and_seeds(judge, program, test, entry_point, expected):
     assert status(judge, program, test, entry_point=entry_point) == expected
+
+
+LIES = """
+def isclose(*a, **k): return True
+def factorial(n): return 0
+def floor(n): return 0
+class Counter:
+    def __init__(self, *a): pass
+    def __eq__(self, other): return True
+    __hash__ = None
+def f(x): return 0
+def g(x): return 0.3
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert isclose(g(1), 0.5)",
+        "assert isclose(g(1), 0.5) == True",
+        "d = 0.5\nx = isclose(g(1), d)\nassert x == True",
+        "assert [isclose(g(1), 0.5)] == [True]",
+        "assert f(5) == factorial(5)",
+        "x = f(5)\nassert factorial(5) == x",
+        "d = g(2) - 1.41\nassert floor(d) == 0",
+        "assert Counter(['a']) == Counter([f(1)])",
+    ],
+)
+def test_no_program_gains_by_a_name_of_pythons_own(judge, test):
+    assert status(judge, LIES, test) == "failed"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from acelib.core import CourseError
-from acelib.data.overlap import Benchmarks, NearDuplicates, code_ngrams, ngrams, parse, signatures, words
+from acelib.data.overlap import Benchmarks, code_ngrams, ngrams, parse, signatures, words
+from tools.near_duplicates import NearDuplicates
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = ("humaneval", "humanevalplus", "mbpp", "bigcodebench", "livecodebench")

@@ -262,16 +262,16 @@ def test_a_head_that_was_not_saved_is_caught(tmp_path):
 
 def test_dropout_in_a_reward_model_is_caught(scorer):
     model, tokenizer = scorer
-    model.score.register_forward_pre_hook(lambda _, args: (torch.nn.functional.dropout(args[0], 0.3),))
+    model.base_model.norm.register_forward_hook(lambda _, args, out: torch.nn.functional.dropout(out, 0.3))
     caught(checks.check_reward_head(model, tokenizer, PAIRS), "from call to call", "eval mode")
 
 
-def test_a_score_read_at_a_padding_token_is_caught(scorer, monkeypatch):
+def test_padding_that_the_config_names_otherwise_changes_no_score(scorer, monkeypatch):
     model, tokenizer = scorer
     monkeypatch.setattr(reward_models, "can_share_prefix", lambda model: False)
     assert checks.check_reward_head(model, tokenizer, PAIRS).ok
     model.config.pad_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
-    caught(checks.check_reward_head(model, tokenizer, PAIRS), "changes by", "one pad token")
+    assert checks.check_reward_head(model, tokenizer, PAIRS).ok
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ def rows():
 
 
 def test_every_row_is_complete(rows):
-    assert len({row["id"] for row in rows}) == len(rows) == 164
+    assert len({row["id"] for row in rows}) == len(rows)
     for row in rows:
         samples, tests = len(row["programs"]), len(row["tests"])
         assert samples == len(row["correct"]) == len(row["pass_rate"]) == len(row["results"]) == 16

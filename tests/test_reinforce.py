@@ -613,13 +613,12 @@ def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_r
     assert held == {(False, torch.bfloat16), (True, torch.float32)} and trainer.ref_model is None
     assert trainer._shares_prompts
     rollout = one_rollout(trainer)
-    assert torch.equal(
-        rollout["old_per_token_logps"], rollout["ref_per_token_logps"]
-    )  # before the first update adapters add nothing
+    old, reference = (rollout[f"{name}_per_token_logps"] for name in ("old", "ref"))
+    assert torch.equal(old, reference)  # before the first update adapters add nothing
     batches = trainer._split(rollout)
     assert len({tuple(row) for row in batches[0]["prompt_ids"].tolist()}) < len(batches[0]["prompt_ids"])
 
-    found = {}
+    found, trainer.current_gradient_accumulation_steps = {}, 1
     for name, parameter in trainer.model.named_parameters():
         if "lora_B" in name:  # which is 0 at first, and lets no gradient through to lora_A
             parameter.data.fill_(0.01)

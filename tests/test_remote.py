@@ -555,7 +555,7 @@ def test_a_profile_decides_and_the_notebooks_code_stays(tmp_path, monkeypatch):
 
     with serving(seen) as url:
         first = replies(url)
-        assert problems_from_replies(first)[0][0].question == "x" and seen.requests[0]["model"] == "org/m"
+        assert problems_from_replies(first)[0][0].question.startswith("x.") and seen.requests[0]["model"] == "org/m"
         assert replies(url, concurrency=2, max_dollars=9) == first and len(seen.requests) == 1
         assert replies(url, prompt="new {program}") != first and len(seen.requests) == 2
         assert replies(url) == first and len(seen.requests) == 2, "the log outlives the artefact"

@@ -53,6 +53,14 @@ def test_programs_come_in_the_order_of_the_problems(talker, tmp_path):
     assert sample_programs(None, None, [], log=tmp_path / "none", **OPTIONS) == []
 
 
+def test_equal_questions_are_asked_once_and_get_equal_replies(talker, tmp_path):
+    twins = [PROBLEMS[0], replace(PROBLEMS[0], id="c")]
+    for _ in range(2):  # the second time from the log
+        one, _, other, _ = sample_programs(None, None, twins, log=tmp_path / "log", **OPTIONS)
+        assert (one.problem_id, other.problem_id) == ("a", "c") and one.reply == other.reply
+    assert talker == ["qa"]
+
+
 def test_a_second_run_generates_nothing_and_a_changed_n_everything(talker, tmp_path):
     first = sample_programs(None, None, PROBLEMS, log=tmp_path / "log", **OPTIONS)
     assert len(talker) == 2

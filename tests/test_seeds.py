@@ -10,9 +10,9 @@ import yaml
 from acelib.__main__ import main
 from acelib.core import CourseError, DataError
 from acelib.core.tables import read_rows, write_rows
-from acelib.data.seeds import build_seeds, counts_table, data_card, find_program, push_seeds
 from acelib.data.sources import open_source
 from acelib.synthesis import load_seeds
+from tools.seeds import build_seeds, counts_table, data_card, find_program, push_seeds
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SOURCES = [str(FIXTURES / name) for name in ("evol.jsonl", "oss.jsonl", "stack.jsonl")]
@@ -81,7 +81,7 @@ def test_own_programs_keep_their_ids_and_sources(tmp_path):
 
 
 def test_a_stop_at_any_row_goes_on_and_gives_the_same_files(tmp_path, monkeypatch):
-    from acelib.data import seeds
+    from tools import seeds
 
     build_seeds(tmp_path / "whole", SOURCES, BENCHMARKS)
     examine, calls = seeds.examine, Counter()

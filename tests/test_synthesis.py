@@ -59,6 +59,21 @@ MENDED = {
     "pairs": '{"question": "Write `f(x)`.", "tests": [{"input": 1, "expected": 2}, {"args": [2], "output": 3}]}',
     "pairs of Python": '{"question": "Write `f(x)`.", "tests": [{"input": (1), "want": 2}, {"input": 2, "want": 3}]}',
     "no JSON": "Write f.\n```python\nassert f(1) == 2\nassert f(2) == 3\n```",
+    "keys without quotes": '{question: "Write f.", tests: ["assert f(1) == 2", "assert f(2) == 3"]}',
+    "other keys": '{"Problem Statement": {"title": "Write f.", "x": ""}, "Test Cases": ["f(1) == 2", "f(2) == 3"]}',
+    "an example of the form": '{"question": "...", "tests": ["..."]}\n' + REPLY.replace("`f(x)`", "f"),
+    "JSON in JSON": json.dumps(json.dumps({"question": "Write f.", "tests": TESTS})),
+    "tests in JSON in JSON": json.dumps({"question": "Write f.", "tests": json.dumps(TESTS)}),
+    "no commas": '{"question": "Write f." "tests": ["assert f(1) == 2" "assert f(2) == 3"]}',
+    "printed quotes": "{“question”: “Write f.”, “tests”: [“assert f(1) == 2”, “assert f(2) == 3”]}",
+    "YAML": "```yaml\nquestion: Write f.\ntests:\n  - assert f(1) == 2\n  - 'assert f(2) == 3'\n```",
+    "TOML": 'question = "Write f."\ntests = ["assert f(1) == 2", "assert f(2) == 3"]',
+    "XML": "<question>Write f.</question><test>assert f(1) == 2</test><test>assert f(2) == 3</test>",
+    "a numbered list": "**Question:** Write f.\n\n**Tests:**\n1. `assert f(1) == 2`\n2. `assert f(2) == 3`\n",
+    "numbered texts": json.dumps({"question": "Write f.", "tests": ["1. `assert f(1) == 2`", "- assert f(2) == 3"]}),
+    "examples": json.dumps({"question": "Write f.", "tests": ["f(1) -> 2", ">>> f(2)\n3"]}),
+    "functions": json.dumps({"question": "Write f.", "tests": ["def test():\n    assert f(1) == 2", TESTS[1]]}),
+    "unittest": json.dumps({"question": "Write f.", "tests": ["self.assertEqual(f(1), 2)", TESTS[1]]}),
 }
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 
 from acelib.core import ArtifactError, CourseError, DataError, Run, atomic, digest, load_profile, stoppable, write_json
-from acelib.data import counts_table, dataset_card, push, questions_text
+from acelib.data import dataset_card, push
+from tools.seeds import counts_table, questions_text
 
 TABLES = {"questions": "samples", "pairs": "pairs"}  # configuration: the artefact it is made of
 NEEDED = ("imagined", "filtered", "filter_audit", "samples", "pairs")  # as the notebooks make them, one after the other

@@ -12,7 +12,7 @@ import re
 import warnings
 
 _WORTH_A_LOOK = re.compile(
-    r"set\(|hash\(|\bid\(|\{[^{}:\n]*[^{}:\s][^{}:\n]*\}|random|time|secrets|uuid|urandom|getpid|SystemRandom|\.(?:keys|items)\(\)\s*[-&|^]"
+    r"set\(|hash\(|\bid\(|\{[^{}:\n]*[^{}:\s][^{}:\n]*\}|random|import.*time|from.*time|secrets|uuid|urandom|getpid|SystemRandom|\.(?:keys|items)\(\)\s*[-&|^]"
 )
 _CHANCE = {"random", "secrets", "uuid", "time", "hash", "id", "urandom", "getpid", "SystemRandom", "default_rng"}
 _CLOCKS = {"now", "today", "utcnow", "time", "time_ns", "perf_counter", "monotonic", "localtime", "gmtime", "ctime"}

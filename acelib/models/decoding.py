@@ -4,6 +4,7 @@ Each prompt is read once and its keys and values are repeated for its samples, t
 token's attention copies nothing, and replies that have ended make room for the next ones.
 """
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from acelib.models.prefix import pad, read_prompts
 
 REPORT_SECONDS = 1.0
 THIN = 7 / 8  # share of the rows in use at which the others are given up: that copies the cache, about one step's work
+LARGE = 10**8  # weights; the memory of smaller models is not worth the time of handing it back
 CIRCLE = 16  # tokens that a reply must repeat to run in circles
 BLOCK = 128  # tokens whose probabilities are summed before one of them is looked for
 
@@ -237,10 +239,8 @@ class _Batch:
     def draw(self) -> list[tuple[int, SampledTokens]]:
         """Add a token to every running reply. Gives the number and the tokens of each that has ended with it."""
         rows, params = self.rows, self.params
-        at = (
-            torch.arange(len(rows["length"]), device=self.stop.device),
-            rows["length"].clamp(max=params.max_new_tokens - 1),
-        )
+        column = rows["length"].clamp(max=params.max_new_tokens - 1)  # a reply that has ended may still have its row
+        at = torch.arange(len(self), device=column.device), column
         token, logprob = _draw(rows["logits"], rows["noise"][at], params.temperature, params.top_p)
         rows["token"], rows["ids"][at], rows["logprobs"][at] = token, token, logprob
         rows["length"] = rows["length"] + rows["running"]
@@ -269,6 +269,13 @@ class _Batch:
         self.rows["held"] = held + 1
 
 
+def _return_freed_memory() -> None:
+    """Let glibc hand back every freed tensor of 4 MiB or more: a cache grows all the time, and the holes that it leaves
+    among smaller things grew to 17 GiB where 3 are in use (0.5B, 256 replies; measured)."""
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):  # not on macOS
+        set_option(-3, 4 << 20)  # M_MMAP_THRESHOLD
+
+
 @torch.inference_mode()
 def decode(
     model: PreTrainedModel,
@@ -287,6 +294,8 @@ def decode(
     batch. finish(i, reply) is called when a reply has ended; `report` about once a second, and at the end, with how
     many are done, fractions included.
     """
+    if model.num_parameters() > LARGE:
+        _return_freed_memory()
     batch, begun, done, due = _Batch(model, params, pad_id), 0, 0, time.monotonic() + REPORT_SECONDS
     with _fast_attention(model):
         while done < len(owner):

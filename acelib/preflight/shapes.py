@@ -90,7 +90,7 @@ def training_gib(
     h, kv, inner = shape.hidden, shape.key_values, shape.intermediate
     if lora_rank:  # activations as one layer of Qwen2 keeps them in bf16: norms in fp32, every adapter's input once
         states, in_use = shape.adapters(lora_rank) * ADAM + shape.parameters * frozen, 0
-        entry, layer = HALF * h, (18 * h + 4 * kv + 8 * inner) * frozen // HALF
+        entry, layer = HALF * h, (22 * h + 4 * kv + 8 * inner) * frozen // HALF
     else:  # fp32 between the layers, and a bf16 copy of it for each matrix
         states = shape.parameters * (ADAM + reference)
         in_use = HALF * (shape.parameters if gpus == 1 else min(shape.parameters, GATHERED))

@@ -55,6 +55,7 @@ from acelib.training.settings import (
 )
 
 RESAMPLING = 4  # rollouts at most that dynamic sampling may spend on one
+PROMPTS = 4  # micro-batches of replies whose prompts are read at once where nothing is learnt
 ROUNDING = 1e-5  # nats by which two computations of one float32 log-prob may differ
 
 
@@ -124,13 +125,15 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
             )
-        rows, width = len(input_ids), input_ids.shape[1] - logits_to_keep
-        (prompts, replies), (prompt_mask, mask) = (
-            x.split([width, logits_to_keep], dim=1) for x in (input_ids, attention_mask)
-        )
-        half = max(1, -(-min(rows, batch_size or rows) // 2))
-        with precision(self):
-            logps, entropies = response_logps(model, prompts, prompt_mask, replies, mask, self.temperature, chunk=half)
+        width, rows = input_ids.shape[1] - logits_to_keep, len(input_ids)
+        at_once, parts = min(rows, batch_size or rows), []
+        for start in range(0, rows, PROMPTS * at_once):
+            chosen = (x[start : start + PROMPTS * at_once] for x in (input_ids, attention_mask))
+            (prompts, replies), (prompt_mask, mask) = (x.split([width, logits_to_keep], dim=1) for x in chosen)
+            given = prompts, prompt_mask, replies, mask, self.temperature
+            with precision(self):
+                parts.append(response_logps(model, *given, chunk=-(-at_once // 2)))
+        logps, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
         return logps, entropies if compute_entropy else None, None
 
     def _prepare_inputs(self, generation_batch):

@@ -118,7 +118,7 @@ class _Test:
         except SystemExit as error:
             if error.code or hasattr(error, "from_program"):
                 raise
-        self._set_up(self.namespace.get("setup_module"))
+        self._set_up(self.namespace.get("setup_module"), None)
         for node in self.defined:
             found = self.namespace.get(node.name)
             if isinstance(node, ast.ClassDef):

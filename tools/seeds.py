@@ -5,22 +5,23 @@ A source is told by its columns: Magicoder-Evol-Instruct (`instruction`, `respon
 functions of the installed packages (INSTALLED).
 """
 
+import argparse
 import ast
 import json
 import platform
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from acelib.core import CourseError, DataError, Log, atomic, open_log, path_digest, write_json
-from acelib.data.installed import Installed
-from acelib.data.overlap import Benchmarks, NearDuplicates
-from acelib.data.publish import dataset_card, push
-from acelib.data.sources import Source, open_source
+from acelib.core import CourseError, DataError, Log, atomic, open_log, path_digest, stoppable, write_json
+from acelib.data import Benchmarks, Source, dataset_card, open_source, push
 from acelib.extraction import python_blocks
 from acelib.schema import Row, parse
+from tools.installed import Installed
+from tools.near_duplicates import NearDuplicates
 
 PUBLIC = (
     "ise-uiuc/Magicoder-Evol-Instruct-110K",
@@ -206,7 +207,7 @@ def questions_text(benchmarks: dict[str, int]) -> str:
 def data_card(report: dict[str, Any]) -> str:
     """README.md of the data set, from `seeds_card.md`; `report` is what report.json holds."""
     return dataset_card(
-        "seeds_card.md",
+        Path(__file__).with_name("seeds_card.md"),
         report["made_of"]["sources"],
         limit=report["made_of"]["limit"],
         versions=report["versions"],
@@ -219,3 +220,44 @@ def data_card(report: dict[str, Any]) -> str:
 def push_seeds(out: Path, repository: str) -> str:
     """Uploads a finished folder of `build_seeds` as a private data set; returns its address. Raises DataError."""
     return push(out, repository, ["seeds.jsonl", "dropped.jsonl", "report.json", "README.md"], private=True)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.seeds",
+        description="Makes seed programs from public sets, your own files or the packages on this disk.",
+    )
+    parser.add_argument("out", type=Path, help="folder to write: seeds.jsonl, its data card, what was dropped and why")
+    parser.add_argument(
+        "--source",
+        dest="sources",
+        metavar="NAME_OR_PATH",
+        nargs="+",
+        help="hub names, or .jsonl or .parquet files with the same columns (default: the three sets of the paper)",
+    )
+    parser.add_argument(
+        "--installed", action="store_true", help="functions of the standard library and the installed packages; offline"
+    )
+    parser.add_argument(
+        "--decontaminate", metavar="FILE", type=Path, nargs="+", default=[], help="benchmarks to keep out"
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="seeds to keep of each source, its first ones")
+    parser.add_argument("--push-to-hub", dest="repository", metavar="REPO", help="upload the result, as a private set")
+    asked = parser.parse_args(words)
+    own = [*(asked.sources or ()), *([INSTALLED] if asked.installed else ())]
+    try:
+        counts = build_seeds(asked.out, own or PUBLIC, asked.decontaminate, asked.limit, print)
+        print(f"\n{counts_table(counts)}\n\nSeeds: {asked.out / 'seeds.jsonl'} (data.seeds in a profile)")
+        if not asked.decontaminate:
+            print("Not checked against any benchmark: give --decontaminate FILE ... before you train on these.")
+        if asked.repository:
+            print(f"Pushed to {push_seeds(asked.out, asked.repository)}")
+    except CourseError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    with stoppable():
+        sys.exit(main())
