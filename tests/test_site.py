@@ -2,7 +2,8 @@
 
 import runpy
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -16,9 +17,7 @@ def configuration(monkeypatch):
 
     def read(repository=""):
         for name in ("docutils", "docutils.utils", "docutils.utils.math", "docutils.utils.math.latex2mathml"):
-            monkeypatch.setitem(sys.modules, name, ModuleType(name))
-        sys.modules["docutils"].nodes = SimpleNamespace(Element=object)
-        sys.modules["docutils.utils.math.latex2mathml"].tex2mathml = None
+            monkeypatch.setitem(sys.modules, name, MagicMock())
         monkeypatch.setenv("GITHUB_REPOSITORY", repository)
         return SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "site" / "conf.py")))
 
