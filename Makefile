@@ -25,7 +25,7 @@ COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR))) \
 	$(if $(FORCE),--force)
 
-.PHONY: help gpu install course doctor test test-fast lint notebooks exercises pocket-models bench grid clean distclean
+.PHONY: help gpu install course doctor test test-fast lint notebooks exercises site pocket-models bench grid clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -87,6 +87,17 @@ notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks
 
 exercises: $(VENV)/.installed-test  ## Write the exercises of the notebooks from notebooks/solutions/
 	$(PY) notebooks/solutions/build.py
+
+# Apart from .venv: who reads on the web needs no torch, and who runs the course needs no Sphinx.
+.cache/site/.installed: requirements-site.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -r requirements-site.txt
+	@touch $@
+
+site: .cache/site/.installed  ## Make the book of the notebooks as committed, to be read without a network: build/site/index.html
+	rm -rf build/site
+	$(<D)/bin/python -m sphinx -q -W --keep-going -d .cache/site/pages -c docs/site . build/site
+	@echo "Open build/site/index.html"
 
 grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (an hour; PROFILE= RUN_DIR=)
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))

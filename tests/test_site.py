@@ -1,0 +1,48 @@
+"""The book of `make site` has every page, without building it; broken links inside it end the build itself."""
+
+import runpy
+import sys
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import yaml
+
+from acelib.core import ROOT
+
+
+@pytest.fixture
+def configuration(monkeypatch):
+    """What docs/site/conf.py says; Sphinx and what it brings are not installed here."""
+
+    def read(repository=""):
+        for name in ("docutils", "docutils.utils", "docutils.utils.math", "docutils.utils.math.latex2mathml"):
+            monkeypatch.setitem(sys.modules, name, MagicMock())
+        monkeypatch.setenv("GITHUB_REPOSITORY", repository)
+        return SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "site" / "conf.py")))
+
+    return read
+
+
+def test_the_book_names_every_notebook_and_page_and_each_is_there(configuration):
+    site = configuration()
+    pages = [site.START, *sum(site.PAGES.values(), [])]
+    files = [path for page in pages for path in ROOT.glob(f"{page}.*") if path.suffix in (".md", ".ipynb")]
+    assert len(set(pages)) == len(pages) == len(files)
+    assert {*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("docs/*.md")} <= set(files)
+    notebooks = [page for page in pages if page.startswith("notebooks/")]
+    assert notebooks == sorted(notebooks)
+
+
+def test_a_notebook_opens_in_colab_where_the_repository_is_known(configuration):
+    assert "repository_url" not in configuration().html_theme_options
+    known = configuration("somebody/acecoder").html_theme_options
+    assert known["repository_url"] == "https://github.com/somebody/acecoder" and "colab_url" in known["launch_buttons"]
+
+
+def test_the_book_is_published_by_pinned_steps_and_made_by_make():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "site.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert all(len(step["uses"].partition("@")[2]) == 40 for step in job["steps"] if "uses" in step)
+    assert any(step.get("run", "").startswith("make site") for step in job["steps"])
+    assert workflow["permissions"] == {"contents": "read"}
