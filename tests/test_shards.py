@@ -156,7 +156,7 @@ def test_progress_within_a_shard_comes_from_the_nodes(cluster, tmp_path, monkeyp
     seen = []
     made(tmp_path, engine=ON | {"shard_questions": 12}, batch_size=1, progress=lambda *args: seen.append(args[:2]))
     assert seen[-1] == (12, 12) and seen == sorted(seen)
-    assert {done for done, _ in seen} & set(range(1, 12))
+    assert any(0 < done < 12 for done, _ in seen)
 
 
 def test_a_cluster_that_loses_all_samplers_keeps_what_is_done(cluster, without_shards, tmp_path, monkeypatch):

@@ -1,8 +1,7 @@
 """The book of `make site` has every page, without building it; broken links inside it end the build itself."""
 
-import runpy
 import sys
-from types import SimpleNamespace
+from importlib.util import module_from_spec, spec_from_file_location
 from unittest.mock import MagicMock
 
 import pytest
@@ -19,7 +18,10 @@ def configuration(monkeypatch):
         for name in ("docutils", "docutils.utils", "docutils.utils.math", "docutils.utils.math.latex2mathml"):
             monkeypatch.setitem(sys.modules, name, MagicMock())
         monkeypatch.setenv("GITHUB_REPOSITORY", repository)
-        return SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "site" / "conf.py")))
+        spec = spec_from_file_location("conf", ROOT / "docs" / "site" / "conf.py")
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
 
     return read
 
