@@ -7,9 +7,7 @@ import pytest
 
 from acelib.core import ROOT, read_rows
 from acelib.judge import LLM_PRELUDE, Judge, Submission
-from tests.in_notebooks import notebook_function
 
-filter_quality = notebook_function("02", "filter_quality")
 LABORATORY = ROOT / "data" / "real" / "laboratory.parquet"
 
 
@@ -55,11 +53,3 @@ def test_the_judge_of_today_agrees(rows):
         for one, before in zip(report.verdicts, verdicts, strict=True)
     ]
     assert fmean(same) > 0.995  # helpers that a prompt gave are not shipped with it
-
-
-def test_the_reference_is_the_best_filter(rows):
-    """By construction: it keeps every right test and no wrong one."""
-    for row in rows:
-        if len(row["tests"]) >= 5:
-            found = filter_quality(row["valid"], row["valid"], row["results"], row["pass_rate"], 1)
-            assert found["kept"] == found["valid_kept"] == sum(row["valid"])
