@@ -137,11 +137,7 @@ def main(words: list[str] | None = None) -> int:
         return import_module(BESIDE[words[0]]).main(words[1:]) or 0
     asked = PARSER.parse_args(words, argparse.Namespace(words=words))
     course.contain()
-    try:
-        return asked.function(asked) or 0
-    except core.CourseError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
+    return core.explained(asked.function)(asked)
 
 
 if __name__ == "__main__":

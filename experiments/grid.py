@@ -22,11 +22,11 @@ from pathlib import Path
 from acelib.advantages import ALGORITHMS
 from acelib.core import (
     ROOT,
-    CourseError,
     DataError,
     Profile,
     Run,
     end_descendants,
+    explained,
     load_profile,
     read_json,
     stoppable,
@@ -188,7 +188,8 @@ def _note_provenance(path: Path, name: str, run: Run, lines: Sequence[Row]) -> N
     write_json(path, read_json(path) | {name: made})
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@explained
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.grid", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
     parser.add_argument("--run-dir", type=Path, help="a finished run to start from (default: runs/<profile>)")
@@ -197,13 +198,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, default=PUBLISHED, help="folder for the tables (default: data/grid)")
     asked = parser.parse_args(words)
     contain()
-    try:
-        run_dir = asked.run_dir or ROOT / "runs" / load_profile(asked.profile).name
-        print(*run_grid(asked.profile, run_dir, asked.only, asked.processes, asked.to), sep="\n")
-    except CourseError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return 0
+    run_dir = asked.run_dir or ROOT / "runs" / load_profile(asked.profile).name
+    print(*run_grid(asked.profile, run_dir, asked.only, asked.processes, asked.to), sep="\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from acelib.core import CourseError, ModelError, atomic
+from acelib.core import ModelError, atomic, explained
 from acelib.models import LM_HEAD, SUMMARY, load_tokenizer, read_head
 
 LAYOUTS = ("trl", "llama-factory", "openrlhf")
@@ -73,19 +73,15 @@ def _converted_config(source: Path, config: Any, layout: str, tied: bool) -> dic
     return values | {"architectures": architectures, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@explained
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.convert_reward_model", description=__doc__)
     parser.add_argument("source", type=Path, help="folder of the reward model")
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument("layout", choices=LAYOUTS)
     asked = parser.parse_args(words)
-    try:
-        dropped = convert_reward_model(asked.source, asked.target, asked.layout)
-    except CourseError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
+    dropped = convert_reward_model(asked.source, asked.target, asked.layout)
     print(f"{asked.target}: written; its scores are {dropped:g} lower than the original's, for every text")
-    return 0
 
 
 if __name__ == "__main__":

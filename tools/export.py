@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from acelib.core import ArtifactError, CourseError, DataError, Run, atomic, digest, load_profile, stoppable, write_json
+from acelib.core import ArtifactError, DataError, Run, atomic, digest, explained, load_profile, stoppable, write_json
 from acelib.data import dataset_card, push
 from tools.seeds import counts_table, questions_text
 
@@ -155,26 +155,22 @@ def data_card(run: Run, counts: dict[str, int]) -> str:
     )
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@explained
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.export", description=__doc__.partition("\n\n")[2])
     parser.add_argument("run_dir", type=Path, help="a run that has finished notebook 03, such as runs/pocket")
     parser.add_argument("out", type=Path, help="folder to write, for load_dataset and for data.adopt")
     parser.add_argument("--push-to-hub", dest="repository", metavar="OWNER/NAME", help="upload it, too")
     parser.add_argument("--private", action="store_true", help="where the data set is new on the hub, keep it private")
     asked = parser.parse_args(words)
-    try:
-        counts = export(asked.run_dir, asked.out, print)
-        print("\n".join(f"{count:9,} {what}" for what, count in counts.items()))
-        print(
-            f"Data set: {asked.out} (data.adopt: {asked.out / 'questions'} in a profile); its card: "
-            f"{asked.out / 'README.md'}; state a licence there before you publish it."
-        )
-        if asked.repository:
-            print(f"Pushed to {push(asked.out, asked.repository, FILES, asked.private)}")
-    except CourseError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return 0
+    counts = export(asked.run_dir, asked.out, print)
+    print("\n".join(f"{count:9,} {what}" for what, count in counts.items()))
+    print(
+        f"Data set: {asked.out} (data.adopt: {asked.out / 'questions'} in a profile); its card: "
+        f"{asked.out / 'README.md'}; state a licence there before you publish it."
+    )
+    if asked.repository:
+        print(f"Pushed to {push(asked.out, asked.repository, FILES, asked.private)}")
 
 
 if __name__ == "__main__":

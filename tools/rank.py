@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from acelib.best_of_n import dual_agreement, expected_best, majority_vote, rate_then_score, share_passed, shown_outputs
-from acelib.core import CourseError, DataError, read_rows, stoppable, write_rows
+from acelib.core import DataError, explained, read_rows, stoppable, write_rows
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Submission
 from acelib.schema import Row, entry_point_of
@@ -148,27 +148,23 @@ def _list_of(values: Any, kind: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@explained
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.rank", description=__doc__.partition("\n\n")[0])
     parser.add_argument("source", type=Path, help=".jsonl: question, programs, tests (see `read_recorded`)")
     parser.add_argument("target", type=Path, help=".jsonl to write")
     parser.add_argument("--workers", type=int, default=1, help="sandboxes at a time")
     asked = parser.parse_args(words)
-    try:
-        if asked.target.suffix != ".jsonl" or asked.target.exists():
-            raise DataError(f"Cannot write {asked.target}; name a .jsonl file that does not exist yet.")
-        questions = read_recorded(asked.source)
-        with Judge(workers=asked.workers) as judge:
-            rows = rank(questions, judge)
-        write_rows(asked.target, rows)
-    except CourseError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
+    if asked.target.suffix != ".jsonl" or asked.target.exists():
+        raise DataError(f"Cannot write {asked.target}; name a .jsonl file that does not exist yet.")
+    questions = read_recorded(asked.source)
+    with Judge(workers=asked.workers) as judge:
+        rows = rank(questions, judge)
+    write_rows(asked.target, rows)
     print(f"{len(rows)} questions ranked in {asked.target}")
     if questions[0].correct is not None:
         for name, share in picked_correct(rows).items():
             print(f"  {share:6.1%} correct  {name}")
-    return 0
 
 
 if __name__ == "__main__":

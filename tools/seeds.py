@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from acelib.core import CourseError, DataError, Log, atomic, open_log, path_digest, stoppable, write_json
+from acelib.core import CourseError, DataError, Log, atomic, explained, open_log, path_digest, stoppable, write_json
 from acelib.data import Benchmarks, Source, dataset_card, open_source, push
 from acelib.extraction import python_blocks
 from acelib.schema import Row, parse
@@ -222,7 +222,8 @@ def push_seeds(out: Path, repository: str) -> str:
     return push(out, repository, ["seeds.jsonl", "dropped.jsonl", "report.json", "README.md"], private=True)
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@explained
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.seeds",
         description="Makes seed programs from public sets, your own files or the packages on this disk.",
@@ -245,17 +246,12 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--push-to-hub", dest="repository", metavar="REPO", help="upload the result, as a private set")
     asked = parser.parse_args(words)
     own = [*(asked.sources or ()), *([INSTALLED] if asked.installed else ())]
-    try:
-        counts = build_seeds(asked.out, own or PUBLIC, asked.decontaminate, asked.limit, print)
-        print(f"\n{counts_table(counts)}\n\nSeeds: {asked.out / 'seeds.jsonl'} (data.seeds in a profile)")
-        if not asked.decontaminate:
-            print("Not checked against any benchmark: give --decontaminate FILE ... before you train on these.")
-        if asked.repository:
-            print(f"Pushed to {push_seeds(asked.out, asked.repository)}")
-    except CourseError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return 0
+    counts = build_seeds(asked.out, own or PUBLIC, asked.decontaminate, asked.limit, print)
+    print(f"\n{counts_table(counts)}\n\nSeeds: {asked.out / 'seeds.jsonl'} (data.seeds in a profile)")
+    if not asked.decontaminate:
+        print("Not checked against any benchmark: give --decontaminate FILE ... before you train on these.")
+    if asked.repository:
+        print(f"Pushed to {push_seeds(asked.out, asked.repository)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Processes of this machine: how they end, and the memory they take."""
 
 import ctypes
+import functools
 import math
 import resource
 import shutil
@@ -9,13 +10,15 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
+
+from acelib.core.errors import CourseError
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -76,6 +79,20 @@ class Child:
     def lines(self) -> list[str]:
         """What stands in its log, without empty lines."""
         return [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+
+
+def explained(command: Callable[..., int | None]) -> Callable[..., int]:
+    """The command with an exit status: what it returns (None is 0), or 1 after a CourseError, which is printed."""
+
+    @functools.wraps(command)
+    def run(*args) -> int:
+        try:
+            return command(*args) or 0
+        except CourseError as error:
+            print(f"\n{error}", file=sys.stderr)
+            return 1
+
+    return run
 
 
 @contextmanager
