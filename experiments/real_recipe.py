@@ -255,7 +255,7 @@ def adopt_mbpp(run: Run, mbpp: str) -> None:
     run.adopt({"imagined": rows, "filtered": rows}, {"source": "MBPP", "command": "python experiments/real_recipe.py"})
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("questions_from", choices=("synthesised", "mbpp"))
     parser.add_argument("--profile", default="real")
@@ -269,7 +269,7 @@ def main() -> None:
     parser.add_argument("--laboratory", type=Path, help="scratch folder of experiments/real_laboratory.py")
     parser.add_argument("--steps", nargs="*", choices=STEPS, help="default: all")
     parser.add_argument("--wait", type=float, default=0.0, help="seconds to wait for steps of another process")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     args.laboratory = args.laboratory or args.run_dir / "laboratory"
     profile = load_profile(
         args.profile, {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in args.set)}
