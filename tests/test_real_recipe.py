@@ -7,12 +7,12 @@ from acelib.schema import Pair
 from experiments.real_recipe import STEPS, main
 
 PROFILE = ROOT / "tests" / "smoke.yaml"
-MEASURED = ("scores", "evaluation_rule", "evaluation_rm")  # on the real benchmarks, which are not here
+LEFT_OUT = ("scores", "evaluation_rule", "evaluation_rm", "policy_rule")  # on real benchmarks; one training is enough
 
 
 @pytest.mark.slow
 def test_the_recipe_makes_what_the_notebooks_make(tmp_path, capsys):
-    steps = [step for step in STEPS if step not in MEASURED]
+    steps = [step for step in STEPS if step not in LEFT_OUT]
     given = [
         "synthesised",
         "--profile",
@@ -28,7 +28,8 @@ def test_the_recipe_makes_what_the_notebooks_make(tmp_path, capsys):
     assert all(pair.chosen_rate - pair.rejected_rate > run.profile.pairs.min_gap for pair in run.read("pairs", Pair))
     audit = run.read("reward_audit")
     assert all(len(row["score"]) == len(row["pass_rate"]) == run.profile.sampling.n for row in audit)
-    assert "reward_rm" not in capsys.readouterr().out and (run.path("policy_rm") / "model.safetensors").exists()
+    capsys.readouterr()
+    assert (run.path("policy_rm") / "model.safetensors").exists()
 
     main([*given, "--steps", *steps])
     assert "made in" not in capsys.readouterr().out  # all is kept
