@@ -20,12 +20,12 @@ from acelib.judge import Judge
 from acelib.models import SamplingParams, load_policy, load_tokenizer, solve_messages
 from acelib.pairs import build_pairs, hard_quarter, mixed_share
 from acelib.reward_model import is_held_out, load_reward_model, score
-from acelib.rewards import model_reward, pass_rate_reward, rule_reward
+from acelib.rewards import model_reward, rule_reward
 from acelib.sampling import pass_rates
 from acelib.schema import Pair, Problem, Row
 from acelib.stats import auc
 from acelib.training import LOG_FILE, train, train_reward_model
-from experiments.rewards import gated, with_format
+from experiments.rewards import gated, pass_rate_reward, with_format
 
 STEPS = 24  # rollouts of a training
 
