@@ -141,11 +141,15 @@ def test_a_crash_names_its_log(tmp_path, base):
 
 
 def test_a_configuration_that_is_not_there_or_is_none(tmp_path):
-    with pytest.raises(EngineError, match="no accelerate configuration configs/zero9.yaml; set .* configs/cpu-2.yaml"):
+    with pytest.raises(
+        EngineError, match="configs/zero9.yaml is no accelerate .*FileNotFound.*; set .* configs/cpu-2.yaml"
+    ):
         configuration("configs/zero9.yaml")
     for number, text in enumerate(("", "a: [", "num_machines: 1", "num_processes: many")):
         (tmp_path / f"{number}.yaml").write_text(text)
-        with pytest.raises(EngineError, match="is no accelerate configuration .*; correct engine.launch, or set it to"):
+        with pytest.raises(
+            EngineError, match="is no accelerate configuration that says num_processes .*; set .*, or none"
+        ):
             configuration(str(tmp_path / f"{number}.yaml"))
 
 
