@@ -89,7 +89,7 @@ def profile_of(folder: Path, asked: argparse.Namespace, **sections) -> Profile:
 
 
 def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse.Namespace, scratch: Path):
-    """The trainer that `train_reward_model` would start."""
+    """The trainer of notebook 04, for programs of `length` tokens."""
     settings = assume(
         PAPER.reward_model,
         base=str(folder),

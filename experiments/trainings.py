@@ -24,7 +24,7 @@ from acelib.rewards import model_reward, rule_reward
 from acelib.sampling import pass_rates
 from acelib.schema import Pair, Problem, Row
 from acelib.stats import auc
-from acelib.training import LOG_FILE, train, train_reward_model
+from acelib.training import LOG_FILE, make_reinforce_trainer, make_reward_trainer
 from experiments.rewards import gated, pass_rate_reward, with_format
 
 STEPS = 24  # rollouts of a training
@@ -121,13 +121,12 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
             if not trained.is_dir():
                 problems = [Problem.from_row(rows[i]) for i in chosen]
                 mine = dict(algorithm=spec.algorithm, steps=spec.steps, max_kl=spec.max_kl, eval_every=spec.steps)
-                train(
+                make_reinforce_trainer(
                     replace(profile, seed=spec.seed, reinforce=replace(settings, **mine)),
                     problems,
                     _reward(spec.reward, run, judge, problems),
-                    scratch / "policy-half",
                     scratch / "training",
-                )
+                ).train_and_save(scratch / "policy-half")
                 (scratch / "policy-half").rename(trained)
             folder, log = trained, json.loads((trained / LOG_FILE).read_text())[1:]
         held_out = _held_out(run, folder, judge, scratch)
@@ -180,7 +179,7 @@ def train_scorer(run: Run, spec: Scorer, scratch: Path) -> Row:
     base = getattr(profile.models, change["base"]) if "base" in change else settings.base
     settings = replace(settings, base=base, loss=change.get("loss", settings.loss))
     mine = replace(profile, seed=spec.seed, reward_model=settings)
-    log = train_reward_model(mine, pairs, scratch / "reward_model", scratch / "training")
+    log = make_reward_trainer(mine, pairs, scratch / "training").train_and_save(scratch / "reward_model")
     model, tokenizer = load_reward_model(scratch / "reward_model", profile.models.dtype, profile.models.device)
 
     def scored(table: str, column: str) -> Iterator[tuple[Row, list[float]]]:

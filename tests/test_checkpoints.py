@@ -16,9 +16,8 @@ from acelib.core.profiles import ROOT
 from acelib.models.generation import load_policy
 from acelib.reward_model import load_reward_model
 from acelib.schema import Pair, Problem
+from acelib.training import make_reinforce_trainer, make_reward_trainer
 from acelib.training.checkpoints import STATE, check_settings, last_checkpoint
-from acelib.training.reinforce_trainer import train
-from acelib.training.reward_trainer import train_reward_model
 
 SETTINGS = dict(
     rollout_questions=2,
@@ -101,13 +100,13 @@ def wordy(completions, **_):
 
 def train_policy(policy, out, scratch, progress=None):
     profile = profile_with(policy, seed=3, reinforce=SETTINGS)
-    rows = train(profile, PROBLEMS, wordy, out, scratch, progress=progress)
+    rows = make_reinforce_trainer(profile, PROBLEMS, wordy, scratch, progress=progress).train_and_save(out)
     return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
 
 
 def train_scorer(base, out, scratch, progress=None):
     profile = profile_with(base, seed=3, sampling={"n": 4}, reward_model=SCORER_SETTINGS)
-    log = train_reward_model(profile, PAIRS, out, scratch, progress)
+    log = make_reward_trainer(profile, PAIRS, scratch, progress).train_and_save(out)
     return [entry["pair_loss"] for entry in log if "pair_loss" in entry]
 
 

@@ -20,7 +20,7 @@ from acelib.models.generation import load_policy, load_tokenizer
 from acelib.models.prefix import response_logps
 from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
-from acelib.training.reinforce_trainer import make_reinforce_trainer, train, trainer_arguments
+from acelib.training.reinforce_trainer import make_reinforce_trainer, trainer_arguments
 from acelib.training.rollouts import frozen_exactly, question_order
 from acelib.training.settings import LOG_FILE, check_together
 
@@ -282,14 +282,16 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in
         return wordy(completions)
 
     killer.__name__ = wordy.__name__
-    whole = train(profile(policy), PROBLEMS, wordy, tmp_path / "whole", tmp_path / "a", measure=measure)
+    whole = make_reinforce_trainer(profile(policy), PROBLEMS, wordy, tmp_path / "a", measure=measure).train_and_save(
+        tmp_path / "whole"
+    )
     seen, often = [], profile(policy, engine={"checkpoints": 2})
     arguments = dict(measure=measure, progress=lambda done, total: seen.append((done, total)))
     with pytest.raises(Killed):
-        train(often, PROBLEMS, killer, tmp_path / "cut", tmp_path / "b", **arguments)
+        make_reinforce_trainer(often, PROBLEMS, killer, tmp_path / "b", **arguments).train_and_save(tmp_path / "cut")
     assert seen == [(done, 4) for done in range(1, killed_in)]
     (tmp_path / "b" / "checkpoint-99").mkdir()  # what a kill in the middle of saving leaves behind
-    again = train(often, PROBLEMS, wordy, tmp_path / "cut", tmp_path / "b", **arguments)
+    again = make_reinforce_trainer(often, PROBLEMS, wordy, tmp_path / "b", **arguments).train_and_save(tmp_path / "cut")
     kept = (killed_in - 1) // 2 * 2  # two checkpoints of four rollouts
     assert seen[killed_in - 1 :] == [(done, 4) for done in range(kept + 1, 5)]
     assert without_seconds(again) == without_seconds(whole)
@@ -303,9 +305,9 @@ def test_rows_of_the_log(policy, tmp_path):
     def long_winded(completions, **_):
         return [10.0] * len(completions)
 
-    rows = train(
-        profile(policy), PROBLEMS, wordy, tmp_path / "out", tmp_path / "s", watch=[long_winded], measure=measure
-    )
+    rows = make_reinforce_trainer(
+        profile(policy), PROBLEMS, wordy, tmp_path / "s", watch=[long_winded], measure=measure
+    ).train_and_save(tmp_path / "out")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["pass_at_1"] is not None for row in rows] == [True, False, True, False, True]
     assert rows[0]["reward"] is None and len({tuple(row) for row in rows}) == 1
@@ -322,13 +324,12 @@ def test_the_reward_rises(policy, tmp_path, dtype):
     def likes_a(completions, **_):
         return [min(5, completion[-1]["content"].count("a")) / 5 for completion in completions]
 
-    rows = train(
+    rows = make_reinforce_trainer(
         profile(policy, dtype=dtype, steps=25, learning_rate=1e-2, beta=0.001, eval_every=100, samples_per_question=8),
         PROBLEMS,
         likes_a,
-        tmp_path / "out",
         tmp_path / "s",
-    )
+    ).train_and_save(tmp_path / "out")
     first, last = ([row["reward"] for row in part] for part in (rows[1:6], rows[-5:]))
     assert sum(last) / 5 > sum(first) / 5 + 0.2
     stored = load_file(tmp_path / "out" / "model.safetensors")
@@ -360,7 +361,9 @@ def test_nan_reward_stops_the_run(policy, tmp_path):
         return [float("nan")] * len(completions)
 
     with pytest.raises(DataError, match="'divided_by_zero' is not a finite number for 12 of 12"):
-        train(profile(policy), PROBLEMS, divided_by_zero, tmp_path / "out", tmp_path / "s")
+        make_reinforce_trainer(profile(policy), PROBLEMS, divided_by_zero, tmp_path / "s").train_and_save(
+            tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -369,7 +372,9 @@ def test_all_equal_rewards_warn(policy, tmp_path):
         return [1.0] * len(completions)
 
     with pytest.warns(UserWarning, match="Rollouts 1 to 5: all replies to a question got the same reward"):
-        train(profile(policy, steps=5), PROBLEMS, flat, tmp_path / "out", tmp_path / "s")
+        make_reinforce_trainer(profile(policy, steps=5), PROBLEMS, flat, tmp_path / "s").train_and_save(
+            tmp_path / "out"
+        )
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce++", "rloo"])
@@ -379,7 +384,9 @@ def test_rounding_is_no_signal(policy, tmp_path, algorithm):
     def flat(completions, **_):
         return [1.0] * len(completions)
 
-    rows = train(profile(policy, algorithm=algorithm, steps=2), PROBLEMS, flat, tmp_path / "out", tmp_path / "s")
+    rows = make_reinforce_trainer(
+        profile(policy, algorithm=algorithm, steps=2), PROBLEMS, flat, tmp_path / "s"
+    ).train_and_save(tmp_path / "out")
     before, after = (load_file(path / "model.safetensors") for path in (policy, tmp_path / "out"))
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [row["grad_norm"] for row in rows[1:]] == [0.0, 0.0]
@@ -388,12 +395,12 @@ def test_rounding_is_no_signal(policy, tmp_path, algorithm):
 def test_prompt_longer_than_the_context(policy, tmp_path):
     long = [*PROBLEMS, Problem("long", "word " * 200, "solve", ())]
     with pytest.raises(ModelError, match="do not fit the model's context of 128"):
-        train(profile(policy), long, wordy, tmp_path / "out", tmp_path / "s")
+        make_reinforce_trainer(profile(policy), long, wordy, tmp_path / "s").train_and_save(tmp_path / "out")
 
 
 def test_nothing_to_train_on(policy, tmp_path):
     with pytest.raises(EngineError, match="no questions"):
-        train(profile(policy), [], wordy, tmp_path / "out", tmp_path / "s")
+        make_reinforce_trainer(profile(policy), [], wordy, tmp_path / "s").train_and_save(tmp_path / "out")
 
 
 def test_an_update_that_processes_cannot_share(tmp_path, monkeypatch):
@@ -526,13 +533,9 @@ def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
     folders = {}
     for size in (6, 2):
         folders[size] = tmp_path / f"{size}"
-        train(
-            profile(policy, algorithm=algorithm, micro_batch=size, steps=2),
-            PROBLEMS,
-            wordy,
-            folders[size],
-            tmp_path / f"s{size}",
-        )
+        make_reinforce_trainer(
+            profile(policy, algorithm=algorithm, micro_batch=size, steps=2), PROBLEMS, wordy, tmp_path / f"s{size}"
+        ).train_and_save(folders[size])
     a, b = (load_policy(folder, device="cpu").state_dict() for folder in folders.values())
     assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a)
 
@@ -543,14 +546,16 @@ def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
 @pytest.mark.slow
 def test_training_stops_when_the_policy_is_too_far_away(policy, tmp_path):
     drift = dict(steps=12, learning_rate=1e-2, beta=1e-6, eval_every=100)
-    rows = train(profile(policy, **drift), PROBLEMS, wordy, tmp_path / "a", tmp_path / "sa", measure=measure)
+    rows = make_reinforce_trainer(
+        profile(policy, **drift), PROBLEMS, wordy, tmp_path / "sa", measure=measure
+    ).train_and_save(tmp_path / "a")
     kl = [row["kl"] for row in rows[1:]]
     means = [sum(kl[i - 5 : i]) / 5 for i in range(5, 13)]
     limit = (means[2] + means[3]) / 2
     stop = next(i for i, mean in enumerate(means, start=5) if mean > limit)
-    cut = train(
-        profile(policy, max_kl=limit, **drift), PROBLEMS, wordy, tmp_path / "b", tmp_path / "sb", measure=measure
-    )
+    cut = make_reinforce_trainer(
+        profile(policy, max_kl=limit, **drift), PROBLEMS, wordy, tmp_path / "sb", measure=measure
+    ).train_and_save(tmp_path / "b")
     assert len(cut) - 1 == stop < 12
     assert cut[-1]["pass_at_1"] is not None and [row["kl"] for row in cut[1:]] == kl[:stop]
 
@@ -560,7 +565,9 @@ def test_a_reward_that_hangs_stops_the_run(policy, tmp_path):
         time.sleep(60)
 
     with pytest.raises(DataError, match="'hangs' gave no answer within 0.3 s"):
-        train(profile(policy, reward_seconds=0.3), PROBLEMS, hangs, tmp_path / "out", tmp_path / "s")
+        make_reinforce_trainer(profile(policy, reward_seconds=0.3), PROBLEMS, hangs, tmp_path / "s").train_and_save(
+            tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -574,18 +581,14 @@ def test_a_reward_that_raises_shows_its_own_error_and_keeps_the_checkpoints(poli
         return wordy(completions)
 
     with pytest.raises(OSError, match="reward server is gone"):
-        train(profile(policy), PROBLEMS, breaks, tmp_path / "out", tmp_path / "s")
+        make_reinforce_trainer(profile(policy), PROBLEMS, breaks, tmp_path / "s").train_and_save(tmp_path / "out")
     assert (tmp_path / "s" / "checkpoint-4" / "trainer_state.json").is_file()
 
 
 def test_adapters_are_trained_against_their_base_and_merged(policy, tmp_path):
-    rows = train(
-        profile(policy, engine=dict(lora_rank=4), steps=3, learning_rate=1e-2),
-        PROBLEMS,
-        wordy,
-        tmp_path / "out",
-        tmp_path / "s",
-    )
+    rows = make_reinforce_trainer(
+        profile(policy, engine=dict(lora_rank=4), steps=3, learning_rate=1e-2), PROBLEMS, wordy, tmp_path / "s"
+    ).train_and_save(tmp_path / "out")
     before, after = (load_file(path / "model.safetensors") for path in (policy, tmp_path / "out"))
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}

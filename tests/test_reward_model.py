@@ -21,7 +21,7 @@ from acelib.reward_model import (
     score_questions,
 )
 from acelib.schema import Pair
-from acelib.training.reward_trainer import QuestionRewardTrainer, make_reward_trainer, train_reward_model
+from acelib.training.reward_trainer import QuestionRewardTrainer, make_reward_trainer
 
 PROGRAMS = ["return 1", "return xs", "return sorted(xs)", "pass"]
 
@@ -143,13 +143,12 @@ def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path,
 def test_training_learns_saves_a_standard_folder_and_logs(tmp_path, dtype):
     base = save_tiny_policy(tmp_path / "base")
     seen = []
-    log = train_reward_model(
+    log = make_reward_trainer(
         profile(base, dtype=dtype),
         some_pairs(),
-        tmp_path / "rm",
         tmp_path / "scratch",
         progress=lambda done, total: seen.append((done, total)),
-    )
+    ).train_and_save(tmp_path / "rm")
     losses = [entry["pair_loss"] for entry in log if "pair_loss" in entry]
     assert losses[-1] < 0.5 * losses[0]
     assert any("eval_accuracy" in entry for entry in log)
@@ -173,7 +172,9 @@ def test_regression_learns_the_pass_rates_of_the_programs_in_pairs(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
     rows = question_rows(pairs[:3], load_reward_model(save_tiny_reward_model(tmp_path / "any"))[1], 64)
     assert rows[0]["rates"] == [1.0, 0.2, 0.5, 0.1] and rows[0]["pairs"] == [[0, 1], [0, 2], [2, 3]]
-    log = train_reward_model(profile(base, loss="regression", epochs=8.0), pairs, tmp_path / "rm", tmp_path / "scratch")
+    log = make_reward_trainer(profile(base, loss="regression", epochs=8.0), pairs, tmp_path / "scratch").train_and_save(
+        tmp_path / "rm"
+    )
     model, tokenizer = load_reward_model(tmp_path / "rm")
     scores = torch.tensor(score(model, tokenizer, ["question 1?"] * 4, PROGRAMS))
     torch.testing.assert_close(scores.sigmoid(), torch.tensor(list(rates.values())), rtol=0, atol=0.1)
@@ -215,7 +216,9 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
         return report
 
     def train(folder, scratch, progress=None):
-        return train_reward_model(profile(base), some_pairs(), tmp_path / folder, tmp_path / scratch, progress=progress)
+        return make_reward_trainer(profile(base), some_pairs(), tmp_path / scratch, progress=progress).train_and_save(
+            tmp_path / folder
+        )
 
     train("whole", "s1")
     with pytest.raises(KeyboardInterrupt):
@@ -233,12 +236,9 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
 def test_a_batch_in_pieces_is_the_same_batch(tmp_path):
     base, weights = save_tiny_policy(tmp_path / "base"), []
     for at_once in (16, 4):
-        train_reward_model(
-            profile(base, batch_size=16, epochs=2.0, micro_batch=at_once),
-            some_pairs(),
-            tmp_path / f"rm{at_once}",
-            tmp_path / f"s{at_once}",
-        )
+        make_reward_trainer(
+            profile(base, batch_size=16, epochs=2.0, micro_batch=at_once), some_pairs(), tmp_path / f"s{at_once}"
+        ).train_and_save(tmp_path / f"rm{at_once}")
         weights.append(load_reward_model(tmp_path / f"rm{at_once}")[0].state_dict())
     for name, whole in weights[0].items():
         torch.testing.assert_close(weights[1][name], whole, rtol=1e-3, atol=1e-4)
@@ -285,14 +285,14 @@ def test_questions_are_split_by_id_alone():
 def test_no_pairs_is_an_error_with_a_remedy(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
     with pytest.raises(ModelError, match="lower pairs.min_gap"):
-        train_reward_model(profile(base), [], tmp_path / "rm", tmp_path / "s")
+        make_reward_trainer(profile(base), [], tmp_path / "s").train_and_save(tmp_path / "rm")
 
 
 def test_a_long_program_is_an_error_that_names_its_length(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
     pairs = [*some_pairs(), Pair("long", "q?", "x" * 200, "pass", 1.0, 0.2)]
     with pytest.raises(ModelError, match="1 of .* longer than 64 .*raise reward_model.max_length"):
-        train_reward_model(profile(base), pairs, tmp_path / "rm", tmp_path / "s")
+        make_reward_trainer(profile(base), pairs, tmp_path / "s").train_and_save(tmp_path / "rm")
 
 
 def test_scores_and_losses_that_are_no_numbers_are_errors(tmp_path):
@@ -318,7 +318,7 @@ def test_a_batch_that_processes_cannot_share_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     base = save_tiny_policy(tmp_path / "base")
     with pytest.raises(EngineError, match="4 examples of an update cannot be shared by 3 processes.* in reward_model"):
-        train_reward_model(profile(base), some_pairs(), tmp_path / "rm", tmp_path / "s")
+        make_reward_trainer(profile(base), some_pairs(), tmp_path / "s").train_and_save(tmp_path / "rm")
 
 
 def test_below_adapters_in_bfloat16_the_head_learns_and_scores_in_float32(tmp_path):
@@ -350,7 +350,9 @@ def test_padding_that_is_the_last_token_too_changes_no_score(tmp_path):
 @pytest.mark.slow
 def test_adapters_are_trained_and_merged(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
-    train_reward_model(profile(base, engine={"lora_rank": 4}), some_pairs(), tmp_path / "rm", tmp_path / "s")
+    make_reward_trainer(profile(base, engine={"lora_rank": 4}), some_pairs(), tmp_path / "s").train_and_save(
+        tmp_path / "rm"
+    )
     before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "rm"))
     assert after.keys() - before.keys() == {"score.weight"} and not any("lora" in name for name in after)
     changed = {name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])}

@@ -12,7 +12,7 @@ from tiny_models import save_tiny_policy
 from two_processes import launch
 
 from acelib.training import reward_trainer as reward_training
-from acelib.training.reinforce_trainer import train as train_on_rewards
+from acelib.training.reinforce_trainer import make_reinforce_trainer
 
 LOGGED = {
     "step",
@@ -60,7 +60,7 @@ def in_two(tmp_path_factory):
 
 def train(base, folder, questions, at_once):
     small = scorer_profile(base, batch_size=8, epochs=2.0, micro_batch=at_once)
-    reward_training.train_reward_model(small, some_pairs(questions), folder / "rm", folder / "scratch")
+    reward_training.make_reward_trainer(small, some_pairs(questions), folder / "scratch").train_and_save(folder / "rm")
 
 
 @pytest.mark.parametrize("questions, at_once", REWARD_MODELS)
@@ -88,7 +88,7 @@ def train_policy(base, folder, algorithm):
     # Five questions in rollouts of four: some rollouts hold a question twice, once in each process.
     reward = picky if algorithm == "dapo" else wordy
     small = profile(base, algorithm=algorithm, rollout_questions=4, micro_batch=4, steps=3)
-    train_on_rewards(small, PROBLEMS, reward, folder / "policy", folder / "scratch")
+    make_reinforce_trainer(small, PROBLEMS, reward, folder / "scratch").train_and_save(folder / "policy")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -11,19 +11,18 @@ from acelib.reward_model import load_reward_model
 from acelib.rewards import model_reward, rule_reward
 from acelib.schema import Pair, Problem
 from acelib.training.log import held_out_pass_rate
-from acelib.training.reinforce_trainer import train
-from acelib.training.reward_trainer import train_reward_model
+from acelib.training.reinforce_trainer import make_reinforce_trainer
+from acelib.training.reward_trainer import make_reward_trainer
 
 
 def reward_model(run: Run, path: Path, scratch: Path, progress: Progress, pairs: str) -> None:
-    """A reward model from the preference pairs in the table `pairs`. Raises ArtifactError, and as
-    `train_reward_model` does."""
-    train_reward_model(run.profile, run.read(pairs, Pair), path, scratch, progress)
+    """A reward model from the preference pairs in the table `pairs`. Raises as the trainer does, and ArtifactError."""
+    make_reward_trainer(run.profile, run.read(pairs, Pair), scratch, progress).train_and_save(path)
 
 
 def policy(run: Run, path: Path, scratch: Path, progress: Progress, reward: str) -> None:
-    """A policy trained on the hard questions with `reward`: rule, or reward_model. Raises ArtifactError, and as
-    `train` does."""
+    """A policy trained on the hard questions with `reward`: rule, or reward_model. Raises as the trainer does, and
+    ArtifactError."""
     profile, models, problems = run.profile, run.profile.models, run.read("hard_questions", Problem)
     workers = max(1, profile.judge.workers // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     with Judge.from_settings(profile.judge, workers=workers) as judge:
@@ -32,4 +31,5 @@ def policy(run: Run, path: Path, scratch: Path, progress: Progress, reward: str)
         if reward == "reward_model":
             scorer = load_reward_model(run.path("reward_model"), models.dtype, models.device)
             chosen, watch = model_reward(*scorer, profile.reward_model.score_batch), [chosen]
-        train(profile, problems, chosen, path, scratch, watch=watch, measure=measure, progress=progress)
+        seen = dict(watch=watch, measure=measure, progress=progress)
+        make_reinforce_trainer(profile, problems, chosen, scratch, **seen).train_and_save(path)

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,13 +38,12 @@ from acelib.training.checkpoints import check_settings
 from acelib.training.log import PHASES, Measure, RolloutMonitor, log_rows
 from acelib.training.rollouts import Rollout, has_signal, join, partition, question_order, sample_rollout
 from acelib.training.settings import (
-    Quiet,
+    CommonTrainer,
     adapters,
     check_together,
     common_arguments,
     loaded_dtype,
     precision,
-    train_and_save,
     vllm_arguments,
 )
 
@@ -62,12 +60,14 @@ def _has_any_signal(rewards: torch.Tensor, logps: torch.Tensor, ref_logps: torch
     return not equal or bool(((logps - ref_logps) * mask).abs().max() > ROUNDING)
 
 
-class ReinforceTrainer(Quiet, GRPOTrainer):
+class ReinforceTrainer(CommonTrainer, GRPOTrainer):
     """`GRPOTrainer` with the advantages of `reinforce.algorithm` and a sampler that shares prompts.
 
     `reward` trains the policy; the functions in `watch` are only measured. One optimiser step is one update, and
     `reinforce.updates_per_rollout` of them use up a rollout.
     """
+
+    section = "reinforce"
 
     def __init__(self, profile, model, tokenizer, dataset, reward, args, watch=(), **kwargs):
         self.settings, engine = profile.reinforce, profile.engine
@@ -91,6 +91,9 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         self.stop = stop_tokens(self.model, tokenizer)
         # The sampler then runs these very weights, so its log-probs are those of the old policy up to rounding.
         self.samples_exactly = not (args.use_vllm or args.bf16 or engine.lora_rank)
+
+    def log_rows(self) -> list[dict[str, float | None]]:
+        return log_rows(self.state.log_history, self.settings.updates_per_rollout)
 
     @contextmanager
     def timed(self, phase: str):
@@ -301,9 +304,15 @@ def make_reinforce_trainer(
     progress: Progress | None = None,
     dtype: str | None = None,
 ) -> ReinforceTrainer:
-    """The trainer behind `train`, ready to start. Raises as `train` does.
+    """The trainer of the profile's policy with REINFORCE++ (or another `reinforce.algorithm`) on `problems`; its
+    `train_and_save` starts it and returns `log_rows`.
 
-    `dtype` is what the policy is held in; by default, what it can learn in.
+    `reward` trains, the rewards in `watch` are only logged. `measure` looks at the policy every `reinforce.eval_every`
+    rollouts (see `log.held_out_pass_rate`); `progress` is called with the rollouts done and their total. `scratch`
+    keeps checkpoints. `dtype` is what the policy is held in; by default, what it can learn in.
+
+    Raises ModelError when a prompt does not fit the context; ArtifactError for checkpoints of other settings;
+    EngineError and DeviceError. Training raises DataError as `checked` does.
     """
     if not problems:
         raise EngineError("There are no questions to train on; look at the hard questions that notebook 03 chose.")
@@ -324,21 +333,3 @@ def make_reinforce_trainer(
     trainer = ReinforceTrainer(profile, model, tokenizer, dataset, reward, args, watch)
     trainer.add_callback(RolloutMonitor(trainer, measure, progress))
     return trainer
-
-
-def train(
-    profile: Profile, problems: Sequence[Problem], reward: RewardFunction, path: Path, scratch: Path, **options
-) -> list[dict[str, float | None]]:
-    """Train the profile's policy with REINFORCE++ (or another `reinforce.algorithm`) on `problems`, save it to `path`,
-    and return `log_rows`.
-
-    `reward` trains. Options (`make_reinforce_trainer`): `watch`, rewards that are only logged; `measure`, which looks
-    at the policy every `reinforce.eval_every` rollouts (see `log.held_out_pass_rate`); `progress`, called with the
-    rollouts done and their total.
-    Checkpoints go to `scratch`: called again after a crash, the run goes on from the last one and ends as it would
-    have without the crash. Raises ModelError when a prompt does not fit the context, DataError as `checked` does,
-    ArtifactError, EngineError, DeviceError and FullDiskError.
-    """
-    trainer = make_reinforce_trainer(profile, problems, reward, scratch, **options)
-    rows = partial(log_rows, updates_per_rollout=profile.reinforce.updates_per_rollout)
-    return train_and_save(trainer, path, scratch, "reinforce", rows)

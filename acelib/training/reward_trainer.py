@@ -15,18 +15,10 @@ from acelib.models import load_tokenizer
 from acelib.reward_model import bradley_terry_loss, is_held_out, question_rows, regression_loss, score_questions
 from acelib.schema import Pair
 from acelib.training.checkpoints import check_settings
-from acelib.training.settings import (
-    Quiet,
-    adapters,
-    check_together,
-    common_arguments,
-    loaded_dtype,
-    precision,
-    train_and_save,
-)
+from acelib.training.settings import CommonTrainer, adapters, check_together, common_arguments, loaded_dtype, precision
 
 
-class QuestionRewardTrainer(Quiet, RewardTrainer):
+class QuestionRewardTrainer(CommonTrainer, RewardTrainer):
     """TRL's `RewardTrainer` with questions instead of pairs as its batch.
 
     The stock trainer encodes a program again for every pair it appears in. Here each distinct program is encoded once
@@ -35,6 +27,8 @@ class QuestionRewardTrainer(Quiet, RewardTrainer):
     sampled per question. With `loss="regression"` the same programs are regressed on their pass rates instead. The
     dataset has the columns of `question_rows`.
     """
+
+    section = "reward_model"
 
     def __init__(self, *args, n: int, loss: str = "bradley_terry", **kwargs):
         self.n, self.loss = n, loss
@@ -156,7 +150,15 @@ def _arguments(profile: Profile, folder: Path, kept: int, held_out: int) -> Rewa
 def make_reward_trainer(
     profile: Profile, pairs: Sequence[Pair], scratch: Path, progress: Progress | None = None
 ) -> QuestionRewardTrainer:
-    """The trainer behind `train_reward_model`, ready to start. Raises as that does."""
+    """The trainer of a reward model on the backbone `reward_model.base`; its `train_and_save` starts it.
+
+    `profile.sampling.n` is the number of programs per question; `progress` is called with the steps done and their
+    total. Questions for which `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps
+    checkpoints.
+
+    Raises ModelError when there are no pairs to train on, or programs are longer than `reward_model.max_length`;
+    EngineError when processes cannot share a batch equally; ArtifactError for checkpoints of other settings.
+    """
     settings, engine, n = profile.reward_model, profile.engine, profile.sampling.n
     tokenizer = load_tokenizer(base := profile.resolve(settings.base))
     rows = question_rows(pairs, tokenizer, settings.max_length)
@@ -182,18 +184,3 @@ def make_reward_trainer(
     made_with = {"seed": profile.seed, "n": n, "dtype": profile.models.dtype, "lora_rank": engine.lora_rank}
     check_settings(scratch, made_with | vars(settings))
     return trainer
-
-
-def train_reward_model(
-    profile: Profile, pairs: Sequence[Pair], path: Path, scratch: Path, progress: Progress | None = None
-) -> list[dict]:
-    """Trains a reward model on the backbone `reward_model.base` and saves it in `path`; returns the training log.
-
-    `profile.sampling.n` is the number of programs per question; `progress` is called with the steps done and their
-    total. Questions for which `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps
-    checkpoints: a training that was interrupted goes on from the last one.
-
-    Raises ModelError when there are no pairs to train on, or programs are longer than `reward_model.max_length`;
-    EngineError when processes cannot share a batch equally; ArtifactError, DeviceError and FullDiskError.
-    """
-    return train_and_save(make_reward_trainer(profile, pairs, scratch, progress), path, scratch, "reward_model")

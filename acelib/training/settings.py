@@ -7,7 +7,7 @@ that stay frozen below LoRA adapters are held in the precision of the passes.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -31,14 +31,26 @@ from acelib.training.memory import MemoryWatch
 LOG_FILE = "training_log.json"  # beside the weights
 
 
-class Quiet:
-    """Mixed into TRL's trainers: they print no log lines, write no model card, report to nobody, and use one GPU per
-    process. Over several that it sees the Trainer would spread the model (`DataParallel`), which then has no `device`
-    and gets batches of another size.
+@cache  # torch keeps what is registered
+def _read_numbered_cpus() -> None:
+    """accelerate calls the CPU of several processes cpu:0, a place from which torch.load knows no way: a checkpoint's
+    optimiser could not be read there."""
+    torch.serialization.register_package(
+        11, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
+    )
 
+
+class CommonTrainer:
+    """Mixed into TRL's trainers: they save one ordinary folder in the end, print no log lines, write no model card,
+    report to nobody, and use one GPU per process. Over several that it sees the Trainer would spread the model
+    (`DataParallel`), which then has no `device` and gets batches of another size.
+
+    `section` is that of the profile, which says what each training does.
     `shares_prompts`: whether each prompt is read once for all that follows it. Not where the model is wrapped for
     several processes or checkpoints its activations, nor with anything but full attention.
     """
+
+    section: str
 
     def __init__(self, *rest, args, **kwargs):
         args._n_gpu = min(1, args.n_gpu)
@@ -55,6 +67,44 @@ class Quiet:
 
     def create_model_card(self, *args, **kwargs):
         pass
+
+    def log_rows(self) -> list[dict]:
+        """What is kept of the log."""
+        return self.state.log_history
+
+    def train_and_save(self, path: Path) -> list[dict]:
+        """Train to the end, from the newest whole checkpoint where there is one: called again after a crash, the run
+        ends as it would have without. Then `path` gets the model and LOG_FILE, which holds `log_rows`; returns these.
+
+        Raises DeviceError when a GPU has too little memory, and FullDiskError.
+        """
+        scratch = Path(self.args.output_dir)
+        checkpoint, remedy = last_checkpoint(scratch), f"lower {self.section}.micro_batch"
+        _read_numbered_cpus()
+        self.add_callback(MemoryWatch(remedy))
+        with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if self.is_world_process_zero():
+            path.mkdir(parents=True, exist_ok=True)
+            (path / LOG_FILE).write_text(json.dumps(self.log_rows(), indent=1), encoding="utf-8")
+        self._save_whole(path)
+        return self.log_rows()
+
+    def _save_whole(self, path: Path) -> None:
+        """The model as one ordinary folder with its tokenizer: gathered from all processes, adapters merged. It is
+        there when any of them returns."""
+        model, accelerator = self.accelerator.unwrap_model(self.model), self.accelerator
+        if is_peft_model(model):
+            if accelerator.is_main_process:
+                model.merge_and_unload().save_pretrained(path)
+        else:
+            if accelerator.distributed_type == DistributedType.FSDP:
+                accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+            self.save_model(str(path))
+        if accelerator.is_main_process:
+            self.processing_class.save_pretrained(path)
+            (path / "training_args.bin").unlink(missing_ok=True)  # names paths of this machine
+        accelerator.wait_for_everyone()
 
 
 def loaded_dtype(profile: Profile) -> str:
@@ -156,51 +206,3 @@ def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> N
             "Processes that each hold a part of the weights (ZeRO-3, FSDP) cannot sample replies of "
             "different lengths; set engine.generation to vllm."
         )
-
-
-@cache  # torch keeps what is registered
-def _read_numbered_cpus() -> None:
-    """accelerate calls the CPU of several processes cpu:0, a place from which torch.load knows no way: a checkpoint's
-    optimiser could not be read there."""
-    torch.serialization.register_package(
-        11, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
-    )
-
-
-def train_and_save(
-    trainer: Any, path: Path, scratch: Path, section: str, rows: Callable[[list[dict]], list[dict]] = list
-) -> list[dict]:
-    """Train to the end, from the newest whole checkpoint in `scratch` where there is one; then `path` gets the model
-    and LOG_FILE, which holds what `rows` makes of the trainer's log. Returns that.
-
-    `section` of the profile is where `micro_batch` stands, for the remedy when a GPU has too little memory. Raises
-    DeviceError then, and FullDiskError.
-    """
-    checkpoint, remedy = last_checkpoint(scratch), f"lower {section}.micro_batch"
-    _read_numbered_cpus()
-    trainer.add_callback(MemoryWatch(remedy))
-    with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    log = rows(trainer.state.log_history)
-    if trainer.is_world_process_zero():
-        path.mkdir(parents=True, exist_ok=True)
-        (path / LOG_FILE).write_text(json.dumps(log, indent=1), encoding="utf-8")
-    save_trained(trainer, path)
-    return log
-
-
-def save_trained(trainer: Any, path: Path) -> None:
-    """The model as one ordinary folder with its tokenizer: gathered from all processes, adapters merged. It is there
-    when any of them returns."""
-    model, accelerator = trainer.accelerator.unwrap_model(trainer.model), trainer.accelerator
-    if is_peft_model(model):
-        if accelerator.is_main_process:
-            model.merge_and_unload().save_pretrained(path)
-    else:
-        if accelerator.distributed_type == DistributedType.FSDP:
-            accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model(str(path))
-    if accelerator.is_main_process:
-        trainer.processing_class.save_pretrained(path)
-        (path / "training_args.bin").unlink(missing_ok=True)  # names paths of this machine
-    accelerator.wait_for_everyone()

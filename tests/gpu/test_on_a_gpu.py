@@ -22,8 +22,7 @@ from tiny_models import profile_with, save_tiny_policy
 from acelib.core.profiles import ROOT
 from acelib.models.generation import load_policy
 from acelib.reward_model import load_reward_model
-from acelib.training.reinforce_trainer import train
-from acelib.training.reward_trainer import train_reward_model
+from acelib.training import make_reinforce_trainer, make_reward_trainer
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
@@ -73,12 +72,12 @@ def test_both_trainers_change_the_weights(tmp_path, dtype):
     base = save_tiny_policy(tmp_path / "base")
     settings = {"reinforce": vars(SETTINGS) | {"steps": 2}, "reward_model": SCORER_SETTINGS | {"epochs": 2.0}}
     profile = profile_with(base, models={"dtype": dtype, "device": "cuda"}, sampling={"n": 4}, **settings)
-    rows = train(profile, PROBLEMS, wordy, tmp_path / "policy", tmp_path / "rl")
+    rows = make_reinforce_trainer(profile, PROBLEMS, wordy, tmp_path / "rl").train_and_save(tmp_path / "policy")
     assert [row["step"] for row in rows] == [0, 1, 2] and rows[-1]["seconds_generate"] > 0
     before, after = (weights(load_policy(path, device="cpu")) for path in (base, tmp_path / "policy"))
     assert torch.isfinite(after).all() and not torch.equal(before, after)
 
-    log = train_reward_model(profile, some_pairs(), tmp_path / "rm", tmp_path / "scratch")
+    log = make_reward_trainer(profile, some_pairs(), tmp_path / "scratch").train_and_save(tmp_path / "rm")
     losses = [row["pair_loss"] for row in log if "pair_loss" in row]
     assert losses[-1] < losses[0]
     assert torch.isfinite(weights(load_reward_model(tmp_path / "rm", device="cpu")[0])).all()
