@@ -108,12 +108,10 @@ def verdicts(judge: Judge, problem: Problem, tests: list[str], programs: Sequenc
 
 def laboratory(profile: Profile, problems: Sequence[Problem], solutions: dict[str, str], folder: Path) -> list[Row]:
     """One row per problem. `correct` and `pass_rate` are by the benchmark's tests, `results` by the imagined ones."""
-    common = dict(prompt=profile.prompts.solve, progress=Show())
     longer = assume(profile, engine=assume(profile.engine, shard_questions=64))  # one program each
     params = SamplingParams.of(profile.sampling, n=SAMPLES, temperature=1.0, top_p=1.0, seed=profile.seed)
-    policy = profile.models.policy
-    greedy = sample_and_judge(longer, policy, problems, params.greedy(), folder=folder / "greedy", **common)
-    sampled = sample_and_judge(profile, policy, problems, params, folder=folder / "sampled", **common)
+    greedy = sample_and_judge(longer, problems, params.greedy(), folder / "greedy", Show())
+    sampled = sample_and_judge(profile, problems, params, folder / "sampled", Show())
     tests = imagine_tests(profile, problems, folder)
     rows = []
     with Judge.from_settings(profile.judge) as judge:
