@@ -125,7 +125,7 @@ def reward_trainer(name: str, pairs: list[Pair], folder: str) -> RewardTrainer:
         trainer = QuestionRewardTrainer(
             model=base, args=args, n=PROFILE.sampling.n, processing_class=tokenizer, train_dataset=rows
         )
-        trainer.share_prefix = name.endswith("shared prefix")
+        trainer.shares_prompts = name.endswith("shared prefix")
         return trainer
     batch = settings.batch_size * len(pairs) // QUESTIONS
     micro = min(batch, MICRO_PAIRS)
