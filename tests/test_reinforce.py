@@ -403,10 +403,13 @@ def test_nothing_to_train_on(policy, tmp_path):
         make_reinforce_trainer(profile(policy), [], wordy, tmp_path / "s").train_and_save(tmp_path / "out")
 
 
-def test_an_update_that_processes_cannot_share(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(EngineError, match="6 examples of an update cannot be shared by 4 processes.* in reinforce"):
-        trainer_arguments(profile("."), tmp_path)
+@pytest.mark.parametrize("sizes, processes", [((3, 2), 2), ((4, 8), 4)], ids=["questions", "replies"])
+def test_a_rollout_that_processes_cannot_share(tmp_path, monkeypatch, sizes, processes):
+    questions, updates = sizes
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    cannot = f"{questions} questions of a batch and .* cannot be shared by {processes} processes; .* in reinforce"
+    with pytest.raises(EngineError, match=cannot):
+        trainer_arguments(profile(".", rollout_questions=questions, updates_per_rollout=updates), tmp_path)
 
 
 def test_checkpoint_of_other_settings(policy, tmp_path):

@@ -260,7 +260,7 @@ def trainer_arguments(profile: Profile, folder: Path, longest: int | None = None
     """
     settings, updates = profile.reinforce, profile.reinforce.updates_per_rollout
     replies, algorithm = settings.rollout_questions * settings.samples_per_question, ALGORITHMS[settings.algorithm]
-    common = common_arguments(profile, "reinforce", replies // updates, folder)
+    common = common_arguments(profile, "reinforce", settings.rollout_questions, replies // updates, folder)
     return GRPOConfig(
         **common,
         **vllm_arguments(profile.engine, longest),

@@ -123,7 +123,7 @@ class _Report(TrainerCallback):
 def _arguments(profile: Profile, folder: Path, kept: int, held_out: int) -> RewardConfig:
     """AceCoder's settings in TRL's words, for `kept` questions to train on and `held_out` ones."""
     settings = profile.reward_model
-    common = common_arguments(profile, "reward_model", settings.batch_size, folder)
+    common = common_arguments(profile, "reward_model", settings.batch_size, settings.batch_size, folder)
     steps = int(-(-kept // settings.batch_size) * settings.epochs)
     return RewardConfig(
         **common,

@@ -121,17 +121,18 @@ def precision(trainer: Any) -> Iterator[None]:
         yield
 
 
-def common_arguments(profile: Profile, section: str, examples: int, folder: Path) -> dict[str, Any]:
-    """TrainingArguments of both trainings. An update takes `examples`, of which a process reads `micro_batch` of the
-    profile's `section` at a time, or the largest number below that divides its share. TRL's own defaults fit a GPU.
+def common_arguments(profile: Profile, section: str, questions: int, examples: int, folder: Path) -> dict[str, Any]:
+    """TrainingArguments of both trainings. A batch is about so many `questions`, an update takes so many `examples`, of
+    which a process reads `micro_batch` of the profile's `section` at a time, or the largest number below that divides
+    its share. TRL's own defaults fit a GPU.
 
-    Raises EngineError when the processes cannot share the examples, and DeviceError.
+    Raises EngineError when the processes cannot share either, and DeviceError.
     """
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    if examples % processes:
+    if questions % processes or examples % processes:
         raise EngineError(
-            f"{examples} examples of an update cannot be shared by {processes} processes; change the sizes in "
-            f"{section} so that the number of processes divides them."
+            f"{questions} questions of a batch and {examples} examples of an update cannot be shared by {processes} "
+            f"processes; change the sizes in {section} so that the number of processes divides both."
         )
     per_process, gpu = examples // processes, pick_device(profile.models.device).type != "cpu"
     at_once = largest_divisor(per_process, getattr(profile, section).micro_batch)
