@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from acelib.core import Profile, assume, load_profile
+from acelib.core import Engine, Profile, assume, load_profile
 from acelib.judge import Judge
 from acelib.preflight import Shape
 from acelib.rewards import rule_reward
@@ -74,18 +74,21 @@ def run(trainer, asked: argparse.Namespace) -> Clock:
     return clock
 
 
-def profile_of(folder: Path, asked: argparse.Namespace, **sections) -> Profile:
-    """The paper's, for the model in `folder`, with adapters or vLLM as asked and `sections` of its own. vLLM shares its
-    weights out over as many cards as there are."""
-    engine = replace(
+def engine(asked: argparse.Namespace) -> Engine:
+    """The paper's, with adapters or vLLM as asked. vLLM shares its weights out over as many cards as there are."""
+    return replace(
         PAPER.engine,
         lora_rank=asked.rank if asked.variant == "lora" else 0,
         generation=asked.generation,
         vllm_parallel=math.gcd(PAPER.engine.vllm_parallel, asked.world),
     )
+
+
+def profile_of(folder: Path, asked: argparse.Namespace, **sections) -> Profile:
+    """The paper's profile for the model in `folder`, with `sections` of its own."""
     models = replace(PAPER.models, policy=str(folder), dtype=asked.dtype, device=asked.device.type)
     prompts = replace(PAPER.prompts, solve="{question}")
-    return assume(PAPER, engine=engine, models=models, prompts=prompts, seed=0, **sections)
+    return assume(PAPER, engine=engine(asked), models=models, prompts=prompts, seed=0, **sections)
 
 
 def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse.Namespace, scratch: Path):
