@@ -168,6 +168,8 @@ def test_a_policy_that_never_ends_a_reply_is_caught(problems, pairs, tmp_path):
 
 def test_a_limit_that_is_too_low_is_no_fault_of_the_policy(problems, pairs, tmp_path):
     short = replace(PROFILE, reinforce=replace(PROFILE.reinforce, max_new_tokens=12))
+    # Whatever trains later, the checks run in this process.
+    short = replace(short, engine=replace(short.engine, generation="vllm", lora_rank=4, gradient_checkpointing=True))
     with Judge.from_settings(PROFILE.judge, workers=1) as judge:
         scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
         findings = checks.preflight_reinforce(short, problems, [rule_reward(judge, problems)], scorer, pairs)

@@ -6,7 +6,7 @@ Each check takes what training itself uses (the trainer's prompts, replies, rewa
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, median
@@ -253,10 +253,13 @@ def preflight_reinforce(
     findings = [check_chat_template(policy, profile.prompts.solve), check_eos(policy)]
     if not all(one.ok for one in findings):
         return findings
+    # In this process, which vLLM would not leave clean. Nothing learns here, so the policy may be as the reference is:
+    # equal weights then give equal log-probs, and with the reward model beside them the three fit where the training
+    # itself is spread over several GPUs.
+    engine = replace(profile.engine, generation="transformers", lora_rank=0, gradient_checkpointing=False)
+    here, dtype = replace(profile, engine=engine), profile.models.dtype
     with TemporaryDirectory() as folder:
-        # Nothing learns here, so the policy may be as the reference is: equal weights then give equal log-probs, and
-        # with the reward model beside them the three fit where the training itself is spread over several GPUs.
-        trainer = make_reinforce_trainer(profile, problems, rewards[0], Path(folder), dtype=profile.models.dtype)
+        trainer = make_reinforce_trainer(here, problems, rewards[0], Path(folder), dtype=dtype)
         tokenizer, stop = trainer.processing_class, trainer.stop
         run = rehearse(trainer, problems)
         firsts = slice(None, None, run.n)
