@@ -10,13 +10,14 @@ from typing import Any
 
 import yaml
 
-from acelib import core, course, data, preflight  # doors: a room is loaded when something is taken from it
+from acelib import core, course, data  # doors: a room is loaded when something is taken from it
 
 BESIDE = {
     "doctor": "tools.doctor",
     "export": "tools.export",
     "grid": "experiments.grid",
     "harness": "tools.harness",
+    "plan": "tools.plan",
     "rank": "tools.rank",
     "seeds": "tools.seeds",
 }
@@ -67,14 +68,13 @@ def set_values(texts: list[str]) -> dict[str, Any]:
 
 SET_HELP = "replace a value of the profile, as in reinforce.steps=2"
 PROFILE = arg("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
-SET = arg("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=SET_HELP)
 
 
 @command(
     PROFILE,
     arg("--from", dest="first", metavar="NN", help="begin with this notebook"),
     arg("--only", metavar="NN", help="run only this notebook, also when it is up to date"),
-    SET,
+    arg("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=SET_HELP),
     arg("--run-dir", type=Path, help="where to write (default: runs/<profile>)"),
     arg("--force", action="store_true", help="run notebooks that are up to date, too"),
     help="run the notebooks and write the report",
@@ -98,16 +98,6 @@ def _scorecard(asked: argparse.Namespace) -> int:
     for claim in broken:
         print(f"Must hold and does not: {claim}", file=sys.stderr)
     return 1 if broken and asked.check else 0
-
-
-@command(
-    PROFILE,
-    SET,
-    arg("--questions", metavar="N", type=int, help="for N filtered questions, and RL in proportion"),
-    help="stages, hours, memory and dollars of a profile, computed",
-)
-def _plan(asked: argparse.Namespace) -> None:
-    print(preflight.plan(core.load_profile(asked.profile, set_values(asked.overrides)), asked.questions))
 
 
 @command(

@@ -15,12 +15,8 @@ import torch
 def reinforce_plus_plus_advantages(
     rewards: torch.Tensor, logps: torch.Tensor, ref_logps: torch.Tensor, mask: torch.Tensor, beta: float
 ) -> torch.Tensor:
-    """Advantage of every response token (Hu 2025; AceCoder section 3.2).
-
-    `rewards` (replies,), NaN where a reply could not be judged; `logps` and `ref_logps` (replies, tokens), log-probs
-    under the policy that sampled them and under the reference; `mask` (replies, tokens), 1 on response tokens.
-    Returns (replies, tokens), 0 outside the mask and on unjudged replies.
-    """
+    """REINFORCE++ (Hu 2025; AceCoder section 3.2): of each token, the reward to come with its KL penalty, in standard
+    deviations from the mean over all tokens of the rollout."""
     mask = mask * (~torch.isnan(rewards)).unsqueeze(1)
     token_rewards = -beta * (logps - ref_logps) * mask
     last = (mask.cumsum(dim=1) * mask).argmax(dim=1)

@@ -70,7 +70,7 @@ def expected_consensus(
     """Mean of the value picked by the heaviest consensus, over all subsets of each size in `ns`: (ns,).
 
     values, votes, weights: (samples,). In a subset a sample scores its weight times the number of samples there with
-    the same vote and weight: weights of 1 (0 for a sample without output) make `majority_vote`, the number of
+    the same vote and weight: weights of 1 (0 for a sample without output) make a majority vote, the number of
     passed tests makes `dual_agreement`. Such scores change with the subset, which `expected_best` cannot
     count. Here subsets are counted by how many samples they take from each group (a multivariate hypergeometric
     distribution); equal scores share the pick evenly. Raises DataError unless 1 <= n <= samples for every n, and
@@ -182,17 +182,6 @@ def dual_agreement(passed: Sequence[Sequence[bool]]) -> list[float]:
     return [float(size[group] * sum(group)) for group in groups]
 
 
-def majority_vote(outputs: Sequence[Hashable | None]) -> list[float]:
-    """Number of samples with the same output as this one, itself included.
-
-    outputs: (samples,), whatever counts as one sample's output: its text, or what it returned for all inputs together
-    (the largest cluster of AlphaCode, Li et al. 2022; exact-match MBR-Exec, Shi et al. 2022). None stands for a sample
-    without output; it neither votes nor wins (0).
-    """
-    votes = Counter(output for output in outputs if output is not None)
-    return [float(votes[output]) for output in outputs]
-
-
 def rate_then_score(rates: Sequence[float], scores: Sequence[float]) -> list[float]:
     """The sample with the best `rates` wins, among equals the one with the best `scores`, say of a reward model.
 
@@ -209,7 +198,7 @@ def rate_then_score(rates: Sequence[float], scores: Sequence[float]) -> list[flo
 
 
 def shown_outputs(reports: Sequence[Report]) -> list[Hashable | None]:
-    """What each sample did on every test, as far as the judge shows it, for `majority_vote`; None without any result.
+    """What each sample did on every test, as far as the judge shows it, for a majority vote; None without any result.
 
     A test that passed stands for its expected value, one that failed for the value the judge names (its first 160
     characters), an exception or time-out for just that.

@@ -43,25 +43,15 @@ def _texts(completions: Sequence[Any]) -> list[str]:
     return [completion[-1]["content"] for completion in completions]
 
 
-def _judged(name: str, value: Callable[[Report], float], judge: Judge, problems: Sequence[Problem]) -> RewardFunction:
-    known = {problem.id: problem for problem in problems}
-
-    def reward(completions, problem_id, **_) -> list[float | None]:
-        reports = judge_replies(judge, known, problem_id, _texts(completions))
-        return [None if report is None else value(report) for report in reports]
-
-    reward.__name__ = name
-    return reward
-
-
 def rule_reward(judge: Judge, problems: Sequence[Problem]) -> RewardFunction:
     """The paper's rule: 1 when the program passes all tests of its question, else 0 (section 3.2)."""
-    return _judged("rule", lambda report: float(report.passed), judge, problems)
+    known = {problem.id: problem for problem in problems}
 
+    def rule(completions, problem_id, **_) -> list[float | None]:
+        reports = judge_replies(judge, known, problem_id, _texts(completions))
+        return [None if report is None else float(report.passed) for report in reports]
 
-def pass_rate_reward(judge: Judge, problems: Sequence[Problem]) -> RewardFunction:
-    """The share of tests that pass, as the paper's public rule script does."""
-    return _judged("pass_rate", lambda report: report.pass_rate, judge, problems)
+    return rule
 
 
 def model_reward(model: Any, tokenizer: Any, batch_size: int) -> RewardFunction:

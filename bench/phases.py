@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from acelib.core import Engine, assume, load_profile
+from acelib.core import Engine, Profile, assume, load_profile
 from acelib.judge import Judge
 from acelib.preflight import Shape
 from acelib.rewards import rule_reward
@@ -84,27 +84,26 @@ def engine(asked: argparse.Namespace) -> Engine:
     )
 
 
+def profile_of(folder: Path, asked: argparse.Namespace, **sections) -> Profile:
+    """The paper's profile for the model in `folder`, with `sections` of its own."""
+    models = replace(PAPER.models, policy=str(folder), dtype=asked.dtype, device=asked.device.type)
+    prompts = replace(PAPER.prompts, solve="{question}")
+    return assume(PAPER, engine=engine(asked), models=models, prompts=prompts, seed=0, **sections)
+
+
 def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse.Namespace, scratch: Path):
-    """The trainer that `train_reward_model` would start."""
+    """The trainer of notebook 04, for programs of `length` tokens."""
     settings = assume(
         PAPER.reward_model,
+        base=str(folder),
         batch_size=asked.questions,
         micro_batch=max(1, asked.micro_batch // 2),
         epochs=1.0,
         max_length=length,
         held_out=0.0,
     )
-    return reward_training.make_reward_trainer(
-        pairs,
-        folder,
-        scratch,
-        settings=settings,
-        n=PAPER.sampling.n,
-        seed=0,
-        dtype=asked.dtype,
-        device=asked.device.type,
-        engine=engine(asked),
-    )
+    profile = profile_of(folder, asked, reward_model=settings)
+    return reward_training.make_reward_trainer(profile, pairs, scratch)
 
 
 def reward_model_step(folder: Path, shape: Shape, asked: argparse.Namespace, scratch: Path) -> dict[str, Phase]:
@@ -148,18 +147,8 @@ def reinforce_rollout(folder: Path, shape: Shape, asked: argparse.Namespace, scr
         eval_every=asked.steps + 1,
     )
     with Judge.from_settings(PAPER.judge, workers=min(8, os.cpu_count() or 1)) as judge:
-        trainer = make_reinforce_trainer(
-            folder,
-            problems,
-            rule_reward(judge, problems),
-            scratch,
-            settings=settings,
-            prompt="{question}",
-            seed=0,
-            dtype=asked.dtype,
-            device=asked.device.type,
-            engine=engine(asked),
-        )
+        profile = profile_of(folder, asked, reinforce=settings)
+        trainer = make_reinforce_trainer(profile, problems, rule_reward(judge, problems), scratch)
         trainer.stop = [-1]  # no token ends a reply
         clock = run(trainer, asked)
     note(asked, trainer)

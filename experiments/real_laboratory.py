@@ -108,12 +108,10 @@ def verdicts(judge: Judge, problem: Problem, tests: list[str], programs: Sequenc
 
 def benchmark_programs(profile: Profile, problems: Sequence[Problem], folder: Path) -> tuple[list[Row], list[Row]]:
     """AceCode rows of the problems with the policy's greedy and with its sampled programs, judged; kept in `folder`."""
-    common = dict(prompt=profile.prompts.solve, progress=Show())
     longer = assume(profile, engine=assume(profile.engine, shard_questions=16 * profile.engine.shard_questions))
     params = SamplingParams.of(profile.sampling, n=SAMPLES, temperature=1.0, top_p=1.0, seed=profile.seed)
-    policy = profile.models.policy
-    greedy = sample_and_judge(longer, policy, problems, params.greedy(), folder=folder / "greedy", **common)
-    return greedy, sample_and_judge(profile, policy, problems, params, folder=folder / "sampled", **common)
+    greedy = sample_and_judge(longer, problems, params.greedy(), folder / "greedy", Show())
+    return greedy, sample_and_judge(profile, problems, params, folder / "sampled", Show())
 
 
 def laboratory(profile: Profile, problems: Sequence[Problem], solutions: dict[str, str], folder: Path) -> list[Row]:

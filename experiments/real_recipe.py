@@ -31,7 +31,7 @@ from acelib.rewards import model_reward, rule_reward
 from acelib.sampling import judge_programs, pass_rates, restrict_tests
 from acelib.schema import Pair, Problem, Row
 from acelib.synthesis import imagine, load_seeds, problems_from_replies
-from acelib.training import jobs, train
+from acelib.training import jobs, make_reinforce_trainer
 from experiments.real_laboratory import Show, benchmark_programs, questions
 
 MBPP_TRAIN = range(601, 975)  # MBPP's own training split
@@ -94,12 +94,7 @@ class Recipe:
         kept = {one.id for one in self.run.read("filtered", Problem)}
         problems = [one for one in self.run.read("imagined", Problem) if one.id in kept]
         params = SamplingParams.of(self.profile.sampling, seed=self.profile.seed + 1)
-        return self._judged(self.profile.models.policy, problems, params, scratch)
-
-    def _judged(self, model: str, problems: Sequence[Problem], params: SamplingParams, folder: Path) -> list[Row]:
-        return sample_and_judge(
-            self.profile, model, problems, params, prompt=self.profile.prompts.solve, folder=folder, progress=Show()
-        )
+        return sample_and_judge(self.profile, problems, params, scratch, Show())
 
     def samples(self, scratch: Path) -> list[Row]:
         return restrict_tests(self.run.read("samples_unfiltered"), self.run.read("filtered", Problem))
@@ -159,35 +154,23 @@ class Recipe:
             self._train(problems, learned, path, scratch, watch=[rule_reward(judge, problems)])
 
     def _train(self, problems: Sequence[Problem], reward: Any, path: Path, scratch: Path, **more: Any) -> None:
-        profile, models = self.profile, self.profile.models
-        rows = train(
-            profile.resolve(models.policy),
-            problems,
-            reward,
-            path,
-            scratch,
-            settings=profile.reinforce,
-            prompt=profile.prompts.solve,
-            progress=self._shown(path.name),
-            seed=profile.seed,
-            dtype=models.dtype,
-            device=models.device,
-            engine=profile.engine,
-            **more,
-        )
-        for row in rows:
+        show = self._shown(path.name)
+        for row in make_reinforce_trainer(
+            self.profile, problems, reward, scratch, progress=show, **more
+        ).train_and_save(path):
             print({name: round(x, 4) for name, x in row.items() if isinstance(x, float)}, flush=True)
 
     def _benchmarks(self) -> list[Problem]:
         return questions(self.args.humaneval, self.args.mbpp, self.args.questions)[0]
 
     def _evaluated(self, policy: str, scratch: Path) -> list[Row]:
-        problems, folder = self._benchmarks(), str(self.run.path(policy))
+        problems, models = self._benchmarks(), assume(self.profile.models, policy=str(self.run.path(policy)))
+        trained = assume(self.profile, models=models)
         params = SamplingParams.of(
             self.profile.sampling, n=self.profile.evaluation.samples, temperature=1.0, seed=self.profile.seed + 2
         )
-        greedy = self._judged(folder, problems, params.greedy(), scratch / "greedy")
-        sampled = self._judged(folder, problems, params, scratch / "sampled")
+        greedy = sample_and_judge(trained, problems, params.greedy(), scratch / "greedy", Show())
+        sampled = sample_and_judge(trained, problems, params, scratch / "sampled", Show())
         return [
             {
                 "id": one.id,

@@ -11,6 +11,7 @@ pairs by all imagined tests and once by those that the policy's own greedy progr
 import argparse
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from acelib.models import solve_messages
 from acelib.pairs import build_pairs
 from acelib.reward_model import load_reward_model, score
 from acelib.schema import Pair, Row
-from acelib.training import train_reward_model
+from acelib.training import make_reward_trainer
 from experiments.real_laboratory import Show
 
 FILTERS = ("all tests", "own greedy program")
@@ -55,19 +56,9 @@ def trained(profile: Profile, pairs: Sequence[Pair], folder: Path) -> Path:
     """The folder of a reward model from these pairs, made unless it is there."""
     show = Show()
     if not (folder / "model").is_dir():
-        train_reward_model(
-            pairs,
-            profile.resolve(profile.reward_model.base),
-            folder / "half",
-            folder / "training",
-            settings=assume(profile.reward_model, held_out=0.0),
-            n=profile.sampling.n,
-            seed=profile.seed,
-            dtype=profile.models.dtype,
-            device=profile.models.device,
-            engine=profile.engine,
-            progress=lambda done, total: show(done, total, folder.name),
-        )
+        profile = assume(profile, reward_model=assume(profile.reward_model, held_out=0.0))
+        progress = partial(show, label=folder.name)
+        make_reward_trainer(profile, pairs, folder / "training", progress).train_and_save(folder / "half")
         (folder / "half").rename(folder / "model")
     return folder / "model"
 

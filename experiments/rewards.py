@@ -1,4 +1,5 @@
-"""Rewards that nothing but the comparison of notebook 08 uses: another reward with a gate or a term for its form."""
+"""Rewards that nothing but the comparison of notebook 08 uses: the share of tests that pass, and another reward with a
+gate or a term for its form."""
 
 import ast
 import math
@@ -7,10 +8,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from acelib.extraction import extract_program
-from acelib.rewards import RewardFunction
+from acelib.judge import Judge
+from acelib.rewards import RewardFunction, judge_replies
 from acelib.schema import Problem
 
 ONE_BLOCK = re.compile(r"```(?:python)?\n(?:(?!```).)*\n```", re.S)
+
+
+def pass_rate_reward(judge: Judge, problems: Sequence[Problem]) -> RewardFunction:
+    """The share of tests that pass, as the paper's public rule script does."""
+    known = {problem.id: problem for problem in problems}
+
+    def pass_rate(completions, problem_id, **_) -> list[float | None]:
+        reports = judge_replies(judge, known, problem_id, _texts(completions))
+        return [None if report is None else report.pass_rate for report in reports]
+
+    return pass_rate
 
 
 def gated(reward: RewardFunction, problems: Sequence[Problem]) -> RewardFunction:

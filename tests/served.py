@@ -3,10 +3,9 @@
 import pytest
 
 from acelib.core.profiles import load_profile
-from acelib.core.sections import assume
 from acelib.engine import serving
 
-LIMITS = assume(load_profile("pocket").remote, concurrency=1, timeout_seconds=3600.0, max_retries=8, max_dollars=0.0)
+PROFILE = load_profile("pocket", {"remote": {"timeout_seconds": 3600, "max_retries": 8, "max_dollars": 0}})
 TRANSFORMERS = (
     "-m transformers.cli.transformers serve {model} --host 127.0.0.1 --port {port} --dtype {dtype} --device cpu"
 )
@@ -19,4 +18,4 @@ def serve(model, scratch, words=TRANSFORMERS, **options):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serving, "VLLM", words)
         patch.setattr(serving, "find_spec", lambda name: name)
-        return serving.serve(str(model), scratch, LIMITS, dtype="float32", **options)
+        return serving.serve(PROFILE, str(model), scratch, **options)

@@ -34,7 +34,7 @@ def test_every_notebook_opens_with_its_own_card_and_closes_with_what_it_took(pat
 def test_a_measured_profile_shows_what_was_measured(path):
     cost = measured("pocket")["notebooks"][path.stem]
     one = estimate(load_profile("pocket"), path.stem)
-    assert (one.minutes, one.gib, one.gpus) == (cost["seconds"] / 60, cost["peak_mb"] / 1024, 0)
+    assert one.figures == {"minutes": cost["seconds"] / 60, "GiB": cost["peak_mb"] / 1024}
     assert measured("pocket")["measured"] in one.how and measured("pocket")["machine"] in one.how
 
 
@@ -47,10 +47,11 @@ def test_other_values_than_the_measured_ones_are_named(tmp_path):
 def test_a_gpu_profile_shows_the_sum_of_its_stages(tmp_path):
     paper = load_profile("paper")
     mine = [one for one in stages(paper) if one.notebook == "06"]
-    one = estimate(paper, "06_reinforcement_learning")
-    assert one.minutes == pytest.approx(60 * sum(stage.hours for stage in mine)) and len(mine) == 2
-    assert one.gpu_hours == pytest.approx(8 * one.minutes / 60) and one.dollars == pytest.approx(2.5 * one.gpu_hours)
-    assert one.gpu_gib == max(stage.gib for stage in mine)
+    found = estimate(paper, "06_reinforcement_learning").figures
+    hours = sum(stage.hours for stage in mine)
+    assert found["minutes"] == pytest.approx(60 * hours) and len(mine) == 2
+    assert found["GPU-hours"] == pytest.approx(8 * hours) and found["dollars"] == pytest.approx(2.5 * 8 * hours)
+    assert found["GiB, GPU"] == max(stage.gib for stage in mine)
     card = meter(tmp_path, "paper").card()
     assert "8 x H100" in card and "$2.5 per GPU-hour" in card and "Computed, never measured" in card
     assert len(card.splitlines()) <= 5
@@ -61,7 +62,7 @@ def test_what_cannot_be_estimated_says_why(tmp_path):
     assert "no estimate. Nobody has measured profile mine" in meter(tmp_path, str(tmp_path / "mine.yaml")).card()
     assert "The shape of 'a/b' is not known" in meter(tmp_path, "paper", models__policy="a/b").card()
     adopted = estimate(load_profile("single-gpu"), "01_test_synthesis")
-    assert adopted.minutes == 0 and "adopted from TIGER-Lab/AceCode-87K" in adopted.how
+    assert adopted.figures == {"minutes": 0} and "adopted from TIGER-Lab/AceCode-87K" in adopted.how
     assert "needs no GPU" in estimate(load_profile("single-gpu"), "08_what_works").how
 
 
@@ -100,8 +101,8 @@ def test_gpus_are_paid_while_they_are_held_and_servers_by_the_reply(tmp_path):
     assert actual["GPU-hours"] == pytest.approx(4, rel=0.01)
     assert actual["dollars"] == pytest.approx(4 * 2.5 + 0.75, rel=0.01)
     text, values = one.compare([])
-    assert f"4.00 GPU-hours ({one.estimate.gpu_hours:.2f} estimated)" in text
-    assert values["cost: dollars, estimated"] == one.estimate.dollars
+    assert f"4.00 GPU-hours ({one.estimate.figures['GPU-hours']:.2f} estimated)" in text
+    assert values["cost: dollars, estimated"] == one.estimate.figures["dollars"]
 
 
 def test_memory_of_gpus_is_what_the_driver_says_of_all_processes(tmp_path, monkeypatch):
@@ -113,6 +114,6 @@ def test_memory_of_gpus_is_what_the_driver_says_of_all_processes(tmp_path, monke
     deadline = time.monotonic() + 30
     while one.gpu_memory.gib is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert f"20.0 GiB on the fullest GPU ({one.estimate.gpu_gib:.1f} estimated)" in one.compare([])[0]
+    assert f"20.0 GiB on the fullest GPU ({one.estimate.figures['GiB, GPU']:.1f} estimated)" in one.compare([])[0]
     smi.write_text("#!/bin/sh\necho no devices were found\nexit 6\n")
     assert "GiB, GPU" not in meter(tmp_path, "paper").actual()

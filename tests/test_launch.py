@@ -128,7 +128,7 @@ def test_vllm_beside_the_trainer_wants_a_process_of_its_own(tmp_path, base):
 @pytest.mark.slow
 def test_an_error_in_a_process_is_one_sentence_here(tmp_path, base):
     run = a_run(tmp_path / "run", base, "configs/cpu-2.yaml", **{"reward_model.batch_size": 7})
-    with pytest.raises(EngineError, match="cannot be shared by 2 processes; choose reward_model.batch_size"):
+    with pytest.raises(EngineError, match="cannot be shared by 2 processes; change the sizes in reward_model"):
         launch(run, training.reward_model, tmp_path / "out", scratch_of(tmp_path, "s"), "RM", pairs="pairs")
 
 
@@ -141,11 +141,15 @@ def test_a_crash_names_its_log(tmp_path, base):
 
 
 def test_a_configuration_that_is_not_there_or_is_none(tmp_path):
-    with pytest.raises(EngineError, match="no accelerate configuration configs/zero9.yaml; set .* configs/cpu-2.yaml"):
+    with pytest.raises(
+        EngineError, match="configs/zero9.yaml is no accelerate .*FileNotFound.*; set .* configs/cpu-2.yaml"
+    ):
         configuration("configs/zero9.yaml")
     for number, text in enumerate(("", "a: [", "num_machines: 1", "num_processes: many")):
         (tmp_path / f"{number}.yaml").write_text(text)
-        with pytest.raises(EngineError, match="is no accelerate configuration .*; correct engine.launch, or set it to"):
+        with pytest.raises(
+            EngineError, match="is no accelerate configuration that says num_processes .*; set .*, or none"
+        ):
             configuration(str(tmp_path / f"{number}.yaml"))
 
 

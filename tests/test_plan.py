@@ -13,8 +13,8 @@ from acelib.core import ModelError
 from acelib.core.profiles import ROOT, load_profile, profile_names
 from acelib.models.generation import load_policy
 from acelib.preflight.cost_model import fits, kept_questions, stages
-from acelib.preflight.plan_text import plan
 from acelib.preflight.shapes import FULL, HALF, SHAPES, shape_of, training_gib
+from tools.plan import plan
 
 
 def built(size):
@@ -192,10 +192,13 @@ def test_only_sampling_for_pairs_is_spread_over_machines():
     )
 
 
-def test_a_batch_of_logits_counts():
-    scoring = "best of 64, with scores"
-    one, two = (stage(scoring, "paper", {"reward_model.score_batch": n}) for n in (16, 32))
-    assert two.gib - one.gib == pytest.approx(16 * 2048 * SHAPES["7B"].vocabulary * 2 / 2**30)
+def test_best_of_n_is_scored_by_both_reward_models_where_there_are_two():
+    one, two = (stage("best of 64, scored", "paper", {"data.adopt": source}) for source in ("some/set", "none"))
+    assert one.gib == two.gib == stage("policy writes 16 programs each", "paper").gib
+    only_read = (
+        one.tokens * 2 * SHAPES["7B"].parameters / (8 * 989e12 * load_profile("paper").plan.training_utilisation)
+    )
+    assert two.hours - one.hours == pytest.approx(only_read / 3600)
 
 
 def test_other_numbers_of_questions(capsys):

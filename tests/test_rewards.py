@@ -3,9 +3,9 @@ from tiny_models import save_tiny_reward_model
 
 from acelib.judge import Judge, Report, Verdict
 from acelib.reward_model import load_reward_model, score
-from acelib.rewards import judge_replies, model_reward, pass_rate_reward, rule_reward
+from acelib.rewards import judge_replies, model_reward, rule_reward
 from acelib.schema import Problem
-from experiments.rewards import gated, with_format
+from experiments.rewards import gated, pass_rate_reward, with_format
 
 PROBLEM = Problem("p", "Double x.", "solve", ("assert solve(1) == 2", "assert solve(2) == 4", "assert solve(0) == 0"))
 GOOD = "```python\ndef solve(x):\n    return 2 * x\n```"

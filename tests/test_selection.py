@@ -3,17 +3,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from acelib.best_of_n import (
-    dual_agreement,
-    expected_best,
-    expected_consensus,
-    majority_vote,
-    selection_curve,
-    selection_curves,
-)
+from acelib.best_of_n import dual_agreement, expected_best, expected_consensus, selection_curve, selection_curves
 from acelib.core import DataError
 from acelib.pairs import pass_at_k
 from acelib.stats import bands
+from tools.rank import majority_vote
 
 
 def by_enumeration(values, scores, n):

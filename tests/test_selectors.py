@@ -8,7 +8,6 @@ from tiny_models import tiny_policy
 from acelib.best_of_n import (
     dual_agreement,
     expected_best,
-    majority_vote,
     mean_logprob,
     policy_confidence,
     rate_then_score,
@@ -21,7 +20,7 @@ from acelib.core.tables import read_rows
 from acelib.judge import Judge, Report, Verdict
 from acelib.models.generation import render
 from acelib.models.prefix import pad, response_logps
-from tools.rank import main, picked_correct, rank, read_recorded
+from tools.rank import main, majority_vote, picked_correct, rank, read_recorded
 
 DOUBLE, ALSO, SQUARE, BROKEN = (
     "def f(x):\n    return 2 * x\n",

@@ -35,8 +35,7 @@ PROBLEMS = [
 def made(folder, problems=PROBLEMS, engine=None, device="cpu", progress=None, **changes):
     values = {f"engine.{name}": value for name, value in ({"shard_questions": 4} | (engine or {})).items()}
     chosen = load_profile("pocket", values | {"models.device": device})
-    options = dict(prompt="{question}", folder=Path(folder), progress=progress)
-    return sample_and_judge(chosen, chosen.models.policy, problems, replace(PARAMS, **changes), **options)
+    return sample_and_judge(chosen, problems, replace(PARAMS, **changes), Path(folder), progress)
 
 
 @pytest.fixture(scope="module")

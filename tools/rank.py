@@ -6,13 +6,14 @@ SOURCE has a question with its samples per line (`read_recorded`), TARGET gets e
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from acelib.best_of_n import dual_agreement, expected_best, majority_vote, rate_then_score, share_passed, shown_outputs
+from acelib.best_of_n import dual_agreement, expected_best, rate_then_score, share_passed, shown_outputs
 from acelib.core import DataError, explained, read_rows, stoppable, write_rows
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Submission
@@ -57,6 +58,17 @@ def read_recorded(path: str | Path) -> list[Recorded]:
             differs = f"question {number} differs from question 1 in {', '.join(odd)}"
             raise DataError(f"{path}, {differs}; record it for all questions or for none.")
     return found
+
+
+def majority_vote(outputs: Sequence[Hashable | None]) -> list[float]:
+    """Number of samples with the same output as this one, itself included.
+
+    outputs: (samples,), whatever counts as one sample's output: its text, or what it returned for all inputs together
+    (the largest cluster of AlphaCode, Li et al. 2022; exact-match MBR-Exec, Shi et al. 2022). None stands for a sample
+    without output; it neither votes nor wins (0).
+    """
+    votes = Counter(output for output in outputs if output is not None)
+    return [float(votes[output]) for output in outputs]
 
 
 def rank(questions: Sequence[Recorded], judge: Judge) -> list[Row]:

@@ -11,16 +11,14 @@ def configuration(name: str) -> dict[str, Any]:
     """The accelerate configuration that `engine.launch` names, with its `file`, and both `num_processes` and
     `num_machines`. Raises EngineError when there is no such file, or it is none."""
     path = ROOT / name
-    if not path.is_file():
-        known = ", ".join(f"configs/{one.name}" for one in sorted((ROOT / "configs").glob("*.yaml")))
-        raise EngineError(f"There is no accelerate configuration {name}; set engine.launch to one of {known}, or none.")
     try:
         values = {"num_machines": 1} | yaml.safe_load(path.read_text(encoding="utf-8"))
         numbers = {key: int(values[key]) for key in ("num_processes", "num_machines")}
     except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
+        known = ", ".join(f"configs/{one.name}" for one in sorted((ROOT / "configs").glob("*.yaml")))
         raise EngineError(
-            f"{name} is no accelerate configuration that says num_processes ({type(error).__name__}); "
-            "correct engine.launch, or set it to none."
+            f"{name} is no accelerate configuration that says num_processes ({type(error).__name__}); set "
+            f"engine.launch to one of {known}, or none."
         ) from error
     return values | numbers | {"file": str(path)}
 

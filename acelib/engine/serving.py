@@ -45,29 +45,21 @@ class LocalServer(Server):
         return ended and f"{ended}. Repeat the command: it starts another one, and goes on where this one ended"
 
 
-def serve(
-    model: str,
-    scratch: Path,
-    limits: Remote,
-    *,
-    dtype: str = "bfloat16",
-    parallel: int = 1,
-    replicas: int = 1,
-    start_seconds: float = START_SECONDS,
-) -> LocalServer:
-    """Start vLLM for a model folder or hub name and wait until it answers.
+def serve(profile: Profile, model: str, scratch: Path, start_seconds: float = START_SECONDS) -> LocalServer:
+    """Start vLLM for a model folder or hub name on all GPUs of this machine, and wait until it answers.
 
-    `parallel` GPUs share one copy of the model, of which there are `replicas` behind the one address. `scratch` gets
-    the server's log; replies go to the log of the stage that asks. Time-outs, retries and refusals are those of
-    `limits`. Raises EngineError, with the server's last words.
+    `engine.vllm_parallel` GPUs share one copy of the model; all copies are behind the one address. `scratch` gets the
+    server's log; replies go to the log of the stage that asks. Raises EngineError, with the server's last words.
     """
     if find_spec("vllm") is None:
         raise EngineError("engine.generation is vllm, which is not installed; pip install -r requirements-gpu.txt.")
     free_gpu()
     # vLLM refuses to start where less is free than it wants, and a card may drive a display, too.
     share, port = min([0.9, *(0.97 * free / total for free, total in gpu_memory())]), get_free_port()
-    values = dict(model=model, port=port, dtype=dtype, parallel=parallel, replicas=replicas, share=f"{share:.2f}")
-    command = [sys.executable, *(word.format(**values) for word in VLLM.split())]
+    parallel = profile.engine.vllm_parallel
+    replicas = max(1, torch.cuda.device_count() // parallel)
+    values = dict(model=model, port=port, dtype=profile.models.dtype, parallel=parallel, replicas=replicas)
+    command = [sys.executable, *(word.format(**values, share=f"{share:.2f}") for word in VLLM.split())]
     process = Child(command, scratch / f"vllm-{os.getpid()}-{port}.log")
     try:
         _wait(process, f"{HERE}:{port}", f"The server for {model}", start_seconds)
@@ -75,7 +67,7 @@ def serve(
         process.close()
         raise
     free = dict(dollars_per_million_input=0.0, dollars_per_million_output=0.0)
-    limits = assume(limits, concurrency=IN_FLIGHT * replicas, **free)
+    limits = assume(profile.remote, concurrency=IN_FLIGHT * replicas, **free)
     return LocalServer(url=f"{HERE}:{port}/v1", model=model, limits=limits, log=None, process=process)
 
 
@@ -120,9 +112,7 @@ def open_sampler(
     if is_address(name) or profile.engine.generation == "transformers":
         return load_policy(name, models.dtype, models.device, remote), load_tokenizer(name)
     load_tokenizer(name)  # says before a server starts that a folder has no model or no chat template
-    parallel = profile.engine.vllm_parallel
-    replicas = max(1, torch.cuda.device_count() // parallel)
-    return serve(name, scratch, profile.remote, dtype=models.dtype, parallel=parallel, replicas=replicas), None
+    return serve(profile, name, scratch), None
 
 
 def reply_settings(profile: Profile) -> dict[str, str]:

@@ -29,7 +29,7 @@ from acelib.core import (
 from acelib.engine.cluster import ClusterJudge, join_cluster
 from acelib.engine.serving import open_sampler, reply_settings
 from acelib.judge import Judge
-from acelib.models import SamplingParams, Server
+from acelib.models import SamplingParams
 from acelib.sampling import judge_programs, sample_programs, samples_to_rows
 from acelib.schema import Problem, Program, Row
 
@@ -51,27 +51,25 @@ class _Job:
 
 def sample_and_judge(
     profile: Profile,
-    model: str,
     problems: Sequence[Problem],
     params: SamplingParams,
-    *,
-    prompt: str,
     folder: Path,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """AceCode-87K rows with `params.n` judged programs per problem (`samples_to_rows`), in the order of the problems.
+    """AceCode-87K rows with `params.n` judged programs of the profile's policy per problem (`samples_to_rows`), in the
+    order of the problems.
 
     `profile.engine` says what samples (`open_sampler`), how many questions make a shard, and whether one process does
-    it (`cluster: none`) or a Ray cluster: one sampler per `vllm_parallel` GPUs, or per node
-    where there are none, while all processors judge. Finished shards lie in `folder` and are not made again as long as
-    questions, model and settings are the same; `progress(done, total, label)` counts questions, its label tells the
-    throughput. Raises EngineError when the cluster has no sampler (left), JudgeError when there is no cluster,
-    DataError when two problems share an id, and what `open_sampler` raises.
+    it (`cluster: none`) or a Ray cluster: one sampler per `vllm_parallel` GPUs, or per node where there are none, while
+    all processors judge. Finished shards lie in `folder` and are not made again as long as questions, model and
+    settings are the same; `progress(done, total, label)` counts questions, its label tells the throughput. Raises
+    EngineError when the cluster has no sampler (left), JudgeError when there is no cluster, DataError when two problems
+    share an id, and what `open_sampler` raises.
     """
     if len({problem.id for problem in problems}) < len(problems):
         raise DataError("Two problems have the same id; give every problem its own.")
-    size, location = profile.engine.shard_questions, profile.resolve(model)
-    options = dict(params=params, prompt=prompt, model_name=model)
+    size, location = profile.engine.shard_questions, profile.resolve(profile.models.policy)
+    options = dict(params=params, prompt=profile.prompts.solve, model_name=profile.models.policy)
     shards = [problems[start : start + size] for start in range(0, len(problems), size)]
     weights = path_digest(location) if Path(location).is_dir() else location
     judging = asdict(replace(profile.judge, workers=1))
@@ -146,11 +144,6 @@ class _Sampler:
         log = folder / "replies.jsonl"
         try:
             return sample_programs(*self.opened, shard, log=log, **self.job.options, progress=progress)
-        except CourseError:
-            model = self.opened[0]
-            if isinstance(model, Server) and (trouble := model.trouble()):
-                raise EngineError(f"The server {trouble}.") from None
-            raise
         finally:
             log.unlink(missing_ok=True)
 

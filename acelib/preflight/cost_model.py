@@ -90,11 +90,6 @@ class CostModel:
         cache = shape.cache(tokens * settings.batch_size, self.size)
         return (shape.parameters * self.size * BUFFERS + cache) / 2**30
 
-    def scoring_gib(self, shape: Shape) -> float:
-        """Weights, and the logits of a batch of full replies (`acelib.best_of_n.policy_confidence`)."""
-        replies = self.profile.reward_model.score_batch * self.profile.sampling.max_new_tokens
-        return self.size * (shape.parameters * BUFFERS + replies * shape.vocabulary) / 2**30
-
     def asking(self, notebook: str, what: str, model: str, read: int, written: int, settings, paper: str = "") -> Stage:
         """A stage in which `model`, or a server that is paid for it, reads and writes so many tokens per question."""
         tokens, price = self.asked * (read + written), self.profile.remote
@@ -163,10 +158,8 @@ class CostModel:
         if not self.adopts:  # adopted tests have all passed a filter: nothing to compare
             yield Stage("04", "reward model, all tests", *trained)
         tokens = profile.best_of_n.questions * (max(profile.best_of_n.ns) + 1) * self.length
-        hours = self.decoding(policy, tokens) + self.passing(policy, tokens, 1)
-        hours += self.passing(scorer, tokens, 1 if self.adopts else 2)
-        gib = max(sampling, self.scoring_gib(policy))
-        yield Stage("05", f"best of {max(profile.best_of_n.ns)}, with scores", tokens, hours, gib)
+        hours = self.decoding(policy, tokens) + self.passing(scorer, tokens, 1 if self.adopts else 2)
+        yield Stage("05", f"best of {max(profile.best_of_n.ns)}, scored", tokens, hours, sampling)
         for what, by in (("RL, rule", None), ("RL, reward model", scorer)):
             yield Stage("06", what, *self.reinforce(policy, by), "6 h on 8 x H100")
         shapes = [policy] * 3 + ([] if self.adopts or is_address(models.proxy) else [self.shape(models.proxy)])

@@ -9,13 +9,12 @@ import os
 import resource
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
-from acelib.core import ROOT, CourseError, GpuMemory, Profile, end_of_records, load_profile, peak_memory_mb
+from acelib.core import ROOT, CourseError, GpuMemory, Profile, end_of_records, load_profile, peak_memory_mb, read_json
 from acelib.preflight.cost_model import stages
 
 COSTS = ROOT / "profiles" / "costs.json"
@@ -32,49 +31,39 @@ FIGURES = {  # of what a notebook took; in brackets beside each goes its estimat
 }
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Of one notebook; None where there is no figure. `gib` is of all its processes, `gpu_gib` of each of `gpus` GPUs;
-    `how` says where the figures come from."""
+class Estimate(NamedTuple):
+    """Of one notebook: where its figures come from, and those of `FIGURES` that are known, with "GiB" for all its
+    processes together ("GiB, GPU" is that of the fullest GPU)."""
 
     how: str
-    minutes: float | None = None
-    gib: float | None = None
-    gpus: int = 0
-    gpu_gib: float | None = None
-    dollars: float = 0.0
-
-    @property
-    def gpu_hours(self) -> float | None:
-        return self.minutes * self.gpus / 60 if self.gpus else None
+    figures: dict[str, float] = {}
 
 
 def measured(name: str) -> dict[str, Any]:
     """What a profile's last committed run took (see `tools/notebooks.py`); empty where there was none."""
-    return json.loads(COSTS.read_text(encoding="utf-8")).get(name, {}) if COSTS.exists() else {}
+    return read_json(COSTS).get(name, {})
 
 
-def _took(name: str, notebook: str) -> tuple[float | None, float | None]:
-    """Minutes and peak GiB of a notebook when the profile of this name was measured."""
+def _took(name: str, notebook: str) -> dict[str, float]:
+    """Figures of a notebook when the profile of this name was measured; empty where it was not."""
     found = (one for path, one in measured(name).get("notebooks", {}).items() if path[:2] == notebook[:2])
-    return next(((one["seconds"] / 60, one["peak_mb"] / 1024) for one in found), (None, None))
+    return next(({"minutes": one["seconds"] / 60, "GiB": one["peak_mb"] / 1024} for one in found), {})
 
 
 def estimate(profile: Profile, notebook: str) -> Estimate:
     """The estimate for a notebook, given by its name or number."""
     if profile.plan.gpus:
         return _computed(profile, notebook)
-    minutes, gib = _took(profile.name, notebook)
-    if minutes is None:
-        pocket, _ = _took("pocket", notebook)
-        took = f"; profile pocket takes {pocket:.1f} minutes" if pocket else ""
+    known, figures = measured(profile.name), _took(profile.name, notebook)
+    if not figures:
+        pocket = _took("pocket", notebook)
+        took = f"; profile pocket takes {pocket['minutes']:.1f} minutes" if pocket else ""
         return Estimate(f"Nobody has measured profile {profile.name}, and its plan names no GPU{took}.")
-    known, changed = measured(profile.name), differences(profile)
     how = f"As measured on {known['machine']}, {known['measured']}, with the sandboxes' memory; the whole course took "
     how += f"{known['minutes']:.0f} minutes."
-    if changed:
+    if changed := differences(profile):
         how += f" Other values here: {', '.join(changed[:4])}{' and more' if changed[4:] else ''}."
-    return Estimate(how, minutes, gib)
+    return Estimate(how, figures)
 
 
 def _computed(profile: Profile, notebook: str) -> Estimate:
@@ -84,14 +73,15 @@ def _computed(profile: Profile, notebook: str) -> Estimate:
     except CourseError as error:
         return Estimate(f"Not computed: {error}")
     if any(one.what == "adopted" for one in mine):
-        return Estimate(f"Its data are adopted from {profile.data.adopt}; nothing is made here.", 0.0)
+        return Estimate(f"Its data are adopted from {profile.data.adopt}; nothing is made here.", {"minutes": 0.0})
     if not mine:
-        return Estimate("It needs no GPU; this is what it takes on profile pocket.", _took("pocket", notebook)[0])
+        return Estimate("It needs no GPU; this is what it takes on profile pocket.", _took("pocket", notebook))
     hours = sum(one.hours for one in mine)
     dollars = hours * plan.gpus * plan.dollars_per_gpu_hour + sum(one.dollars for one in mine)
     training, decoding = 100 * plan.training_utilisation, 100 * plan.generation_utilisation
     how = COMPUTED.format(plan=plan, training=training, decoding=decoding, name=profile.name)
-    return Estimate(how, hours * 60, None, plan.gpus, max(one.gib for one in mine), dollars)
+    figures = {"minutes": hours * 60, "GiB, GPU": max(one.gib for one in mine), "GPU-hours": hours * plan.gpus}
+    return Estimate(how, figures | {"dollars": dollars})
 
 
 def differences(profile: Profile) -> list[str]:
@@ -121,17 +111,18 @@ class Meter:
 
     def card(self) -> str:
         """What it will take, and how one knows."""
-        one, plan = self.estimate, self.profile.plan
+        (how, known), plan = self.estimate, self.profile.plan
         name = f"Notebook {self.notebook[:2]} on profile {self.profile.name}"
-        if one.minutes is None:
-            return f"{name}: no estimate. {one.how}"
-        parts = [f"{one.minutes:.1f} minutes"] + ([f"{one.gib:.1f} GiB of memory"] if one.gib else [])
-        if one.gpus:
-            parts.append(f"{one.gpu_gib:.0f} GiB on each of {one.gpus} x {plan.gpu}, {one.gpu_hours:.2f} GPU-hours")
-            parts.append(f"${one.dollars:.2f} at ${plan.dollars_per_gpu_hour:g} per GPU-hour")
+        if not known:
+            return f"{name}: no estimate. {how}"
+        parts = [f"{known['minutes']:.1f} minutes"] + ([f"{known['GiB']:.1f} GiB of memory"] if "GiB" in known else [])
+        if "GPU-hours" in known:
+            where = f"{known['GiB, GPU']:.0f} GiB on each of {plan.gpus} x {plan.gpu}"
+            parts.append(f"{where}, {known['GPU-hours']:.2f} GPU-hours")
+            parts.append(f"${known['dollars']:.2f} at ${plan.dollars_per_gpu_hour:g} per GPU-hour")
         else:
             parts.append("no GPU")
-        return f"{name}, estimated: {', '.join(parts)}.\n{one.how}"
+        return f"{name}, estimated: {', '.join(parts)}.\n{how}"
 
     def actual(self) -> dict[str, float]:
         """Minutes; GiB of the largest process; and what GPUs and servers took, where there were any."""
@@ -148,15 +139,13 @@ class Meter:
 
     def compare(self, kept: list[str]) -> tuple[str, dict[str, float]]:
         """Actual beside estimate in words, and both as metrics. `kept` are artefacts that were not made this time."""
-        one, found, parts = self.estimate, self.actual(), []
-        estimated = {"minutes": one.minutes, "GiB, GPU": one.gpu_gib, "GPU-hours": one.gpu_hours}
-        estimated = {k: v for k, v in (estimated | {"dollars": one.dollars or None}).items() if v is not None}
+        estimated, found, parts = self.estimate.figures, self.actual(), []
         for key, (figure, unit) in FIGURES.items():
             if key in found:
                 beside = f" ({figure.format(estimated[key])} estimated)" if key in estimated else ""
                 parts.append(figure.format(found[key]) + unit + beside)
         text = f"Notebook {self.notebook[:2]} took {', '.join(parts)}"
-        text += f" ({one.gib:.1f} estimated for all together)." if one.gib else "."
+        text += f" ({estimated['GiB']:.1f} estimated for all together)." if "GiB" in estimated else "."
         if kept:
             text += f"\nKept, so their making is not in this time: {', '.join(dict.fromkeys(kept))}."
         values = found | {f"{key}, estimated": value for key, value in estimated.items()}

@@ -26,7 +26,7 @@ def failure(check: str, error: Exception, prevents: str) -> Finding:
     return Finding(check, False, found, prevents, remedy)
 
 
-def check(text: str, required: bool = True) -> Callable[[Callable[..., tuple]], Callable[..., Finding]]:
+def check(text: str) -> Callable[[Callable[..., tuple]], Callable[..., Finding]]:
     """Turns a function that returns (is it well?, what was found[, required]) into one that returns a Finding.
 
     `text` is `title: what it prevents; remedy` and may name the function's arguments in braces; of a path the last part
@@ -45,7 +45,7 @@ def check(text: str, required: bool = True) -> Callable[[Callable[..., tuple]], 
                 ok, found, *must = look(*args, **kwargs)
             except CourseError as error:
                 return failure(title, error, prevents)
-            return Finding(title, ok, found, prevents, "" if ok else remedy, *(must or [required]))
+            return Finding(title, ok, found, prevents, "" if ok else remedy, *must)
 
         return run
 

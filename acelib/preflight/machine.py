@@ -50,13 +50,12 @@ def check_versions(requirements: Path = REQUIREMENTS):
 
 
 @check(
-    "cores: a run that takes much longer than the cost card says; expect about twice the time, or "
-    "allow this process more cores",
-    required=False,
+    "cores: a run that takes much longer than the cost card says; expect about twice the time, or allow this process "
+    "more cores"
 )
 def check_cores(wanted: int = 2, available: int | None = None):
     cores = available or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    return cores >= wanted, f"{cores} usable"
+    return cores >= wanted, f"{cores} usable", False
 
 
 @check("memory: a kernel killed in mid-training; close other programs until {wanted_gib:.0f} GiB are free")

@@ -7,8 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "batches": ["largest_divisor"],
         "log": ["log_rows"],
-        "reinforce_trainer": ["ReinforceTrainer", "make_reinforce_trainer", "train", "trainer_arguments"],
-        "reward_trainer": ["QuestionRewardTrainer", "make_reward_trainer", "train_reward_model"],
+        "reinforce_trainer": ["ReinforceTrainer", "make_reinforce_trainer", "trainer_arguments"],
+        "reward_trainer": ["QuestionRewardTrainer", "make_reward_trainer"],
         "rollouts": ["question_order"],
         "settings": ["LOG_FILE", "adapters"],
     },

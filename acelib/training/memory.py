@@ -53,9 +53,6 @@ class MemoryWatch(TrainerCallback):
         self.remedy, self.read = remedy, read
         self.readings: list[Memory] = []
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.readings.clear()
-
     def on_step_end(self, args, state, control, **kwargs):
         if len(self.readings) >= WATCHED or (now := self.read()) is None:
             return

@@ -15,7 +15,6 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from acelib.core import EngineError
 from acelib.models import Conversation, SamplingParams, generate, prompt_seeds, prompt_tokens, sample_tokens
 from acelib.training.settings import precision
 
@@ -33,17 +32,10 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
     """Sampled replies in TRL's `rollout_func` form: lists with the token ids of each prompt and reply, and with the
     reply's log-probs at `trainer.temperature`. `prompts` are this process's conversations, each `n` times in a row.
 
-    The log-probs stay in `trainer._sampled_logps` (replies, tokens), too, where they are exact. Raises EngineError when
-    a process gets a part of a question's replies.
+    The log-probs stay in `trainer._sampled_logps` (replies, tokens), too, where they are exact.
     """
     n, tokenizer = trainer.num_generations, trainer.processing_class
-    questions = prompts[::n]
-    if [q for q in questions for _ in range(n)] != prompts:
-        raise EngineError(
-            f"A process got {len(prompts)} replies to sample, which are not whole questions of {n}; choose "
-            "reinforce.rollout_questions as a multiple of the number of processes."
-        )
-    ids = prompt_tokens(tokenizer, questions)
+    ids = prompt_tokens(tokenizer, prompts[::n])
     everybody = gather_object(ids)  # a question may come twice, and the second time in another process
     seeds = prompt_seeds(everybody, trainer.args.seed + 1 + trainer.rollout + 10**6 * trainer.attempt)
     first = len(ids) * trainer.accelerator.process_index
@@ -67,14 +59,8 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
 
 
 def _params(trainer: Any, n: int, temperature: float, together: int) -> SamplingParams:
-    return SamplingParams(
-        n=n,
-        temperature=temperature,
-        max_new_tokens=trainer.max_completion_length,
-        batch_size=together,
-        seed=trainer.args.seed,
-        stop=tuple(trainer.stop),
-    )
+    how = dict(n=n, temperature=temperature, batch_size=together, seed=trainer.args.seed, stop=tuple(trainer.stop))
+    return SamplingParams.of(trainer.settings, **how)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the profile's `engine` section means for a trainer: adapters, vLLM, sharded weights, the folder at the end.
+"""What both trainers make of a profile: arguments, adapters, vLLM, sharded weights, the folder at the end.
 
 Weights that learn are float32 on every device, and bfloat16 is left to autocast (or to DeepSpeed, which keeps float32
 copies of its own): at a learning rate of 5e-7 nearly every update of a bfloat16 weight would be rounded away. Those
@@ -6,7 +6,8 @@ that stay frozen below LoRA adapters are held in the precision of the passes.
 """
 
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -20,33 +21,36 @@ from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
 from transformers import PrinterCallback
 
-from acelib.core import Engine, EngineError, full_disk_explained
-from acelib.models import out_of_memory_explained
+from acelib.core import Engine, EngineError, Profile, full_disk_explained
+from acelib.models import out_of_memory_explained, pick_device
 from acelib.reward_model import can_share_prefix
 from acelib.training.batches import largest_divisor
 from acelib.training.checkpoints import last_checkpoint
 from acelib.training.memory import MemoryWatch
 
-LOCAL = Engine(
-    launch="none",
-    lora_rank=0,
-    gradient_checkpointing=False,
-    generation="transformers",
-    vllm_mode="colocate",
-    vllm_server="none",
-    vllm_memory=0.3,
-    vllm_parallel=1,
-    checkpoints=6,
-    cluster="none",
-    shard_questions=1000,
-)
 LOG_FILE = "training_log.json"  # beside the weights
 
 
-class Quiet:
-    """Mixed into TRL's trainers: they print no log lines, write no model card, report to nobody, and use one GPU per
-    process. Over several that it sees the Trainer would spread the model (`DataParallel`), which then has no `device`
-    and gets batches of another size."""
+@cache  # torch keeps what is registered
+def _read_numbered_cpus() -> None:
+    """accelerate calls the CPU of several processes cpu:0, a place from which torch.load knows no way: a checkpoint's
+    optimiser could not be read there."""
+    torch.serialization.register_package(
+        11, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
+    )
+
+
+class CommonTrainer:
+    """Mixed into TRL's trainers: they save one ordinary folder in the end, print no log lines, write no model card,
+    report to nobody, and use one GPU per process. Over several that it sees the Trainer would spread the model
+    (`DataParallel`), which then has no `device` and gets batches of another size.
+
+    `section` is that of the profile, which says what each training does.
+    `shares_prompts`: whether each prompt is read once for all that follows it. Not where the model is wrapped for
+    several processes or checkpoints its activations, nor with anything but full attention.
+    """
+
+    section: str
 
     def __init__(self, *rest, args, **kwargs):
         args._n_gpu = min(1, args.n_gpu)
@@ -55,6 +59,8 @@ class Quiet:
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # peft leaves what is saved beside its adapters, a head, in the frozen dtype
                 parameter.data = parameter.data.float()
+        alone = self.accelerator.distributed_type == DistributedType.NO
+        self.shares_prompts = alone and not args.gradient_checkpointing and can_share_prefix(self.model)
 
     def _send_telemetry(self):
         pass
@@ -62,10 +68,48 @@ class Quiet:
     def create_model_card(self, *args, **kwargs):
         pass
 
+    def log_rows(self) -> list[dict]:
+        """What is kept of the log."""
+        return self.state.log_history
 
-def frozen_dtype(engine: Engine, dtype: str) -> str:
-    """What a model that is to be trained is loaded in: `dtype` below adapters, which are float32 themselves."""
-    return dtype if engine.lora_rank else "float32"
+    def train_and_save(self, path: Path) -> list[dict]:
+        """Train to the end, from the newest whole checkpoint where there is one: called again after a crash, the run
+        ends as it would have without. Then `path` gets the model and LOG_FILE, which holds `log_rows`; returns these.
+
+        Raises DeviceError when a GPU has too little memory, and FullDiskError.
+        """
+        scratch = Path(self.args.output_dir)
+        checkpoint, remedy = last_checkpoint(scratch), f"lower {self.section}.micro_batch"
+        _read_numbered_cpus()
+        self.add_callback(MemoryWatch(remedy))
+        with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if self.is_world_process_zero():
+            path.mkdir(parents=True, exist_ok=True)
+            (path / LOG_FILE).write_text(json.dumps(self.log_rows(), indent=1), encoding="utf-8")
+        self._save_whole(path)
+        return self.log_rows()
+
+    def _save_whole(self, path: Path) -> None:
+        """The model as one ordinary folder with its tokenizer: gathered from all processes, adapters merged. It is
+        there when any of them returns."""
+        model, accelerator = self.accelerator.unwrap_model(self.model), self.accelerator
+        if is_peft_model(model):
+            if accelerator.is_main_process:
+                model.merge_and_unload().save_pretrained(path)
+        else:
+            if accelerator.distributed_type == DistributedType.FSDP:
+                accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+            self.save_model(str(path))
+        if accelerator.is_main_process:
+            self.processing_class.save_pretrained(path)
+            (path / "training_args.bin").unlink(missing_ok=True)  # names paths of this machine
+        accelerator.wait_for_everyone()
+
+
+def loaded_dtype(profile: Profile) -> str:
+    """What a model to train is loaded in: `models.dtype` below adapters, which are float32 themselves."""
+    return profile.models.dtype if profile.engine.lora_rank else "float32"
 
 
 @contextmanager
@@ -77,17 +121,26 @@ def precision(trainer: Any) -> Iterator[None]:
         yield
 
 
-def common_arguments(
-    folder: Path, seed: int, device: torch.device, dtype: str, per_process: int, micro_batch: int, engine: Engine
-) -> dict[str, Any]:
-    """TrainingArguments of both trainings; a process has `per_process` examples of a batch, and reads `micro_batch` of
-    them at a time, or the largest number below that divides them. TRL's own defaults fit a GPU."""
-    at_once, gpu = largest_divisor(per_process, micro_batch), device.type != "cpu"
+def common_arguments(profile: Profile, section: str, questions: int, examples: int, folder: Path) -> dict[str, Any]:
+    """TrainingArguments of both trainings. A batch is about so many `questions`, an update takes so many `examples`, of
+    which a process reads `micro_batch` of the profile's `section` at a time, or the largest number below that divides
+    its share. TRL's own defaults fit a GPU.
+
+    Raises EngineError when the processes cannot share either, and DeviceError.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if questions % processes or examples % processes:
+        raise EngineError(
+            f"{questions} questions of a batch and {examples} examples of an update cannot be shared by {processes} "
+            f"processes; change the sizes in {section} so that the number of processes divides both."
+        )
+    per_process, gpu = examples // processes, pick_device(profile.models.device).type != "cpu"
+    at_once = largest_divisor(per_process, getattr(profile, section).micro_batch)
     return dict(
         output_dir=str(folder),
-        seed=seed,
-        bf16=dtype == "bfloat16",
-        gradient_checkpointing=engine.gradient_checkpointing,
+        seed=profile.seed,
+        bf16=profile.models.dtype == "bfloat16",
+        gradient_checkpointing=profile.engine.gradient_checkpointing,
         use_cpu=not gpu,
         dataloader_pin_memory=gpu,
         per_device_train_batch_size=at_once,
@@ -113,7 +166,7 @@ def adapters(engine: Engine, task: str) -> LoraConfig | None:
 
 
 def vllm_arguments(engine: Engine, longest: int) -> dict[str, Any]:
-    """Arguments of `GRPOConfig`; `longest` is the number of tokens of the longest prompt and its reply.
+    """Arguments of `GRPOConfig`; `longest` is the number of tokens of the longest prompt with its reply.
 
     The log-probs of the old policy are computed by the trainer, so vLLM's, which differ a little, correct nothing.
     Raises EngineError when vLLM is asked for and not installed.
@@ -142,13 +195,6 @@ def is_sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP or plugin is not None and plugin.zero_stage == 3
 
 
-def shares_prompts(trainer: Any) -> bool:
-    """Whether each prompt can be read once for all that follows it: not where the model is wrapped for several
-    processes or checkpoints its activations, nor with anything but full attention."""
-    alone = trainer.accelerator.distributed_type == DistributedType.NO
-    return alone and not trainer.args.gradient_checkpointing and can_share_prefix(trainer.model)
-
-
 def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> None:
     """Raises EngineError for combinations that would hang or save half a model; `samples`: the trainer generates."""
     if is_sharded(accelerator) and engine.lora_rank:
@@ -161,51 +207,3 @@ def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> N
             "Processes that each hold a part of the weights (ZeRO-3, FSDP) cannot sample replies of "
             "different lengths; set engine.generation to vllm."
         )
-
-
-@cache  # torch keeps what is registered
-def _read_numbered_cpus() -> None:
-    """accelerate calls the CPU of several processes cpu:0, a place from which torch.load knows no way: a checkpoint's
-    optimiser could not be read there."""
-    torch.serialization.register_package(
-        11, lambda storage: None, lambda storage, place: storage if place == "cpu:0" else None
-    )
-
-
-def train_and_save(
-    trainer: Any, path: Path, scratch: Path, section: str, rows: Callable[[list[dict]], list[dict]] = list
-) -> list[dict]:
-    """Train to the end, from the newest whole checkpoint in `scratch` where there is one; then `path` gets the model
-    and LOG_FILE, which holds what `rows` makes of the trainer's log. Returns that.
-
-    `section` of the profile is where `micro_batch` stands, for the remedy when a GPU has too little memory. Raises
-    DeviceError then, and FullDiskError.
-    """
-    checkpoint, remedy = last_checkpoint(scratch), f"lower {section}.micro_batch"
-    _read_numbered_cpus()
-    trainer.add_callback(MemoryWatch(remedy))
-    with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    log = rows(trainer.state.log_history)
-    if trainer.is_world_process_zero():
-        path.mkdir(parents=True, exist_ok=True)
-        (path / LOG_FILE).write_text(json.dumps(log, indent=1), encoding="utf-8")
-    save_trained(trainer, path)
-    return log
-
-
-def save_trained(trainer: Any, path: Path) -> None:
-    """The model as one ordinary folder with its tokenizer: gathered from all processes, adapters merged. It is there
-    when any of them returns."""
-    model, accelerator = trainer.accelerator.unwrap_model(trainer.model), trainer.accelerator
-    if is_peft_model(model):
-        if accelerator.is_main_process:
-            model.merge_and_unload().save_pretrained(path)
-    else:
-        if accelerator.distributed_type == DistributedType.FSDP:
-            accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model(str(path))
-    if accelerator.is_main_process:
-        trainer.processing_class.save_pretrained(path)
-        (path / "training_args.bin").unlink(missing_ok=True)  # names paths of this machine
-    accelerator.wait_for_everyone()
