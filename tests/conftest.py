@@ -20,8 +20,8 @@ from ray_nodes import PATIENCE, start_node
 from acelib.core.files import write_json
 from acelib.core.processes import peak_memory_mb
 from acelib.core.profiles import ROOT
-from acelib.course.report import TEST_RECORD
-from acelib.course.runner import contain
+from acelib.course import contain
+from runner.report import TEST_RECORD
 
 contain()
 STARTED = time.monotonic()
