@@ -2,7 +2,6 @@
 
 import argparse
 import base64
-import json
 import os
 import platform
 import sys
@@ -106,7 +105,7 @@ def write_report(run_dir: Path) -> tuple[Path, dict[str, Any]]:
         metrics=[
             (name, key, figure_text(here)) for name, one in notebooks.items() for key, here in one["metrics"].items()
         ],
-        profile=_flat(profile),
+        profile=profile,
     )
     with atomic(run_dir / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -122,17 +121,6 @@ def _figures(folder: Path) -> list[tuple[str, str]]:
     """Caption and PNG (base64) of each figure of a notebook, in the order in which they were drawn."""
     drawn = sorted((read_json(file)["order"], read_json(file)["caption"], file) for file in folder.glob("*.json"))
     return [(text, base64.b64encode(file.with_suffix(".png").read_bytes()).decode()) for _, text, file in drawn]
-
-
-def _flat(values: dict[str, Any], where: str = "") -> list[tuple[str, str]]:
-    """Dotted names with values."""
-    rows = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{where}{key}.")
-        else:
-            rows.append((where + key, value if isinstance(value, str) else json.dumps(value)))
-    return rows
 
 
 @explained
