@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from acelib.core import Engine, assume, load_profile
+from acelib.core import Profile, assume, load_profile
 from acelib.judge import Judge
 from acelib.preflight import Shape
 from acelib.rewards import rule_reward
@@ -74,37 +74,33 @@ def run(trainer, asked: argparse.Namespace) -> Clock:
     return clock
 
 
-def engine(asked: argparse.Namespace) -> Engine:
-    """The paper's, with adapters or vLLM as asked. vLLM shares its weights out over as many cards as there are."""
-    return replace(
+def profile_of(folder: Path, asked: argparse.Namespace, **sections) -> Profile:
+    """The paper's, for the model in `folder`, with adapters or vLLM as asked and `sections` of its own. vLLM shares its
+    weights out over as many cards as there are."""
+    engine = replace(
         PAPER.engine,
         lora_rank=asked.rank if asked.variant == "lora" else 0,
         generation=asked.generation,
         vllm_parallel=math.gcd(PAPER.engine.vllm_parallel, asked.world),
     )
+    models = replace(PAPER.models, policy=str(folder), dtype=asked.dtype, device=asked.device.type)
+    prompts = replace(PAPER.prompts, solve="{question}")
+    return assume(PAPER, engine=engine, models=models, prompts=prompts, seed=0, **sections)
 
 
 def reward_trainer(pairs: list[Pair], folder: Path, length: int, asked: argparse.Namespace, scratch: Path):
     """The trainer that `train_reward_model` would start."""
     settings = assume(
         PAPER.reward_model,
+        base=str(folder),
         batch_size=asked.questions,
         micro_batch=max(1, asked.micro_batch // 2),
         epochs=1.0,
         max_length=length,
         held_out=0.0,
     )
-    return reward_training.make_reward_trainer(
-        pairs,
-        folder,
-        scratch,
-        settings=settings,
-        n=PAPER.sampling.n,
-        seed=0,
-        dtype=asked.dtype,
-        device=asked.device.type,
-        engine=engine(asked),
-    )
+    profile = profile_of(folder, asked, reward_model=settings)
+    return reward_training.make_reward_trainer(profile, pairs, scratch)
 
 
 def reward_model_step(folder: Path, shape: Shape, asked: argparse.Namespace, scratch: Path) -> dict[str, Phase]:
@@ -148,18 +144,8 @@ def reinforce_rollout(folder: Path, shape: Shape, asked: argparse.Namespace, scr
         eval_every=asked.steps + 1,
     )
     with Judge.from_settings(PAPER.judge, workers=min(8, os.cpu_count() or 1)) as judge:
-        trainer = make_reinforce_trainer(
-            folder,
-            problems,
-            rule_reward(judge, problems),
-            scratch,
-            settings=settings,
-            prompt="{question}",
-            seed=0,
-            dtype=asked.dtype,
-            device=asked.device.type,
-            engine=engine(asked),
-        )
+        profile = profile_of(folder, asked, reinforce=settings)
+        trainer = make_reinforce_trainer(profile, problems, rule_reward(judge, problems), scratch)
         trainer.stop = [-1]  # no token ends a reply
         clock = run(trainer, asked)
     note(asked, trainer)

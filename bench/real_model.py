@@ -29,7 +29,6 @@ from acelib.models import (
     load_policy,
     load_tokenizer,
     pad,
-    pick_device,
     prompt_tokens,
     sample_tokens,
     solve_messages,
@@ -77,22 +76,22 @@ def rolled_out(name: str, asked: argparse.Namespace) -> dict[str, float]:
     """CPU seconds of each phase of a rollout, and its wall seconds."""
     changes = {"rollout_questions": asked.questions, "samples_per_question": asked.replies, "steps": 1}
     changes |= {"updates_per_rollout": 2, "micro_batch": 8, "max_new_tokens": asked.tokens}
-    profile = load_profile("pocket", {"engine.lora_rank": 16, "reinforce": changes})
-    settings, engine = profile.reinforce, profile.engine
+    models = {"dtype": asked.dtype, "device": "cpu"}
+    profile = load_profile("pocket", {"engine.lora_rank": 16, "reinforce": changes, "models": models})
     rows = [
         {"prompt": solve_messages(SUFFIX, one.question), "problem_id": one.id}
         for one in load_benchmark(profile, asked.questions)
     ]
     model, tokenizer = load_policy(asked.model, asked.dtype, "cpu"), load_tokenizer(asked.model)
     with tempfile.TemporaryDirectory() as folder:
-        args = trainer_arguments(settings, Path(folder), 0, pick_device("cpu"), asked.dtype, engine)
+        args = trainer_arguments(profile, Path(folder))
         args.save_strategy = "no"
         if name == ROLLOUTS[0]:
             options = dict(processing_class=tokenizer, train_dataset=Dataset.from_list(rows), reward_funcs=longest)
-            trainer = StockTrainer(model=model, args=args, peft_config=adapters(engine, "CAUSAL_LM"), **options)
+            trainer = StockTrainer(model=model, args=args, peft_config=adapters(profile.engine, "CAUSAL_LM"), **options)
         else:
             dataset = Dataset.from_list(rows)
-            trainer = CourseTrainer(model, tokenizer, dataset, longest, settings, args, engine=engine)
+            trainer = CourseTrainer(profile, model, tokenizer, dataset, longest, args)
         trainer.remove_callback(PrinterCallback)
         start = clocks()
         trainer.train()

@@ -41,7 +41,7 @@ from trl import GRPOTrainer, RewardConfig, RewardTrainer
 from acelib.core import load_profile
 from acelib.data import load_benchmark
 from acelib.judge import Judge
-from acelib.models import load_policy, load_tokenizer, pick_device, solve_messages
+from acelib.models import load_policy, load_tokenizer, solve_messages
 from acelib.pocket import corpus, mistakes
 from acelib.pocket import problems as pocket
 from acelib.reward_model import question_rows
@@ -234,6 +234,7 @@ class CourseTrainer(Phases, ReinforceTrainer):
 
 def rl_trainer(name: str, problems: list, reward: Callable, rollouts: int, folder: str) -> Phases:
     settings, path = replace(PROFILE.reinforce, steps=rollouts), PROFILE.resolve(PROFILE.models.policy)
+    profile = replace(PROFILE, reinforce=settings, models=replace(PROFILE.models, device="cpu"))
     model, tokenizer = load_policy(path, device="cpu"), load_tokenizer(path)
     order = question_order(len(problems), rollouts * settings.rollout_questions, PROFILE.seed)
     dataset = Dataset.from_list(
@@ -242,10 +243,10 @@ def rl_trainer(name: str, problems: list, reward: Callable, rollouts: int, folde
             for i in order
         ]
     )
-    args = trainer_arguments(settings, Path(folder), PROFILE.seed, pick_device("cpu"), "float32")
+    args = trainer_arguments(profile, Path(folder))
     args.save_strategy = "no"
     if name.startswith("acelib"):
-        return CourseTrainer(model, tokenizer, dataset, reward, settings, args)
+        return CourseTrainer(profile, model, tokenizer, dataset, reward, args)
     if changes := STOCK[name]:
         args = replace(args, generation_batch_size=None, **changes)  # that size follows from the others
     return StockTrainer(model=model, processing_class=tokenizer, train_dataset=dataset, reward_funcs=reward, args=args)

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from acelib.best_of_n import expected_best
-from acelib.core import Profile, Run
+from acelib.core import Run
 from acelib.data import load_benchmark
 from acelib.evaluation import evaluate
 from acelib.judge import Judge
@@ -88,12 +88,6 @@ def _reward(name: str, run: Run, judge: Judge, problems: Sequence):
     return with_format(rule, problems) if name == "rule_format" else rule
 
 
-def _how(profile: Profile, seed: int) -> dict[str, Any]:
-    """Arguments that both kinds of training share."""
-    models = profile.models
-    return {"seed": seed, "dtype": models.dtype, "device": models.device, "engine": profile.engine}
-
-
 def _held_out(run: Run, folder: str | Path, judge: Judge, scratch: Path) -> list[Row]:
     """How the policy in `folder` does on the benchmark."""
     profile, models = run.profile, run.profile.models
@@ -126,17 +120,13 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
             trained = scratch / "policy"
             if not trained.is_dir():
                 problems = [Problem.from_row(rows[i]) for i in chosen]
+                mine = dict(algorithm=spec.algorithm, steps=spec.steps, max_kl=spec.max_kl, eval_every=spec.steps)
                 train(
-                    folder,
+                    replace(profile, seed=spec.seed, reinforce=replace(settings, **mine)),
                     problems,
                     _reward(spec.reward, run, judge, problems),
                     scratch / "policy-half",
                     scratch / "training",
-                    settings=replace(
-                        settings, algorithm=spec.algorithm, steps=spec.steps, max_kl=spec.max_kl, eval_every=spec.steps
-                    ),
-                    prompt=profile.prompts.solve,
-                    **_how(profile, spec.seed),
                 )
                 (scratch / "policy-half").rename(trained)
             folder, log = trained, json.loads((trained / LOG_FILE).read_text())[1:]
@@ -186,16 +176,11 @@ def train_scorer(run: Run, spec: Scorer, scratch: Path) -> Row:
     against others; None where all are alike), `best_of_16` one per benchmark question: the expected share of correct
     picks among 16 samples."""
     profile, change, start = run.profile, VARIANTS[spec.variant], _cpu_seconds()
-    pairs, base = variant_pairs(run, spec.variant, spec.seed), profile.reward_model.base
-    log = train_reward_model(
-        pairs,
-        profile.resolve(getattr(profile.models, change["base"]) if "base" in change else base),
-        scratch / "reward_model",
-        scratch / "training",
-        settings=replace(profile.reward_model, loss=change.get("loss", profile.reward_model.loss)),
-        n=profile.sampling.n,
-        **_how(profile, spec.seed),
-    )
+    pairs, settings = variant_pairs(run, spec.variant, spec.seed), profile.reward_model
+    base = getattr(profile.models, change["base"]) if "base" in change else settings.base
+    settings = replace(settings, base=base, loss=change.get("loss", settings.loss))
+    mine = replace(profile, seed=spec.seed, reward_model=settings)
+    log = train_reward_model(mine, pairs, scratch / "reward_model", scratch / "training")
     model, tokenizer = load_reward_model(scratch / "reward_model", profile.models.dtype, profile.models.device)
 
     def scored(table: str, column: str) -> Iterator[tuple[Row, list[float]]]:

@@ -1,6 +1,5 @@
 """An interrupted training goes on from its last whole checkpoint, also after the disk was full, or says why not."""
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -9,11 +8,11 @@ import sys
 import pytest
 import torch
 from small_disk import on_small_disk
-from tiny_models import save_tiny_policy
+from tiny_models import profile_with, save_tiny_policy
 
 from acelib.core import ArtifactError, FullDiskError
 from acelib.core.files import full_disk_explained
-from acelib.core.profiles import ROOT, load_profile
+from acelib.core.profiles import ROOT
 from acelib.models.generation import load_policy
 from acelib.reward_model import load_reward_model
 from acelib.schema import Pair, Problem
@@ -21,8 +20,7 @@ from acelib.training.checkpoints import STATE, check_settings, last_checkpoint
 from acelib.training.reinforce_trainer import train
 from acelib.training.reward_trainer import train_reward_model
 
-SETTINGS = dataclasses.replace(
-    load_profile("pocket").reinforce,
+SETTINGS = dict(
     rollout_questions=2,
     samples_per_question=2,
     steps=4,
@@ -33,15 +31,7 @@ SETTINGS = dataclasses.replace(
     eval_every=1,
     learning_rate=3e-3,
 )
-SCORER_SETTINGS = dataclasses.replace(
-    load_profile("pocket").reward_model,
-    epochs=1.0,
-    batch_size=2,
-    micro_batch=1,
-    max_length=128,
-    held_out=0.01,
-    learning_rate=3e-3,
-)
+SCORER_SETTINGS = dict(epochs=1.0, batch_size=2, micro_batch=1, max_length=128, held_out=0.01, learning_rate=3e-3)
 PAIRS = [Pair(f"q{i}", f"question {i}?", "def a(): return 1", "x = 1" + "0" * (i % 4), 1.0, 0.2) for i in range(8)]
 PROBLEMS = [Problem(f"p{i}", "Sort " + "x" * i, "solve", ()) for i in range(3)]
 
@@ -110,25 +100,14 @@ def wordy(completions, **_):
 
 
 def train_policy(policy, out, scratch, progress=None):
-    rows = train(
-        policy,
-        PROBLEMS,
-        wordy,
-        out,
-        scratch,
-        settings=SETTINGS,
-        prompt="{question}",
-        seed=3,
-        device="cpu",
-        progress=progress,
-    )
+    profile = profile_with(policy, seed=3, reinforce=SETTINGS)
+    rows = train(profile, PROBLEMS, wordy, out, scratch, progress=progress)
     return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
 
 
 def train_scorer(base, out, scratch, progress=None):
-    log = train_reward_model(
-        PAIRS, base, out, scratch, settings=SCORER_SETTINGS, n=4, seed=3, device="cpu", progress=progress
-    )
+    profile = profile_with(base, seed=3, sampling={"n": 4}, reward_model=SCORER_SETTINGS)
+    log = train_reward_model(profile, PAIRS, out, scratch, progress)
     return [entry["pair_loss"] for entry in log if "pair_loss" in entry]
 
 

@@ -128,7 +128,7 @@ def test_vllm_beside_the_trainer_wants_a_process_of_its_own(tmp_path, base):
 @pytest.mark.slow
 def test_an_error_in_a_process_is_one_sentence_here(tmp_path, base):
     run = a_run(tmp_path / "run", base, "configs/cpu-2.yaml", **{"reward_model.batch_size": 7})
-    with pytest.raises(EngineError, match="cannot be shared by 2 processes; choose reward_model.batch_size"):
+    with pytest.raises(EngineError, match="cannot be shared by 2 processes; change the sizes in reward_model"):
         launch(run, training.reward_model, tmp_path / "out", scratch_of(tmp_path, "s"), "RM", pairs="pairs")
 
 

@@ -2,12 +2,12 @@
 
 import ast
 import copy
-from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 
 import torch
-from test_reinforce import PROBLEMS, SETTINGS, wordy
-from test_reward_model import Settings, some_pairs
+from test_reinforce import PROBLEMS, profile, wordy
+from test_reward_model import profile as scorer_profile
+from test_reward_model import some_pairs
 from tiny_models import save_tiny_policy
 
 from acelib.models import load_policy, load_tokenizer
@@ -39,9 +39,8 @@ def test_the_loop_of_notebook_06_makes_the_trainers_updates(tmp_path):
     loop, source = plain_loop("06", tmp_path)
     lines = [line for line in source.splitlines() if line.strip() and not line.startswith(("from ", "import "))]
     assert len([line for line in lines if '"""' not in line]) <= 40
-    policy, s = save_tiny_policy(tmp_path / "policy"), replace(SETTINGS, steps=1, updates_per_rollout=3)
-    options = dict(prompt="{question}", seed=3, device="cpu", settings=s)
-    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path / "scratch", **options)
+    small = profile(policy := save_tiny_policy(tmp_path / "policy"), steps=1, updates_per_rollout=3)
+    trainer, s = make_reinforce_trainer(small, PROBLEMS, wordy, tmp_path / "scratch"), small.reinforce
     trainer.train()
     asked = trainer.train_dataset[: s.rollout_questions]
     model, reference = load_policy(policy, device="cpu"), load_policy(policy, device="cpu")
@@ -56,12 +55,12 @@ def test_the_loop_of_notebook_06_makes_the_trainers_updates(tmp_path):
 def test_the_update_of_notebook_04_is_the_trainers_first(tmp_path):
     loop, _ = plain_loop("04", tmp_path)
     base, pairs = save_tiny_policy(tmp_path / "base"), some_pairs(6)
-    settings = Settings(epochs=1, warmup_ratio=0.0, held_out=0.0, batch_size=6)
-    trainer = make_reward_trainer(pairs, base, tmp_path / "scratch", settings=settings, n=4, seed=0, device="cpu")
+    small = scorer_profile(base, epochs=1, warmup_ratio=0.0, held_out=0.01, batch_size=6)
+    trainer = make_reward_trainer(small, pairs, tmp_path / "scratch")
     start, by_hand = weights(trainer.model), copy.deepcopy(trainer.model)
     trainer.train()
     assert trainer.state.global_step == 1
-    loss = loop.one_update(by_hand, question_rows(pairs, load_tokenizer(base), 64), 4, settings.learning_rate)
+    loss = loop.one_update(by_hand, question_rows(pairs, load_tokenizer(base), 64), 4, small.reward_model.learning_rate)
     assert abs(loss - trainer.state.log_history[0]["loss"]) < 1e-4
     assert (weights(by_hand) - start).abs().max() > 1e-3
     torch.testing.assert_close(weights(by_hand), weights(trainer.model), rtol=0, atol=1e-5)

@@ -13,8 +13,8 @@ from acelib.core import ModelError
 from acelib.core.profiles import ROOT, load_profile, profile_names
 from acelib.models.generation import load_policy
 from acelib.preflight.cost_model import fits, kept_questions, stages
-from acelib.preflight.plan_text import plan
 from acelib.preflight.shapes import FULL, HALF, SHAPES, shape_of, training_gib
+from tools.plan import plan
 
 
 def built(size):

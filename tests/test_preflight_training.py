@@ -10,7 +10,7 @@ from tiny_models import save_tiny_policy, save_tiny_reward_model
 from transformers import AutoModelForSequenceClassification
 
 from acelib import reward_model as reward_models
-from acelib.core import CourseError, ModelError
+from acelib.core import CourseError, ModelError, assume
 from acelib.core.profiles import load_profile
 from acelib.data.benchmarks import load_benchmark
 from acelib.judge import Judge
@@ -22,12 +22,15 @@ from acelib.rewards import model_reward, rule_reward
 from acelib.schema import Pair
 from acelib.training.reinforce_trainer import make_reinforce_trainer
 
-PROFILE = load_profile("pocket")
+PROFILE = load_profile("pocket", {"models.device": "cpu", "reinforce.steps": 2, "reward_model.max_length": 256})
 POLICY = PROFILE.resolve(PROFILE.models.policy)
-SETTINGS = replace(PROFILE.reinforce, steps=2)
-OPTIONS = dict(prompt=PROFILE.prompts.solve, seed=0, device="cpu")
 PROGRAMS = ["return 1", "return xs", "return sorted(xs)", "pass"]
 PAIRS = [Pair(f"q{i}", f"question {i}?", PROGRAMS[i % 4], PROGRAMS[(i + 1) % 4], 1.0, 0.3) for i in range(8)]
+
+
+def learning_from_all(folder=PROFILE.reward_model.base, **settings):
+    """`PROFILE` with other settings of the reward model, for which no question is held out."""
+    return assume(PROFILE, reward_model=assume(PROFILE.reward_model, held_out=0.0, base=str(folder), **settings))
 
 
 def wordy(completions, **_):
@@ -41,7 +44,7 @@ def problems():
 
 @pytest.fixture(scope="module")
 def trainer(problems, tmp_path_factory):
-    return make_reinforce_trainer(POLICY, problems, wordy, tmp_path_factory.mktemp("rl"), settings=SETTINGS, **OPTIONS)
+    return make_reinforce_trainer(PROFILE, problems, wordy, tmp_path_factory.mktemp("rl"))
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +88,10 @@ def caught(finding, found, remedy):
 
 
 def test_the_rehearsal_is_what_the_trainer_samples(trainer, rehearsal, problems):
-    assert rehearsal.n == SETTINGS.samples_per_question
+    assert rehearsal.n == PROFILE.reinforce.samples_per_question
     assert len(rehearsal.texts) == len(rehearsal.problems) == rehearsal.n * min(len(problems), checks.QUESTIONS)
     for i in (0, len(rehearsal.texts) - 1):
-        asked = solve_messages(OPTIONS["prompt"], rehearsal.problems[i].question)
+        asked = solve_messages(PROFILE.prompts.solve, rehearsal.problems[i].question)
         assert rehearsal.conversations[i] == asked
         assert render(trainer.processing_class, asked) == trainer.processing_class.decode(rehearsal.prompt_ids[i])
     assert trainer.state.global_step == 0
@@ -100,14 +103,11 @@ def test_the_shipped_policy_passes_every_check(problems, pairs, tmp_path, dtype)
     scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
     with Judge.from_settings(PROFILE.judge, workers=1) as judge:
         rewards = [rule_reward(judge, problems), model_reward(*scorer, 64)]
-        findings = checks.preflight_reinforce(
-            POLICY, problems, rewards, scorer, pairs, settings=SETTINGS, dtype=dtype, **OPTIONS
-        )
+        profile = replace(PROFILE, models=replace(PROFILE.models, dtype=dtype))
+        findings = checks.preflight_reinforce(profile, problems, rewards, scorer, pairs)
     require(findings)
     assert all(one.ok for one in findings) and len(findings) == 10, report(findings)
-    require(
-        checks.preflight_reward_model(POLICY, {"pairs": pairs}, prompt=OPTIONS["prompt"], max_length=256, held_out=0.0)
-    )
+    require(checks.preflight_reward_model(learning_from_all(), {"pairs": pairs}))
 
 
 def test_a_model_without_chat_template_stops_both_preflights(problems, tmp_path):
@@ -116,9 +116,10 @@ def test_a_model_without_chat_template_stops_both_preflights(problems, tmp_path)
         file.unlink()
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": None}))
+    bare = replace(PROFILE, models=replace(PROFILE.models, policy=str(folder)))
     for findings in (
-        checks.preflight_reinforce(str(folder), problems, [wordy], (None, None), PAIRS, settings=SETTINGS, **OPTIONS),
-        checks.preflight_reward_model(str(folder), {"pairs": PAIRS}, prompt="{question}", max_length=64, held_out=0.0),
+        checks.preflight_reinforce(bare, problems, [wordy], (None, None), PAIRS),
+        checks.preflight_reward_model(learning_from_all(folder), {"pairs": PAIRS}),
     ):
         caught(findings[0], "no chat template", "use an instruct model")
 
@@ -138,7 +139,7 @@ def test_inputs_that_bypass_the_chat_template_are_caught(trainer, rehearsal):
 
 def test_a_reward_model_that_reads_bare_text_is_caught(monkeypatch):
     monkeypatch.setattr(checks, "encode", lambda tokenizer, prompts, programs: tokenizer(programs)["input_ids"])
-    findings = checks.preflight_reward_model(POLICY, {"mine": PAIRS}, prompt="{question}", max_length=64, held_out=0.0)
+    findings = checks.preflight_reward_model(learning_from_all(), {"mine": PAIRS})
     caught(next(one for one in findings if one.check == "chat template used in mine"), "inputs differ", "render")
 
 
@@ -156,7 +157,7 @@ class Endless(torch.nn.Module):
 
 
 def test_a_policy_that_never_ends_a_reply_is_caught(problems, pairs, tmp_path):
-    trainer = make_reinforce_trainer(POLICY, problems[:4], wordy, tmp_path, settings=SETTINGS, **OPTIONS)
+    trainer = make_reinforce_trainer(PROFILE, problems[:4], wordy, tmp_path)
     tokenizer, stop = trainer.processing_class, trainer.stop
     assert checks.check_eos_learnt(trainer.model, tokenizer, stop, pairs).ok
     trainer.model.lm_head = Endless(trainer.model.lm_head, stop)
@@ -166,12 +167,10 @@ def test_a_policy_that_never_ends_a_reply_is_caught(problems, pairs, tmp_path):
 
 
 def test_a_limit_that_is_too_low_is_no_fault_of_the_policy(problems, pairs, tmp_path):
-    short = replace(SETTINGS, max_new_tokens=12)
+    short = replace(PROFILE, reinforce=replace(PROFILE.reinforce, max_new_tokens=12))
     with Judge.from_settings(PROFILE.judge, workers=1) as judge:
         scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
-        findings = checks.preflight_reinforce(
-            POLICY, problems, [rule_reward(judge, problems)], scorer, pairs, settings=short, **OPTIONS
-        )
+        findings = checks.preflight_reinforce(short, problems, [rule_reward(judge, problems)], scorer, pairs)
     named = {one.check: one for one in findings}
     assert named["end of reply learnt"].ok
     caught(named["replies cut off"], "cut at 12 tokens", "raise reinforce.max_new_tokens")
@@ -290,13 +289,13 @@ def test_a_reference_that_is_not_the_policy_is_caught(trainer, rehearsal, proble
 
     monkeypatch.setattr("acelib.training.reinforce_trainer.load_policy", changed_after_loading)
     scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
-    findings = checks.preflight_reinforce(POLICY, problems, [wordy], scorer, pairs, settings=SETTINGS, **OPTIONS)
+    findings = checks.preflight_reinforce(PROFILE, problems, [wordy], scorer, pairs)
     caught(findings[-1], "nats per token apart", "save the policy there")
 
 
 def test_programs_longer_than_the_limit_are_caught():
     assert checks.check_lengths("pairs", [3, 8], 8).ok
-    findings = checks.preflight_reward_model(POLICY, {"pairs": PAIRS}, prompt="{question}", max_length=5, held_out=0.0)
+    findings = checks.preflight_reward_model(learning_from_all(max_length=5), {"pairs": PAIRS})
     caught(
         next(one for one in findings if one.check == "lengths of pairs"),
         "exceed 5 tokens",
@@ -316,7 +315,7 @@ def test_programs_longer_than_the_limit_are_caught():
 def test_pairs_without_a_difference_are_caught(pairs, found):
     assert checks.check_pairs("pairs", PAIRS, 0.0).ok
     caught(checks.check_pairs("pairs", pairs, 0.0), found, "notebook 03")
-    findings = checks.preflight_reward_model(POLICY, {"a": pairs}, prompt="{question}", max_length=99, held_out=0.0)
+    findings = checks.preflight_reward_model(learning_from_all(), {"a": pairs})
     assert not all(one.ok for one in findings)
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 import shutil
@@ -10,7 +9,7 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
-from tiny_models import save_tiny_policy, tiny_policy
+from tiny_models import profile_with, save_tiny_policy, tiny_policy
 
 from acelib.advantages import reinforce_plus_plus_advantages
 from acelib.core import ArtifactError, DataError, EngineError, ModelError
@@ -23,7 +22,7 @@ from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
 from acelib.training.reinforce_trainer import make_reinforce_trainer, train, trainer_arguments
 from acelib.training.rollouts import frozen_exactly, question_order
-from acelib.training.settings import LOCAL, LOG_FILE, check_together, vllm_arguments
+from acelib.training.settings import LOG_FILE, check_together
 
 SETTINGS = Reinforce(
     algorithm="reinforce++",
@@ -54,8 +53,10 @@ def policy(tmp_path_factory):
     return save_tiny_policy(tmp_path_factory.mktemp("policy"))
 
 
-def options(**changes):
-    return dict(prompt="{question}", seed=3, device="cpu", settings=dataclasses.replace(SETTINGS, **changes))
+def profile(policy, dtype="float32", engine=None, **reinforce):
+    """Profile pocket with `SETTINGS`, but for the values in `reinforce`."""
+    settings = vars(SETTINGS) | reinforce
+    return profile_with(policy, seed=3, models={"dtype": dtype}, engine=engine or {}, reinforce=settings)
 
 
 def tensors(*rows):
@@ -188,9 +189,9 @@ def plain_logps(model, prompt, reply):
 
 @pytest.mark.parametrize("shares", [True, False])
 def test_an_update_equals_an_independent_loop(policy, tmp_path, shares):
-    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
-    assert trainer._shares_prompts
-    trainer._shares_prompts = shares
+    trainer = make_reinforce_trainer(profile(policy), PROBLEMS, wordy, tmp_path)
+    assert trainer.shares_prompts
+    trainer.shares_prompts = shares
     reference = load_policy(policy, device="cpu")
     with torch.no_grad():  # move the policy away from its reference before the rollout
         for parameter in trainer.model.parameters():
@@ -239,7 +240,7 @@ def test_no_reward_no_signal(policy, tmp_path):
     def broken_machinery(completions, **_):
         return [None] * len(completions)
 
-    trainer = make_reinforce_trainer(policy, PROBLEMS, broken_machinery, tmp_path, **options())
+    trainer = make_reinforce_trainer(profile(policy), PROBLEMS, broken_machinery, tmp_path)
     batch = one_rollout(trainer)
     assert not batch["advantages"].any()
     assert trainer._metrics["train"]["unjudged"] == [1.0]
@@ -249,7 +250,7 @@ def test_one_unjudged_reply_leaves_the_others_alone(policy, tmp_path):
     def sometimes(completions, **_):
         return [None, 0.0, 0.0, 1.0] * (len(completions) // 4)
 
-    batch = one_rollout(make_reinforce_trainer(policy, PROBLEMS, sometimes, tmp_path, **options()))
+    batch = one_rollout(make_reinforce_trainer(profile(policy), PROBLEMS, sometimes, tmp_path))
     assert not batch["advantages"][::4].any()
     assert (batch["advantages"][1::4, 0] < 0).all() and (batch["advantages"][3::4, 0] > 0).all()
 
@@ -281,19 +282,14 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in
         return wordy(completions)
 
     killer.__name__ = wordy.__name__
-    whole = train(policy, PROBLEMS, wordy, tmp_path / "whole", tmp_path / "a", measure=measure, **options())
-    seen = []
-    arguments = dict(
-        measure=measure,
-        progress=lambda done, total: seen.append((done, total)),
-        **options(),
-        engine=dataclasses.replace(LOCAL, checkpoints=2),
-    )
+    whole = train(profile(policy), PROBLEMS, wordy, tmp_path / "whole", tmp_path / "a", measure=measure)
+    seen, often = [], profile(policy, engine={"checkpoints": 2})
+    arguments = dict(measure=measure, progress=lambda done, total: seen.append((done, total)))
     with pytest.raises(Killed):
-        train(policy, PROBLEMS, killer, tmp_path / "cut", tmp_path / "b", **arguments)
+        train(often, PROBLEMS, killer, tmp_path / "cut", tmp_path / "b", **arguments)
     assert seen == [(done, 4) for done in range(1, killed_in)]
     (tmp_path / "b" / "checkpoint-99").mkdir()  # what a kill in the middle of saving leaves behind
-    again = train(policy, PROBLEMS, wordy, tmp_path / "cut", tmp_path / "b", **arguments)
+    again = train(often, PROBLEMS, wordy, tmp_path / "cut", tmp_path / "b", **arguments)
     kept = (killed_in - 1) // 2 * 2  # two checkpoints of four rollouts
     assert seen[killed_in - 1 :] == [(done, 4) for done in range(kept + 1, 5)]
     assert without_seconds(again) == without_seconds(whole)
@@ -308,7 +304,7 @@ def test_rows_of_the_log(policy, tmp_path):
         return [10.0] * len(completions)
 
     rows = train(
-        policy, PROBLEMS, wordy, tmp_path / "out", tmp_path / "s", watch=[long_winded], measure=measure, **options()
+        profile(policy), PROBLEMS, wordy, tmp_path / "out", tmp_path / "s", watch=[long_winded], measure=measure
     )
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["pass_at_1"] is not None for row in rows] == [True, False, True, False, True]
@@ -327,13 +323,11 @@ def test_the_reward_rises(policy, tmp_path, dtype):
         return [min(5, completion[-1]["content"].count("a")) / 5 for completion in completions]
 
     rows = train(
-        policy,
+        profile(policy, dtype=dtype, steps=25, learning_rate=1e-2, beta=0.001, eval_every=100, samples_per_question=8),
         PROBLEMS,
         likes_a,
         tmp_path / "out",
         tmp_path / "s",
-        dtype=dtype,
-        **options(steps=25, learning_rate=1e-2, beta=0.001, eval_every=100, samples_per_question=8),
     )
     first, last = ([row["reward"] for row in part] for part in (rows[1:6], rows[-5:]))
     assert sum(last) / 5 > sum(first) / 5 + 0.2
@@ -353,7 +347,7 @@ def test_held_out_pass_rate():
     def sample(conversations, n, temperature):
         return [["x"] * n for _ in conversations]
 
-    values = held_out_pass_rate(EvenJudge(), PROBLEMS, "{question}", SETTINGS)(sample)
+    values = held_out_pass_rate(profile("."), EvenJudge(), PROBLEMS)(sample)
     assert set(values) == {"pass_at_1", "greedy", "test_pass_rate"}
     assert values["test_pass_rate"] == pytest.approx(0.5 + values["pass_at_1"] / 2)
 
@@ -366,7 +360,7 @@ def test_nan_reward_stops_the_run(policy, tmp_path):
         return [float("nan")] * len(completions)
 
     with pytest.raises(DataError, match="'divided_by_zero' is not a finite number for 12 of 12"):
-        train(policy, PROBLEMS, divided_by_zero, tmp_path / "out", tmp_path / "s", **options())
+        train(profile(policy), PROBLEMS, divided_by_zero, tmp_path / "out", tmp_path / "s")
     assert not (tmp_path / "out").exists()
 
 
@@ -375,7 +369,7 @@ def test_all_equal_rewards_warn(policy, tmp_path):
         return [1.0] * len(completions)
 
     with pytest.warns(UserWarning, match="Rollouts 1 to 5: all replies to a question got the same reward"):
-        train(policy, PROBLEMS, flat, tmp_path / "out", tmp_path / "s", **options(steps=5))
+        train(profile(policy, steps=5), PROBLEMS, flat, tmp_path / "out", tmp_path / "s")
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce++", "rloo"])
@@ -385,7 +379,7 @@ def test_rounding_is_no_signal(policy, tmp_path, algorithm):
     def flat(completions, **_):
         return [1.0] * len(completions)
 
-    rows = train(policy, PROBLEMS, flat, tmp_path / "out", tmp_path / "s", **options(algorithm=algorithm, steps=2))
+    rows = train(profile(policy, algorithm=algorithm, steps=2), PROBLEMS, flat, tmp_path / "out", tmp_path / "s")
     before, after = (load_file(path / "model.safetensors") for path in (policy, tmp_path / "out"))
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [row["grad_norm"] for row in rows[1:]] == [0.0, 0.0]
@@ -394,27 +388,27 @@ def test_rounding_is_no_signal(policy, tmp_path, algorithm):
 def test_prompt_longer_than_the_context(policy, tmp_path):
     long = [*PROBLEMS, Problem("long", "word " * 200, "solve", ())]
     with pytest.raises(ModelError, match="do not fit the model's context of 128"):
-        train(policy, long, wordy, tmp_path / "out", tmp_path / "s", **options())
+        train(profile(policy), long, wordy, tmp_path / "out", tmp_path / "s")
 
 
 def test_nothing_to_train_on(policy, tmp_path):
     with pytest.raises(EngineError, match="no questions"):
-        train(policy, [], wordy, tmp_path / "out", tmp_path / "s", **options())
+        train(profile(policy), [], wordy, tmp_path / "out", tmp_path / "s")
 
 
-def test_rollout_that_cannot_be_split(tmp_path):
-    settings = dataclasses.replace(SETTINGS, updates_per_rollout=5)
-    with pytest.raises(EngineError, match="3 x 4 replies cannot be split into 5 updates"):
-        trainer_arguments(settings, tmp_path, 0, torch.device("cpu"), "float32")
+def test_an_update_that_processes_cannot_share(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(EngineError, match="6 examples of an update cannot be shared by 4 processes.* in reinforce"):
+        trainer_arguments(profile("."), tmp_path)
 
 
 def test_checkpoint_of_other_settings(policy, tmp_path):
-    make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
-    make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options())
+    make_reinforce_trainer(profile(policy), PROBLEMS, wordy, tmp_path)
+    make_reinforce_trainer(profile(policy), PROBLEMS, wordy, tmp_path)
     with pytest.raises(ArtifactError, match="other settings.*beta"):
-        make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
+        make_reinforce_trainer(profile(policy, beta=0.5), PROBLEMS, wordy, tmp_path)
     shutil.rmtree(tmp_path)
-    make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(beta=0.5))
+    make_reinforce_trainer(profile(policy, beta=0.5), PROBLEMS, wordy, tmp_path)
 
 
 def test_question_order_repeats_nothing_within_a_pass():
@@ -457,7 +451,7 @@ def token_terms(batch, new, i, low, high, beta):
 
 
 def test_grpo_averages_over_replies_and_has_its_penalty_in_the_loss(policy, tmp_path):
-    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="grpo"))
+    trainer = make_reinforce_trainer(profile(policy, algorithm="grpo"), PROBLEMS, wordy, tmp_path)
     in_updates(
         trainer,
         policy,
@@ -468,7 +462,7 @@ def test_grpo_averages_over_replies_and_has_its_penalty_in_the_loss(policy, tmp_
 
 
 def test_dr_grpo_divides_by_a_constant(policy, tmp_path):
-    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dr_grpo"))
+    trainer = make_reinforce_trainer(profile(policy, algorithm="dr_grpo"), PROBLEMS, wordy, tmp_path)
     in_updates(
         trainer,
         policy,
@@ -480,7 +474,7 @@ def test_dr_grpo_divides_by_a_constant(policy, tmp_path):
 
 
 def test_dapo_clips_higher_without_penalty(policy, tmp_path):
-    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
+    trainer = make_reinforce_trainer(profile(policy, algorithm="dapo", max_new_tokens=60), PROBLEMS, wordy, tmp_path)
     assert trainer.ref_model is None
     in_updates(
         trainer,
@@ -492,7 +486,7 @@ def test_dapo_clips_higher_without_penalty(policy, tmp_path):
 
 
 def test_dapo_drops_replies_that_were_cut_off(policy, tmp_path):
-    batch = one_rollout(make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **options(algorithm="dapo")))
+    batch = one_rollout(make_reinforce_trainer(profile(policy, algorithm="dapo"), PROBLEMS, wordy, tmp_path))
     ended = (batch["completion_ids"] == load_tokenizer(policy).eos_token_id).any(dim=1)
     assert torch.equal(batch["completion_mask"].any(dim=1), ended) and not ended.all()
 
@@ -502,7 +496,7 @@ def test_dynamic_sampling_replaces_questions_without_a_difference(policy, tmp_pa
         return [float(one in ("p0", "p1") and i % 2) for i, one in enumerate(problem_id)]
 
     trainer = make_reinforce_trainer(
-        policy, PROBLEMS, splits_two, tmp_path, **options(algorithm="dapo", max_new_tokens=60)
+        profile(policy, algorithm="dapo", max_new_tokens=60), PROBLEMS, splits_two, tmp_path
     )
     batch = one_rollout(trainer)
     groups = batch["rewards"].view(3, 4)
@@ -511,7 +505,7 @@ def test_dynamic_sampling_replaces_questions_without_a_difference(policy, tmp_pa
     metrics = trainer._metrics["train"]
     assert metrics["sampled"] == [12 * len(metrics["mixed"])] and metrics["sampled"][0] > 12
     again = one_rollout(
-        make_reinforce_trainer(policy, PROBLEMS, splits_two, tmp_path, **options(algorithm="dapo", max_new_tokens=60))
+        make_reinforce_trainer(profile(policy, algorithm="dapo", max_new_tokens=60), PROBLEMS, splits_two, tmp_path)
     )
     assert torch.equal(batch["completion_ids"], again["completion_ids"])
 
@@ -520,7 +514,7 @@ def test_dynamic_sampling_gives_up_without_losing_the_rollout(policy, tmp_path):
     def same(completions, **_):
         return [1.0] * len(completions)
 
-    trainer = make_reinforce_trainer(policy, PROBLEMS, same, tmp_path, **options(algorithm="dapo"))
+    trainer = make_reinforce_trainer(profile(policy, algorithm="dapo"), PROBLEMS, same, tmp_path)
     batch = one_rollout(trainer)
     assert len(batch["rewards"]) == 12 and not batch["advantages"].any()
     assert trainer._metrics["train"]["sampled"] == [48]
@@ -533,12 +527,11 @@ def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
     for size in (6, 2):
         folders[size] = tmp_path / f"{size}"
         train(
-            policy,
+            profile(policy, algorithm=algorithm, micro_batch=size, steps=2),
             PROBLEMS,
             wordy,
             folders[size],
             tmp_path / f"s{size}",
-            **options(algorithm=algorithm, micro_batch=size, steps=2),
         )
     a, b = (load_policy(folder, device="cpu").state_dict() for folder in folders.values())
     assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a)
@@ -550,13 +543,13 @@ def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
 @pytest.mark.slow
 def test_training_stops_when_the_policy_is_too_far_away(policy, tmp_path):
     drift = dict(steps=12, learning_rate=1e-2, beta=1e-6, eval_every=100)
-    rows = train(policy, PROBLEMS, wordy, tmp_path / "a", tmp_path / "sa", measure=measure, **options(**drift))
+    rows = train(profile(policy, **drift), PROBLEMS, wordy, tmp_path / "a", tmp_path / "sa", measure=measure)
     kl = [row["kl"] for row in rows[1:]]
     means = [sum(kl[i - 5 : i]) / 5 for i in range(5, 13)]
     limit = (means[2] + means[3]) / 2
     stop = next(i for i, mean in enumerate(means, start=5) if mean > limit)
     cut = train(
-        policy, PROBLEMS, wordy, tmp_path / "b", tmp_path / "sb", measure=measure, **options(max_kl=limit, **drift)
+        profile(policy, max_kl=limit, **drift), PROBLEMS, wordy, tmp_path / "b", tmp_path / "sb", measure=measure
     )
     assert len(cut) - 1 == stop < 12
     assert cut[-1]["pass_at_1"] is not None and [row["kl"] for row in cut[1:]] == kl[:stop]
@@ -567,7 +560,7 @@ def test_a_reward_that_hangs_stops_the_run(policy, tmp_path):
         time.sleep(60)
 
     with pytest.raises(DataError, match="'hangs' gave no answer within 0.3 s"):
-        train(policy, PROBLEMS, hangs, tmp_path / "out", tmp_path / "s", **options(reward_seconds=0.3))
+        train(profile(policy, reward_seconds=0.3), PROBLEMS, hangs, tmp_path / "out", tmp_path / "s")
     assert not (tmp_path / "out").exists()
 
 
@@ -581,19 +574,17 @@ def test_a_reward_that_raises_shows_its_own_error_and_keeps_the_checkpoints(poli
         return wordy(completions)
 
     with pytest.raises(OSError, match="reward server is gone"):
-        train(policy, PROBLEMS, breaks, tmp_path / "out", tmp_path / "s", **options())
+        train(profile(policy), PROBLEMS, breaks, tmp_path / "out", tmp_path / "s")
     assert (tmp_path / "s" / "checkpoint-4" / "trainer_state.json").is_file()
 
 
 def test_adapters_are_trained_against_their_base_and_merged(policy, tmp_path):
     rows = train(
-        policy,
+        profile(policy, engine=dict(lora_rank=4), steps=3, learning_rate=1e-2),
         PROBLEMS,
         wordy,
         tmp_path / "out",
         tmp_path / "s",
-        engine=dataclasses.replace(LOCAL, lora_rank=4),
-        **options(steps=3, learning_rate=1e-2),
     )
     before, after = (load_file(path / "model.safetensors") for path in (policy, tmp_path / "out"))
     assert before.keys() == after.keys()
@@ -605,13 +596,13 @@ def test_adapters_are_trained_against_their_base_and_merged(policy, tmp_path):
 
 
 def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_read_once(policy, tmp_path):
-    engine = dataclasses.replace(LOCAL, lora_rank=4)
+    engine = {"lora_rank": 4}
     trainer = make_reinforce_trainer(
-        policy, PROBLEMS, wordy, tmp_path, engine=engine, dtype="bfloat16", **options(micro_batch=3)
+        profile(policy, engine=engine, dtype="bfloat16", micro_batch=3), PROBLEMS, wordy, tmp_path
     )
     held = {(one.requires_grad, one.dtype) for one in trainer.model.parameters()}
     assert held == {(False, torch.bfloat16), (True, torch.float32)} and trainer.ref_model is None
-    assert trainer._shares_prompts
+    assert trainer.shares_prompts
     rollout = one_rollout(trainer)
     old, reference = (rollout[f"{name}_per_token_logps"] for name in ("old", "ref"))
     assert torch.equal(old, reference)  # before the first update adapters add nothing
@@ -622,10 +613,10 @@ def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_r
     for name, parameter in trainer.model.named_parameters():
         if "lora_B" in name:  # which is 0 at first, and lets no gradient through to lora_A
             parameter.data.fill_(0.01)
-    for trainer._shares_prompts in (True, False):
+    for trainer.shares_prompts in (True, False):
         trainer.model.zero_grad()
         trainer.compute_loss(trainer.model, batches[0]).backward()
-        found[trainer._shares_prompts] = torch.cat(
+        found[trainer.shares_prompts] = torch.cat(
             [p.grad.flatten() for p in trainer.model.parameters() if p.requires_grad]
         )
     assert torch.nn.functional.cosine_similarity(found[True], found[False], dim=0) > 0.99
@@ -643,21 +634,18 @@ def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_r
 
 def test_vllm_that_is_not_installed(policy, tmp_path):
     with pytest.raises(EngineError, match="not installed; run `pip install -r requirements-gpu.txt`"):
-        make_reinforce_trainer(
-            policy, PROBLEMS, wordy, tmp_path, engine=dataclasses.replace(LOCAL, generation="vllm"), **options()
-        )
+        make_reinforce_trainer(profile(policy, engine=dict(generation="vllm")), PROBLEMS, wordy, tmp_path)
 
 
 def test_vllm_in_the_words_of_trl(monkeypatch):
     monkeypatch.setattr("acelib.training.settings.find_spec", lambda name: True)
-    asked = vllm_arguments(dataclasses.replace(LOCAL, generation="vllm", vllm_memory=0.45), longest=4096)
-    args = trainer_arguments(SETTINGS, Path("x"), 0, torch.device("cpu"), "float32", **asked)
+    engine = dict(generation="vllm", vllm_memory=0.45)
+    args = trainer_arguments(profile(".", engine=engine), Path("x"), longest=4096)
     assert args.use_vllm and args.vllm_mode == "colocate" and args.vllm_enable_sleep_mode
     assert (args.vllm_gpu_memory_utilization, args.vllm_max_model_length) == (0.45, 4096)
     assert not args.vllm_importance_sampling_correction
-    engine = dataclasses.replace(LOCAL, generation="vllm", vllm_mode="server", vllm_server="http://h:1")
-    asked = vllm_arguments(engine, longest=9)
-    args = trainer_arguments(SETTINGS, Path("x"), 0, torch.device("cpu"), "float32", **asked)
+    engine = dict(generation="vllm", vllm_mode="server", vllm_server="http://h:1")
+    args = trainer_arguments(profile(".", engine=engine), Path("x"), longest=9)
     assert (args.vllm_mode, args.vllm_server_base_url) == ("server", "http://h:1")
 
 
@@ -675,14 +663,14 @@ class Sharded:
 )
 def test_sharded_weights_go_with_vllm_and_without_adapters(changes, says):
     with pytest.raises(EngineError, match=says):
-        check_together(dataclasses.replace(LOCAL, **changes), Sharded, samples=True)
-    check_together(LOCAL, Sharded, samples=False)
+        check_together(profile(".", engine=changes).engine, Sharded, samples=True)
+    check_together(profile(".").engine, Sharded, samples=False)
 
 
 @pytest.mark.parametrize("algorithm, updates", [("reinforce++", 1), ("reinforce++", 2), ("grpo", 1)])
 def test_old_log_probs_are_the_trainers_where_the_sampler_is_another(policy, tmp_path, algorithm, updates):
-    changes = options(algorithm=algorithm, updates_per_rollout=updates)
-    trainer = make_reinforce_trainer(policy, PROBLEMS, wordy, tmp_path, **changes)
+    changes = dict(algorithm=algorithm, updates_per_rollout=updates)
+    trainer = make_reinforce_trainer(profile(policy, **changes), PROBLEMS, wordy, tmp_path)
     exact = one_rollout(trainer)
     trainer.samples_exactly = False
     other = one_rollout(trainer)

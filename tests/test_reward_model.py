@@ -1,16 +1,15 @@
 import json
 import math
-from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from tiny_models import save_tiny_policy, save_tiny_reward_model
+from tiny_models import profile_with, save_tiny_policy, save_tiny_reward_model
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
-from acelib.core import ModelError
+from acelib.core import EngineError, ModelError
 from acelib.reward_model import (
     bradley_terry_loss,
     encode,
@@ -23,21 +22,26 @@ from acelib.reward_model import (
 )
 from acelib.schema import Pair
 from acelib.training.reward_trainer import QuestionRewardTrainer, make_reward_trainer, train_reward_model
-from acelib.training.settings import LOCAL
 
 PROGRAMS = ["return 1", "return xs", "return sorted(xs)", "pass"]
 
 
-@dataclass(frozen=True)
-class Settings:
-    learning_rate: float = 1e-2
-    epochs: float = 4.0
-    batch_size: int = 4
-    warmup_ratio: float = 0.1
-    max_length: int = 64
-    held_out: float = 0.25
-    loss: str = "bradley_terry"
-    micro_batch: int = 8
+SETTINGS = {
+    "learning_rate": 1e-2,
+    "epochs": 4.0,
+    "batch_size": 4,
+    "warmup_ratio": 0.1,
+    "max_length": 64,
+    "held_out": 0.25,
+    "loss": "bradley_terry",
+    "micro_batch": 8,
+}
+
+
+def profile(base, dtype="float32", engine=None, **settings):
+    """Profile pocket with 4 programs per question and `SETTINGS`, but for the values in `settings`."""
+    changes = {"models": {"dtype": dtype}, "engine": engine or {}, "sampling": {"n": 4}}
+    return profile_with(base, reward_model=SETTINGS | settings, **changes)
 
 
 def some_pairs(questions=24):
@@ -121,8 +125,8 @@ def test_questions_give_the_loss_and_gradient_of_trls_pairwise_trainer(tmp_path,
     ours = QuestionRewardTrainer(
         model=model, args=config(tmp_path / "b"), n=n, processing_class=tokenizer, train_dataset=Dataset.from_list(rows)
     )
-    assert ours.share_prefix
-    ours.share_prefix = share_prefix
+    assert ours.shares_prompts
+    ours.shares_prompts = share_prefix
     loss = ours.compute_loss(model, ours.data_collator(list(ours.train_dataset)))
     loss.backward()
     # TRL takes the mean over pairs, Eq. 1 their sum over n(n-1) and the mean over questions.
@@ -140,14 +144,10 @@ def test_training_learns_saves_a_standard_folder_and_logs(tmp_path, dtype):
     base = save_tiny_policy(tmp_path / "base")
     seen = []
     log = train_reward_model(
+        profile(base, dtype=dtype),
         some_pairs(),
-        base,
         tmp_path / "rm",
         tmp_path / "scratch",
-        settings=Settings(),
-        n=4,
-        seed=0,
-        dtype=dtype,
         progress=lambda done, total: seen.append((done, total)),
     )
     losses = [entry["pair_loss"] for entry in log if "pair_loss" in entry]
@@ -173,15 +173,7 @@ def test_regression_learns_the_pass_rates_of_the_programs_in_pairs(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
     rows = question_rows(pairs[:3], load_reward_model(save_tiny_reward_model(tmp_path / "any"))[1], 64)
     assert rows[0]["rates"] == [1.0, 0.2, 0.5, 0.1] and rows[0]["pairs"] == [[0, 1], [0, 2], [2, 3]]
-    log = train_reward_model(
-        pairs,
-        base,
-        tmp_path / "rm",
-        tmp_path / "scratch",
-        n=4,
-        seed=0,
-        settings=Settings(loss="regression", epochs=8.0),
-    )
+    log = train_reward_model(profile(base, loss="regression", epochs=8.0), pairs, tmp_path / "rm", tmp_path / "scratch")
     model, tokenizer = load_reward_model(tmp_path / "rm")
     scores = torch.tensor(score(model, tokenizer, ["question 1?"] * 4, PROGRAMS))
     torch.testing.assert_close(scores.sigmoid(), torch.tensor(list(rates.values())), rtol=0, atol=0.1)
@@ -223,16 +215,7 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
         return report
 
     def train(folder, scratch, progress=None):
-        return train_reward_model(
-            some_pairs(),
-            base,
-            tmp_path / folder,
-            tmp_path / scratch,
-            settings=Settings(),
-            n=4,
-            seed=0,
-            progress=progress,
-        )
+        return train_reward_model(profile(base), some_pairs(), tmp_path / folder, tmp_path / scratch, progress=progress)
 
     train("whole", "s1")
     with pytest.raises(KeyboardInterrupt):
@@ -251,13 +234,10 @@ def test_a_batch_in_pieces_is_the_same_batch(tmp_path):
     base, weights = save_tiny_policy(tmp_path / "base"), []
     for at_once in (16, 4):
         train_reward_model(
+            profile(base, batch_size=16, epochs=2.0, micro_batch=at_once),
             some_pairs(),
-            base,
             tmp_path / f"rm{at_once}",
             tmp_path / f"s{at_once}",
-            n=4,
-            seed=0,
-            settings=Settings(batch_size=16, epochs=2.0, micro_batch=at_once),
         )
         weights.append(load_reward_model(tmp_path / f"rm{at_once}")[0].state_dict())
     for name, whole in weights[0].items():
@@ -305,14 +285,14 @@ def test_questions_are_split_by_id_alone():
 def test_no_pairs_is_an_error_with_a_remedy(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
     with pytest.raises(ModelError, match="lower pairs.min_gap"):
-        train_reward_model([], base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
+        train_reward_model(profile(base), [], tmp_path / "rm", tmp_path / "s")
 
 
 def test_a_long_program_is_an_error_that_names_its_length(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
     pairs = [*some_pairs(), Pair("long", "q?", "x" * 200, "pass", 1.0, 0.2)]
     with pytest.raises(ModelError, match="1 of .* longer than 64 .*raise reward_model.max_length"):
-        train_reward_model(pairs, base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
+        train_reward_model(profile(base), pairs, tmp_path / "rm", tmp_path / "s")
 
 
 def test_scores_and_losses_that_are_no_numbers_are_errors(tmp_path):
@@ -337,21 +317,21 @@ def test_a_policy_is_not_mistaken_for_a_reward_model(tmp_path):
 def test_a_batch_that_processes_cannot_share_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     base = save_tiny_policy(tmp_path / "base")
-    with pytest.raises(ModelError, match="4 questions cannot be shared by 3 processes"):
-        train_reward_model(some_pairs(), base, tmp_path / "rm", tmp_path / "s", settings=Settings(), n=4, seed=0)
+    with pytest.raises(EngineError, match="4 examples of an update cannot be shared by 3 processes.* in reward_model"):
+        train_reward_model(profile(base), some_pairs(), tmp_path / "rm", tmp_path / "s")
 
 
 def test_below_adapters_in_bfloat16_the_head_learns_and_scores_in_float32(tmp_path):
-    base, engine = save_tiny_policy(tmp_path / "base"), replace(LOCAL, lora_rank=4)
-    options = dict(settings=Settings(), n=4, seed=0, device="cpu", engine=engine, dtype="bfloat16")
-    trainer = make_reward_trainer(some_pairs(), base, tmp_path / "s", **options)
+    base = save_tiny_policy(tmp_path / "base")
+    adapted = profile(base, engine={"lora_rank": 4}, dtype="bfloat16")
+    trainer = make_reward_trainer(adapted, some_pairs(), tmp_path / "s")
     held = {(one.requires_grad, one.dtype) for one in trainer.model.parameters()}
-    assert held == {(False, torch.bfloat16), (True, torch.float32)} and trainer.share_prefix
+    assert held == {(False, torch.bfloat16), (True, torch.float32)} and trainer.shares_prompts
     rows = list(trainer.train_dataset)[:2]
     loss, found = trainer.compute_loss(trainer.model, {"questions": rows}, return_outputs=True)
     loss.backward()
     assert found["scores"].dtype == torch.float32 and trainer.model.get_base_model().score.weight.grad.any()
-    trainer.share_prefix = False
+    trainer.shares_prompts = False
     _, plain = trainer.compute_loss(trainer.model, {"questions": rows}, return_outputs=True)
     torch.testing.assert_close(found["scores"], plain["scores"], atol=0.05, rtol=0.05)
 
@@ -370,18 +350,7 @@ def test_padding_that_is_the_last_token_too_changes_no_score(tmp_path):
 @pytest.mark.slow
 def test_adapters_are_trained_and_merged(tmp_path):
     base = save_tiny_policy(tmp_path / "base")
-    engine = replace(LOCAL, lora_rank=4)
-    train_reward_model(
-        some_pairs(),
-        base,
-        tmp_path / "rm",
-        tmp_path / "s",
-        settings=Settings(),
-        n=4,
-        seed=0,
-        device="cpu",
-        engine=engine,
-    )
+    train_reward_model(profile(base, engine={"lora_rank": 4}), some_pairs(), tmp_path / "rm", tmp_path / "s")
     before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "rm"))
     assert after.keys() - before.keys() == {"score.weight"} and not any("lora" in name for name in after)
     changed = {name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])}

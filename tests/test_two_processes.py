@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_reinforce import PROBLEMS, options, wordy
-from test_reward_model import Settings, some_pairs
+from test_reinforce import PROBLEMS, profile, wordy
+from test_reward_model import profile as scorer_profile
+from test_reward_model import some_pairs
 from tiny_models import save_tiny_policy
 from two_processes import launch
 
@@ -58,10 +59,8 @@ def in_two(tmp_path_factory):
 
 
 def train(base, folder, questions, at_once):
-    settings = Settings(batch_size=8, epochs=2.0, micro_batch=at_once)
-    reward_training.train_reward_model(
-        some_pairs(questions), base, folder / "rm", folder / "scratch", n=4, seed=0, settings=settings, device="cpu"
-    )
+    small = scorer_profile(base, batch_size=8, epochs=2.0, micro_batch=at_once)
+    reward_training.train_reward_model(small, some_pairs(questions), folder / "rm", folder / "scratch")
 
 
 @pytest.mark.parametrize("questions, at_once", REWARD_MODELS)
@@ -88,14 +87,8 @@ def picky(completions, problem_id, **_):
 def train_policy(base, folder, algorithm):
     # Five questions in rollouts of four: some rollouts hold a question twice, once in each process.
     reward = picky if algorithm == "dapo" else wordy
-    train_on_rewards(
-        base,
-        PROBLEMS,
-        reward,
-        folder / "policy",
-        folder / "scratch",
-        **options(algorithm=algorithm, rollout_questions=4, micro_batch=4, steps=3),
-    )
+    small = profile(base, algorithm=algorithm, rollout_questions=4, micro_batch=4, steps=3)
+    train_on_rewards(small, PROBLEMS, reward, folder / "policy", folder / "scratch")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -6,6 +6,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from acelib.core import Profile, load_profile
+
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -60,6 +62,14 @@ def save_tiny_policy(folder: Path, seed: int = 0, **changes) -> Path:
     for part in tiny_policy(seed, **changes):
         part.save_pretrained(folder)
     return folder
+
+
+def profile_with(policy: Path, **sections) -> Profile:
+    """Profile pocket with the model in `policy` to start both trainings from, on the CPU. `sections` are changes:
+    values of whole sections, or of the profile itself."""
+    start = {"models": {"policy": str(policy), "device": "cpu"}, "reward_model": {"base": str(policy)}}
+    changes = {name: start.get(name, {}) | one if isinstance(one, dict) else one for name, one in sections.items()}
+    return load_profile("pocket", start | changes)
 
 
 def save_tiny_reward_model(folder: Path, seed: int = 0) -> Path:

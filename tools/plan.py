@@ -1,16 +1,127 @@
-"""Stages, hours, memory and dollars of a profile, computed: `python -m acelib plan`."""
+"""The plan of a profile as text: stages, hours, memory and dollars by the cost model, and what to type.
+
+python -m acelib plan [--profile NAME] [--set KEY=VALUE] [--questions N]
+"""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
-from acelib.core import load_profile
-from acelib.preflight import plan
+from acelib.core import Profile, load_profile
+from acelib.models import is_address
+from acelib.preflight import CostModel, fetched_gb, fits, models_gb
 from tools.commands import PROFILE_AND_SET, explained, set_values
+
+PLAN = """\
+Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {questions:,.0f} questions, \
+{rollouts:,} RL rollouts
+
+    stage                                tokens   hours    GPU-h  dollars  GiB/GPU   the paper
+{rows}
+    all                                        {hours:>8.1f}{gpu_hours:>9.1f}{dollars:>9,.0f}
+
+Commands
+{commands}
+
+Computed, not measured: {plan.gpu_tflops:g} TFLOP/s peak per GPU (bf16), of which training gets \
+{training:g}% and decoding {decoding:g}%;
+{plan.question_tokens} tokens per question, {plan.program_tokens} per program, {plan.reply_tokens} per teacher's \
+reply; ${plan.dollars_per_gpu_hour:g} per GPU-hour: all in the profile's `plan`.
+Memory is the worst case (every sequence as long as it may be): {weights}
+Disk: {disk:,.0f} GB, of which {made:,.0f} for the models it makes with their checkpoints, {fetched:,.0f} for \
+weights to fetch ({names}).
+A lower bound on time, without loading and judging: the paper's own runs took several times as long."""
+ADAPTERS = "{} bytes per frozen weight, 16 per adapter's (fp32, gradient, Adam)."
+WEIGHTS = "16 bytes per weight that learns (fp32, gradient, Adam), {} per reference weight."
+TOO_LARGE = """
+! does not fit: lower reinforce.micro_batch, reward_model.micro_batch or max_new_tokens; take a smaller model, \
+engine.lora_rank, or more GPUs (engine.vllm_parallel for sampling)."""
+NO_GPU = (
+    "Profile {0} needs no GPU: `make course PROFILE={0}` takes minutes; notebook 00 prints what it took when last "
+    "measured."
+)
+
+
+def plan(profile: Profile, questions: int | None = None) -> str:
+    """The whole plan of a profile as text, for `questions` after filtering instead of its own number.
+
+    Raises ModelError for models of unknown shape, and for fewer than one question.
+    """
+    assumed, model = profile.plan, CostModel(profile, questions)
+    if not assumed.gpus:
+        return NO_GPU.format(profile.name)
+    found, price, rows = list(model.stages()), assumed.dollars_per_gpu_hour, []
+    for one in found:
+        spent, mark = one.hours * assumed.gpus, " " if fits(one, profile) else "!"
+        row = f"{one.notebook:4}{one.what:34}{_short(one.tokens):>9}{one.hours:>8.1f}{spent:>9.1f}"
+        rows.append(f"{row}{spent * price + one.dollars:>9,.0f}{one.gib:>8.0f}{mark}   {one.paper}".rstrip())
+    hours, made, sizes = sum(one.hours for one in found), models_gb(profile), fetched_gb(profile)
+    text = PLAN.format(
+        name=profile.name,
+        plan=assumed,
+        questions=model.questions,
+        rollouts=model.rollouts,
+        rows="\n".join(rows),
+        hours=hours,
+        gpu_hours=hours * assumed.gpus,
+        dollars=hours * assumed.gpus * price + sum(one.dollars for one in found),
+        commands="\n".join(f"  {command:42} # {why}" for command, why in commands(profile)),
+        training=100 * assumed.training_utilisation,
+        decoding=100 * assumed.generation_utilisation,
+        weights=(ADAPTERS if profile.engine.lora_rank else WEIGHTS).format(model.size),
+        disk=made + sum(sizes.values()),
+        made=made,
+        fetched=sum(sizes.values()),
+        names=", ".join(f"{name} {gb:.1f}" for name, gb in sizes.items()) or "none",
+    )
+    return text if all(fits(one, profile) for one in found) else text + TOO_LARGE
+
+
+def commands(profile: Profile) -> Iterator[tuple[str, str]]:
+    """What to type, in order, each with what it is for or runs under."""
+    engine, models, adopts = profile.engine, profile.models, profile.data.adopt != "none"
+    course = f"make course PROFILE={profile.name}"
+    parallel = f" --tensor-parallel-size {engine.vllm_parallel}" if engine.vllm_parallel > 1 else ""
+    if engine.cluster != "none":
+        yield "ray start --head --port=6379", "once, on the first machine; then on every other:"
+        yield "ray start --address=<first machine>:6379", "the same checkout and .venv at the same path"
+    for where in [urlsplit(one) for one in (models.teacher, models.proxy) if is_address(one) and not adopts]:
+        if where.hostname in ("localhost", "127.0.0.1"):
+            options = (
+                f"--port {where.port or 80}{parallel} --generation-config vllm"  # else the hub's top_k and penalties
+            )
+            yield f"vllm serve {where.fragment} {options}", "first, for notebooks 01 and 02"
+    if engine.generation == "vllm" and engine.vllm_mode == "server":
+        yield (
+            f"VLLM_SERVER_DEV_MODE=1 vllm serve {models.policy}{parallel} --port "
+            f'{urlsplit(engine.vllm_server).port or 8000} --weight-transfer-config \'{{"backend": "nccl"}}\'',
+            "on GPUs of its own, for notebook 06",
+        )
+    adopted = f" from the questions of {profile.data.adopt}" if adopts else ""
+    yield course, f"everything{adopted}; repeat it after a stop, it goes on"
+    vllm = engine.generation == "vllm"
+    sampler = f"vLLM{parallel}" if vllm else "transformers"
+    here = f"{sampler} on this machine"
+    spread = f"{sampler}, on Ray, {engine.shard_questions:,} questions a shard"
+    trainer = "in its process" if engine.launch == "none" else f"accelerate launch --config_file {engine.launch}"
+    trainer += f", LoRA of rank {engine.lora_rank}" if engine.lora_rank else ""
+    under = {} if adopts else {"01": here, "02": here}
+    under |= {"03": here if engine.cluster == "none" else spread, "04": trainer, "05": here}
+    under |= {"06": f"{trainer}; vLLM {engine.vllm_mode}" if vllm else trainer, "07": here}
+    yield from ((f"{course} ONLY={number}", what) for number, what in under.items())
+
+
+def _short(tokens: float) -> str:
+    if not tokens:
+        return "-"
+    return f"{tokens / 1e9:,.2f} G" if tokens >= 1e9 else f"{tokens / 1e6:.1f} M"
 
 
 @explained
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m acelib plan", description=__doc__, parents=[PROFILE_AND_SET])
+    parser = argparse.ArgumentParser(
+        prog="python -m acelib plan", description=__doc__.partition("\n\n")[0], parents=[PROFILE_AND_SET]
+    )
     parser.add_argument("--questions", metavar="N", type=int, help="for N filtered questions, and RL in proportion")
     asked = parser.parse_args(words)
     print(plan(load_profile(asked.profile, set_values(asked.overrides)), asked.questions))

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from acelib.core import DataError, ModelError, Reinforce
+from acelib.core import DataError, ModelError, Profile
 from acelib.extraction import extract_program
 from acelib.models import Conversation, load_tokenizer, render
 from acelib.preflight.findings import Finding, check
@@ -215,11 +215,10 @@ def check_pairs(name: str, pairs: Sequence[Pair], held_out: float):
     return not same and not wrong and questions >= QUESTIONS_WITH_PAIRS, f"{found} questions to train on"
 
 
-def preflight_reward_model(
-    base: str, pairs: Mapping[str, Sequence[Pair]], *, prompt: str, max_length: int, held_out: float
-) -> list[Finding]:
-    """Every check before a reward model is trained on the backbone `base`, for each named list of pairs."""
-    findings = [check_chat_template(base, prompt), check_eos(base)]
+def preflight_reward_model(profile: Profile, pairs: Mapping[str, Sequence[Pair]]) -> list[Finding]:
+    """Every check before the profile's reward model is trained, for each named list of pairs."""
+    settings, base = profile.reward_model, profile.resolve(profile.reward_model.base)
+    findings = [check_chat_template(base, profile.prompts.solve), check_eos(base)]
     if not all(one.ok for one in findings):  # the rest would fail for the same reason
         return findings
     tokenizer = load_tokenizer(base)
@@ -231,38 +230,33 @@ def preflight_reward_model(
             for prompt, program in distinct[:QUESTIONS]
         ]
         findings += [
-            check_pairs(name, some, held_out),
-            check_lengths(name, list(map(len, ids)), max_length),
+            check_pairs(name, some, settings.held_out),
+            check_lengths(name, list(map(len, ids)), settings.max_length),
             check_template_used(tokenizer, conversations, ids[:QUESTIONS], f" in {name}"),
         ]
     return findings
 
 
 def preflight_reinforce(
-    policy: str,
+    profile: Profile,
     problems: Sequence[Problem],
     rewards: Sequence[RewardFunction],
     scorer: tuple[PreTrainedModel, PreTrainedTokenizerBase],
     pairs: Sequence[Pair],
-    *,
-    settings: Reinforce,
-    prompt: str,
-    dtype: str = "float32",
-    **options,
 ) -> list[Finding]:
-    """Every check before the policy is trained on `problems` with each of `rewards`.
+    """Every check before the profile's policy is trained on `problems` with each of `rewards`.
 
-    `scorer` is the reward model with its tokenizer; `pairs` are what it was trained on. The trainer is the one that
-    `acelib.training.make_reinforce_trainer` makes of `settings`, `prompt`, `dtype` and `options`. Raises as it does.
+    `scorer` is the reward model with its tokenizer; `pairs` are what it was trained on. Raises as
+    `acelib.training.make_reinforce_trainer` does.
     """
-    findings = [check_chat_template(policy, prompt), check_eos(policy)]
+    policy = profile.resolve(profile.models.policy)
+    findings = [check_chat_template(policy, profile.prompts.solve), check_eos(policy)]
     if not all(one.ok for one in findings):
         return findings
     with TemporaryDirectory() as folder:
         # Nothing learns here, so the policy may be as the reference is: equal weights then give equal log-probs, and
         # with the reward model beside them the three fit where the training itself is spread over several GPUs.
-        options |= {"settings": settings, "prompt": prompt, "dtype": dtype, "weights": dtype}
-        trainer = make_reinforce_trainer(policy, problems, rewards[0], Path(folder), **options)
+        trainer = make_reinforce_trainer(profile, problems, rewards[0], Path(folder), dtype=profile.models.dtype)
         tokenizer, stop = trainer.processing_class, trainer.stop
         run = rehearse(trainer, problems)
         firsts = slice(None, None, run.n)
@@ -270,7 +264,7 @@ def preflight_reinforce(
             *findings,
             check_template_used(tokenizer, run.conversations[firsts], run.prompt_ids[firsts]),
             check_eos_learnt(trainer.model, tokenizer, stop, pairs),
-            check_cut_off(stop, run.reply_ids, settings.max_new_tokens),
+            check_cut_off(stop, run.reply_ids, profile.reinforce.max_new_tokens),
             check_extraction(run.problems, run.texts),
             check_reward_head(*scorer, pairs),
             *(check_reward_variance(reward, run) for reward in rewards),

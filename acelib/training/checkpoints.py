@@ -1,11 +1,10 @@
 """Where an interrupted training goes on: the newest whole checkpoint, if it was made by a run like this one."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from acelib.core import ArtifactError, atomic
+from acelib.core import ArtifactError, read_json, write_json
 
 STATE = "trainer_state.json"
 SETTINGS = "settings.json"
@@ -16,14 +15,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
     The trainer writes its state last: a checkpoint that a crash or a full disk cut short has none, or half of one.
     """
-
-    def is_whole(state: Path) -> bool:
-        try:
-            return bool(json.loads(state.read_text(encoding="utf-8")))
-        except ValueError:
-            return False
-
-    whole = [state.parent for state in Path(folder).glob(f"checkpoint-*/{STATE}") if is_whole(state)]
+    whole = [state.parent for state in Path(folder).glob(f"checkpoint-*/{STATE}") if read_json(state)]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
@@ -35,7 +27,7 @@ def check_settings(folder: Path, settings: dict[str, Any], processes: int | None
     random state and its own shard of the optimiser.
     """
     path, processes = folder / SETTINGS, processes or int(os.environ.get("WORLD_SIZE", 1))
-    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    old = read_json(path) or settings
     if changed := [key for key in settings if old.get(key) != settings[key]]:
         raise ArtifactError(
             f"{folder} holds a checkpoint made with other settings ({', '.join(changed)}); delete that folder to "
@@ -48,5 +40,4 @@ def check_settings(folder: Path, settings: dict[str, Any], processes: int | None
             f"{before} again, or delete the folder to start anew."
         )
     if int(os.environ.get("RANK", 0)) == 0:
-        with atomic(path) as temporary:
-            temporary.write_text(json.dumps(settings | {"processes": processes}), encoding="utf-8")
+        write_json(path, settings | {"processes": processes})

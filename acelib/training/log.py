@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from acelib.core import Progress, Reinforce
+from acelib.core import Profile, Progress
 from acelib.judge import Judge, Report
 from acelib.models import Conversation, solve_messages
 from acelib.rewards import judge_replies
@@ -32,14 +32,14 @@ RENAMED = {
 PATIENCE = 5  # rollouts without any signal before the run says so, and over which the KL is averaged
 
 
-def held_out_pass_rate(judge: Judge, problems: Sequence[Problem], prompt: str, settings: Reinforce) -> Measure:
+def held_out_pass_rate(profile: Profile, judge: Judge, problems: Sequence[Problem]) -> Measure:
     """A function that measures the true pass rate on problems the policy is not trained on, given how to sample it.
 
     Gives `pass_at_1` (share of sampled programs that pass every test), `greedy` (the same for greedy programs) and
     `test_pass_rate` (mean share of tests passed by the sampled programs).
     """
-    known = {problem.id: problem for problem in problems}
-    conversations = [solve_messages(prompt, problem.question) for problem in problems]
+    settings, known = profile.reinforce, {problem.id: problem for problem in problems}
+    conversations = [solve_messages(profile.prompts.solve, problem.question) for problem in problems]
 
     def reports(sample: Sample, n: int, temperature: float) -> list[Report]:
         rows = sample(conversations, n, temperature)
@@ -63,9 +63,8 @@ class RolloutMonitor(TrainerCallback):
     """Measures on held-out questions, reports progress, stops a policy that is too far from its reference, and warns
     when there is nothing to learn from."""
 
-    def __init__(self, settings: Reinforce, measure: Measure | None, progress: Progress | None):
-        self.settings, self.measure, self.progress = settings, measure, progress
-        self.trainer: Any = None  # the trainer is made after its callbacks
+    def __init__(self, trainer: Any, measure: Measure | None, progress: Progress | None):
+        self.trainer, self.settings, self.measure, self.progress = trainer, trainer.settings, measure, progress
 
     def _measure_held_out(self) -> None:
         trainer = self.trainer

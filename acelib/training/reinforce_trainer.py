@@ -10,27 +10,24 @@ padded on the right; `old_per_token_logps`, `ref_per_token_logps` and `advantage
 (replies,), NaN where a reply could not be judged.
 """
 
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from acelib.advantages import ALGORITHMS
-from acelib.core import Engine, EngineError, Reinforce
+from acelib.core import EngineError, Profile, Progress
 from acelib.models import (
     check_room,
     context_length,
     load_policy,
     load_tokenizer,
-    pick_device,
     prompt_tokens,
     response_logps,
     solve_messages,
@@ -42,14 +39,12 @@ from acelib.training.checkpoints import check_settings
 from acelib.training.log import PHASES, Measure, RolloutMonitor, log_rows
 from acelib.training.rollouts import Rollout, has_signal, join, partition, question_order, sample_rollout
 from acelib.training.settings import (
-    LOCAL,
     Quiet,
     adapters,
     check_together,
     common_arguments,
-    frozen_dtype,
+    loaded_dtype,
     precision,
-    shares_prompts,
     train_and_save,
     vllm_arguments,
 )
@@ -68,14 +63,15 @@ def _has_any_signal(rewards: torch.Tensor, logps: torch.Tensor, ref_logps: torch
 
 
 class ReinforceTrainer(Quiet, GRPOTrainer):
-    """`GRPOTrainer` with the advantages of `settings.algorithm` and a sampler that shares prompts.
+    """`GRPOTrainer` with the advantages of `reinforce.algorithm` and a sampler that shares prompts.
 
     `reward` trains the policy; the functions in `watch` are only measured. One optimiser step is one update, and
-    `settings.updates_per_rollout` of them use up a rollout.
+    `reinforce.updates_per_rollout` of them use up a rollout.
     """
 
-    def __init__(self, model, tokenizer, dataset, reward, settings, args, watch=(), engine=LOCAL, **kwargs):
-        self.settings, self.algorithm = settings, ALGORITHMS[settings.algorithm]
+    def __init__(self, profile, model, tokenizer, dataset, reward, args, watch=(), **kwargs):
+        self.settings, engine = profile.reinforce, profile.engine
+        self.algorithm = ALGORITHMS[self.settings.algorithm]
         self.seconds: Counter[str] = Counter()  # of each phase since the last log
         self.attempt = 0  # of dynamic sampling, within one rollout
         self.sampled = 0  # replies in the present rollout, those that dynamic sampling dropped included
@@ -85,7 +81,7 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
             processing_class=tokenizer,
             train_dataset=dataset,
             args=args,
-            reward_funcs=[checked(f, settings.reward_seconds) for f in (reward, *watch)],
+            reward_funcs=[checked(f, self.settings.reward_seconds) for f in (reward, *watch)],
             peft_config=adapters(engine, "CAUSAL_LM"),
             **kwargs,
         )
@@ -95,7 +91,6 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         self.stop = stop_tokens(self.model, tokenizer)
         # The sampler then runs these very weights, so its log-probs are those of the old policy up to rounding.
         self.samples_exactly = not (args.use_vllm or args.bf16 or engine.lora_rank)
-        self._shares_prompts = shares_prompts(self)
 
     @contextmanager
     def timed(self, phase: str):
@@ -121,7 +116,7 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         old = model is self.model and not torch.is_grad_enabled()
         if old and self._sampled_logps is not None:
             return self._sampled_logps, None, None
-        if not self._shares_prompts:
+        if not self.shares_prompts:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
             )
@@ -224,7 +219,7 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         world, passes = self.accelerator.num_processes, self.args.gradient_accumulation_steps
         batches = []
         for update in order.view(self.settings.updates_per_rollout, -1):
-            if self._shares_prompts and passes > 1:
+            if self.shares_prompts and passes > 1:
                 update = update.sort().values  # replies to one question next to each other, so that a pass shares it
             tokens = rollout["completion_mask"][update].sum()
             for rows in update.view(passes, world, -1)[:, self.accelerator.process_index]:
@@ -255,28 +250,17 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         super().log(logs, start_time)
 
 
-def trainer_arguments(
-    settings: Reinforce,
-    folder: Path,
-    seed: int,
-    device: torch.device,
-    dtype: str,
-    engine: Engine = LOCAL,
-    **generation: Any,
-) -> GRPOConfig:
-    """AceCoder's settings in TRL's words. TRL's own defaults fit another algorithm and a GPU."""
-    processes, updates = int(os.environ.get("WORLD_SIZE", 1)), settings.updates_per_rollout
-    per_update, rest = divmod(settings.rollout_questions * settings.samples_per_question, updates * processes)
-    if rest:
-        raise EngineError(
-            f"A rollout of {settings.rollout_questions} x {settings.samples_per_question} replies cannot be split into "
-            f"{updates} updates on {processes} processes; change reinforce.updates_per_rollout."
-        )
-    common = common_arguments(folder, seed, device, dtype, per_update, settings.micro_batch, engine)
-    algorithm = ALGORITHMS[settings.algorithm]
+def trainer_arguments(profile: Profile, folder: Path, longest: int | None = None) -> GRPOConfig:
+    """AceCoder's settings in TRL's words. TRL's own defaults fit another algorithm and a GPU.
+
+    `longest` is the number of tokens of the longest prompt with its reply. Raises EngineError and DeviceError.
+    """
+    settings, updates = profile.reinforce, profile.reinforce.updates_per_rollout
+    replies, algorithm = settings.rollout_questions * settings.samples_per_question, ALGORITHMS[settings.algorithm]
+    common = common_arguments(profile, "reinforce", replies // updates, folder)
     return GRPOConfig(
         **common,
-        **generation,
+        **vllm_arguments(profile.engine, longest),
         model_init_kwargs={"dtype": "bfloat16"} if common["bf16"] else None,  # of the reference alone
         max_steps=settings.steps * updates,
         steps_per_generation=updates * common["gradient_accumulation_steps"],
@@ -301,68 +285,60 @@ def trainer_arguments(
         scale_rewards="none",
         logging_steps=updates,
         save_total_limit=2,
-        save_steps=updates
-        * max(1, settings.steps // engine.checkpoints),  # whole rollouts: a resumed run starts with one
+        # whole rollouts: a resumed run starts with one
+        save_steps=updates * max(1, settings.steps // profile.engine.checkpoints),
     )
 
 
 def make_reinforce_trainer(
-    policy: str | Path,
+    profile: Profile,
     problems: Sequence[Problem],
     reward: RewardFunction,
     scratch: Path,
     *,
-    settings: Reinforce,
-    prompt: str,
-    seed: int,
-    dtype: str = "float32",
-    device: str = "auto",
     watch: Sequence[RewardFunction] = (),
     measure: Measure | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    engine: Engine = LOCAL,
-    weights: str | None = None,
+    progress: Progress | None = None,
+    dtype: str | None = None,
 ) -> ReinforceTrainer:
     """The trainer behind `train`, ready to start. Raises as `train` does.
 
-    `weights` is what the policy is held in where it does not learn.
+    `dtype` is what the policy is held in; by default, what it can learn in.
     """
     if not problems:
         raise EngineError("There are no questions to train on; look at the hard questions that notebook 03 chose.")
+    settings, policy = profile.reinforce, profile.resolve(profile.models.policy)
     tokenizer = load_tokenizer(policy)
-    conversations = [solve_messages(prompt, problem.question) for problem in problems]
+    conversations = [solve_messages(profile.prompts.solve, problem.question) for problem in problems]
     tokens = prompt_tokens(tokenizer, conversations)
-    order = question_order(len(problems), settings.steps * settings.rollout_questions, seed)
+    order = question_order(len(problems), settings.steps * settings.rollout_questions, profile.seed)
     dataset = Dataset.from_dict(
         {"prompt": [conversations[i] for i in order], "problem_id": [problems[i].id for i in order]}
     )
-    generation = vllm_arguments(engine, max(map(len, tokens)) + settings.max_new_tokens)
-    args = trainer_arguments(settings, scratch, seed, pick_device(device), dtype, engine, **generation)
-    model = load_policy(
-        policy, weights or frozen_dtype(engine, dtype), "cpu"
-    )  # after the arguments: with ZeRO-3 they decide how it is loaded
+    args = trainer_arguments(profile, scratch, max(map(len, tokens)) + settings.max_new_tokens)
+    # After the arguments: with ZeRO-3 they decide how it is loaded.
+    model = load_policy(policy, dtype or loaded_dtype(profile), "cpu")
     check_room(tokens, settings.max_new_tokens, context_length(model))
-    made_with = {"policy": str(policy), "reward": reward.__name__, "seed": seed, "dtype": dtype}
-    check_settings(scratch, made_with | {"lora_rank": engine.lora_rank, **vars(settings)})
-    monitor = RolloutMonitor(settings, measure, progress)
-    trainer = ReinforceTrainer(model, tokenizer, dataset, reward, settings, args, watch, engine, callbacks=[monitor])
-    monitor.trainer = trainer
+    made_with = {"policy": policy, "reward": reward.__name__, "seed": profile.seed, "dtype": profile.models.dtype}
+    check_settings(scratch, made_with | {"lora_rank": profile.engine.lora_rank, **vars(settings)})
+    trainer = ReinforceTrainer(profile, model, tokenizer, dataset, reward, args, watch)
+    trainer.add_callback(RolloutMonitor(trainer, measure, progress))
     return trainer
 
 
 def train(
-    policy: str | Path, problems: Sequence[Problem], reward: RewardFunction, path: Path, scratch: Path, **options
+    profile: Profile, problems: Sequence[Problem], reward: RewardFunction, path: Path, scratch: Path, **options
 ) -> list[dict[str, float | None]]:
-    """Train the model at `policy` with REINFORCE++ on `problems`, save it to `path`, and return `log_rows`.
+    """Train the profile's policy with REINFORCE++ (or another `reinforce.algorithm`) on `problems`, save it to `path`,
+    and return `log_rows`.
 
-    `reward` trains. Options (`make_reinforce_trainer`): `settings`, `prompt` (template of the message), `seed`,
-    `dtype`, `device`; `watch`, rewards that are only logged; `measure`, which looks at the policy every
-    `settings.eval_every` rollouts (see `log.held_out_pass_rate`); `progress`, called with the rollouts done and their
-    total; `engine`, the profile's section.
+    `reward` trains. Options (`make_reinforce_trainer`): `watch`, rewards that are only logged; `measure`, which looks
+    at the policy every `reinforce.eval_every` rollouts (see `log.held_out_pass_rate`); `progress`, called with the
+    rollouts done and their total.
     Checkpoints go to `scratch`: called again after a crash, the run goes on from the last one and ends as it would
     have without the crash. Raises ModelError when a prompt does not fit the context, DataError as `checked` does,
     ArtifactError, EngineError, DeviceError and FullDiskError.
     """
-    trainer = make_reinforce_trainer(policy, problems, reward, scratch, **options)
-    rows = partial(log_rows, updates_per_rollout=trainer.settings.updates_per_rollout)
+    trainer = make_reinforce_trainer(profile, problems, reward, scratch, **options)
+    rows = partial(log_rows, updates_per_rollout=profile.reinforce.updates_per_rollout)
     return train_and_save(trainer, path, scratch, "reinforce", rows)

@@ -1,7 +1,6 @@
 """Training the reward model on preference pairs: TRL's trainer, with questions as its batch."""
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,20 +10,18 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
-from acelib.core import Engine, ModelError, Progress, RewardModel
-from acelib.models import load_tokenizer, pick_device
+from acelib.core import ModelError, Profile, Progress
+from acelib.models import load_tokenizer
 from acelib.reward_model import bradley_terry_loss, is_held_out, question_rows, regression_loss, score_questions
 from acelib.schema import Pair
 from acelib.training.checkpoints import check_settings
 from acelib.training.settings import (
-    LOCAL,
     Quiet,
     adapters,
     check_together,
     common_arguments,
-    frozen_dtype,
+    loaded_dtype,
     precision,
-    shares_prompts,
     train_and_save,
 )
 
@@ -45,7 +42,6 @@ class QuestionRewardTrainer(Quiet, RewardTrainer):
         self._totals = {mode: torch.zeros(5, dtype=torch.float64) for mode in ("train", "eval")}
         super().__init__(*args, data_collator=lambda rows: {"questions": rows}, **kwargs)
         self.model_accepts_loss_kwargs = True  # `compute_loss` divides by the number of questions itself
-        self.share_prefix = shares_prompts(self)
 
     def _prepare_dataset(self, dataset, *args, **kwargs):
         return dataset
@@ -78,7 +74,7 @@ class QuestionRewardTrainer(Quiet, RewardTrainer):
         rows = inputs["questions"][: max(1, real)]  # every process has to run the model
         sequences = [row["sequences"] for row in rows]
         with precision(self):
-            scores = score_questions(model, sequences, self.processing_class.pad_token_id, self.share_prefix)
+            scores = score_questions(model, sequences, self.processing_class.pad_token_id, self.shares_prompts)
         if self.loss == "regression":
             losses = [regression_loss(s, s.new_tensor(row["rates"])) for s, row in zip(scores, rows, strict=True)]
         else:
@@ -130,22 +126,14 @@ class _Report(TrainerCallback):
             print(f"  update {state.global_step}: {said}", flush=True)
 
 
-def _arguments(
-    settings: RewardModel, folder: Path, seed: int, device: str, dtype: str, engine: Engine, kept: int, held_out: int
-) -> RewardConfig:
-    """AceCoder's settings in TRL's words, for `kept` questions to train on and `held_out` ones. Raises ModelError."""
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    per_process, rest = divmod(settings.batch_size, processes)
-    if rest:
-        raise ModelError(
-            f"A batch of {settings.batch_size} questions cannot be shared by {processes} processes; choose "
-            "reward_model.batch_size as a multiple of the number of processes."
-        )
-    common = common_arguments(folder, seed, pick_device(device), dtype, per_process, settings.micro_batch, engine)
+def _arguments(profile: Profile, folder: Path, kept: int, held_out: int) -> RewardConfig:
+    """AceCoder's settings in TRL's words, for `kept` questions to train on and `held_out` ones."""
+    settings = profile.reward_model
+    common = common_arguments(profile, "reward_model", settings.batch_size, folder)
     steps = int(-(-kept // settings.batch_size) * settings.epochs)
     return RewardConfig(
         **common,
-        data_seed=seed,
+        data_seed=profile.seed,
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
         per_device_eval_batch_size=common["per_device_train_batch_size"],
@@ -159,27 +147,18 @@ def _arguments(
         eval_strategy="steps" if held_out else "no",
         eval_steps=max(1, steps // 6),
         eval_on_start=bool(held_out),
-        save_steps=max(1, steps // engine.checkpoints),
+        save_steps=max(1, steps // profile.engine.checkpoints),
         save_total_limit=1,
-        model_init_kwargs={"dtype": frozen_dtype(engine, dtype)},
+        model_init_kwargs={"dtype": loaded_dtype(profile)},
     )
 
 
 def make_reward_trainer(
-    pairs: Sequence[Pair],
-    base: str | Path,
-    scratch: Path,
-    *,
-    settings: RewardModel,
-    n: int,
-    seed: int,
-    dtype: str = "float32",
-    device: str = "auto",
-    progress: Progress | None = None,
-    engine: Engine = LOCAL,
+    profile: Profile, pairs: Sequence[Pair], scratch: Path, progress: Progress | None = None
 ) -> QuestionRewardTrainer:
     """The trainer behind `train_reward_model`, ready to start. Raises as that does."""
-    tokenizer = load_tokenizer(base)
+    settings, engine, n = profile.reward_model, profile.engine, profile.sampling.n
+    tokenizer = load_tokenizer(base := profile.resolve(settings.base))
     rows = question_rows(pairs, tokenizer, settings.max_length)
     held_out = [row for row in rows if is_held_out(row["id"], settings.held_out)]
     kept = [row for row in rows if not is_held_out(row["id"], settings.held_out)]
@@ -189,8 +168,8 @@ def make_reward_trainer(
             "out); lower pairs.min_gap, or sample more programs per question."
         )
     trainer = QuestionRewardTrainer(
-        model=str(base),
-        args=_arguments(settings, scratch, seed, device, dtype, engine, len(kept), len(held_out)),
+        model=base,
+        args=_arguments(profile, scratch, len(kept), len(held_out)),
         n=n,
         loss=settings.loss,
         processing_class=tokenizer,
@@ -200,20 +179,21 @@ def make_reward_trainer(
         peft_config=adapters(engine, "SEQ_CLS"),
     )
     check_together(engine, trainer.accelerator, samples=False)
-    made_with = {"base": str(base), "seed": seed, "n": n, "dtype": dtype, "lora_rank": engine.lora_rank}
+    made_with = {"seed": profile.seed, "n": n, "dtype": profile.models.dtype, "lora_rank": engine.lora_rank}
     check_settings(scratch, made_with | vars(settings))
     return trainer
 
 
-def train_reward_model(pairs: Sequence[Pair], base: str | Path, path: Path, scratch: Path, **options) -> list[dict]:
-    """Trains a reward model on the backbone `base` and saves it in `path`; returns the training log.
+def train_reward_model(
+    profile: Profile, pairs: Sequence[Pair], path: Path, scratch: Path, progress: Progress | None = None
+) -> list[dict]:
+    """Trains a reward model on the backbone `reward_model.base` and saves it in `path`; returns the training log.
 
-    Options (`make_reward_trainer`): `settings` and `engine`, the profile's sections; `n`, the number of programs
-    per question; `seed`, `dtype`, `device`; `progress`, called with the steps done and their total. Questions for which
-    `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps checkpoints: a training
-    that was interrupted goes on from the last one.
+    `profile.sampling.n` is the number of programs per question; `progress` is called with the steps done and their
+    total. Questions for which `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps
+    checkpoints: a training that was interrupted goes on from the last one.
 
-    Raises ModelError when there are no pairs to train on, programs are longer than `settings.max_length`, or the
-    processes cannot share a batch equally; ArtifactError, EngineError, DeviceError and FullDiskError.
+    Raises ModelError when there are no pairs to train on, or programs are longer than `reward_model.max_length`;
+    EngineError when processes cannot share a batch equally; ArtifactError, DeviceError and FullDiskError.
     """
-    return train_and_save(make_reward_trainer(pairs, base, scratch, **options), path, scratch, "reward_model")
+    return train_and_save(make_reward_trainer(profile, pairs, scratch, progress), path, scratch, "reward_model")

@@ -67,14 +67,8 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
 
 
 def _params(trainer: Any, n: int, temperature: float, together: int) -> SamplingParams:
-    return SamplingParams(
-        n=n,
-        temperature=temperature,
-        max_new_tokens=trainer.max_completion_length,
-        batch_size=together,
-        seed=trainer.args.seed,
-        stop=tuple(trainer.stop),
-    )
+    how = dict(n=n, temperature=temperature, batch_size=together, seed=trainer.args.seed, stop=tuple(trainer.stop))
+    return SamplingParams.of(trainer.settings, **how)
 
 
 @contextmanager

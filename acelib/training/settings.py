@@ -1,4 +1,4 @@
-"""What the profile's `engine` section means for a trainer: adapters, vLLM, sharded weights, the folder at the end.
+"""What both trainers make of a profile: arguments, adapters, vLLM, sharded weights, the folder at the end.
 
 Weights that learn are float32 on every device, and bfloat16 is left to autocast (or to DeepSpeed, which keeps float32
 copies of its own): at a learning rate of 5e-7 nearly every update of a bfloat16 weight would be rounded away. Those
@@ -6,6 +6,7 @@ that stay frozen below LoRA adapters are held in the precision of the passes.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,33 +21,24 @@ from peft import LoraConfig
 from peft.helpers import disable_input_dtype_casting
 from transformers import PrinterCallback
 
-from acelib.core import Engine, EngineError, full_disk_explained
-from acelib.models import out_of_memory_explained
+from acelib.core import Engine, EngineError, Profile, full_disk_explained
+from acelib.models import out_of_memory_explained, pick_device
 from acelib.reward_model import can_share_prefix
 from acelib.training.batches import largest_divisor
 from acelib.training.checkpoints import last_checkpoint
 from acelib.training.memory import MemoryWatch
 
-LOCAL = Engine(
-    launch="none",
-    lora_rank=0,
-    gradient_checkpointing=False,
-    generation="transformers",
-    vllm_mode="colocate",
-    vllm_server="none",
-    vllm_memory=0.3,
-    vllm_parallel=1,
-    checkpoints=6,
-    cluster="none",
-    shard_questions=1000,
-)
 LOG_FILE = "training_log.json"  # beside the weights
 
 
 class Quiet:
     """Mixed into TRL's trainers: they print no log lines, write no model card, report to nobody, and use one GPU per
     process. Over several that it sees the Trainer would spread the model (`DataParallel`), which then has no `device`
-    and gets batches of another size."""
+    and gets batches of another size.
+
+    `shares_prompts`: whether each prompt is read once for all that follows it. Not where the model is wrapped for
+    several processes or checkpoints its activations, nor with anything but full attention.
+    """
 
     def __init__(self, *rest, args, **kwargs):
         args._n_gpu = min(1, args.n_gpu)
@@ -55,6 +47,8 @@ class Quiet:
         for parameter in self.model.parameters():
             if parameter.requires_grad:  # peft leaves what is saved beside its adapters, a head, in the frozen dtype
                 parameter.data = parameter.data.float()
+        alone = self.accelerator.distributed_type == DistributedType.NO
+        self.shares_prompts = alone and not args.gradient_checkpointing and can_share_prefix(self.model)
 
     def _send_telemetry(self):
         pass
@@ -63,9 +57,9 @@ class Quiet:
         pass
 
 
-def frozen_dtype(engine: Engine, dtype: str) -> str:
-    """What a model that is to be trained is loaded in: `dtype` below adapters, which are float32 themselves."""
-    return dtype if engine.lora_rank else "float32"
+def loaded_dtype(profile: Profile) -> str:
+    """What a model to train is loaded in: `models.dtype` below adapters, which are float32 themselves."""
+    return profile.models.dtype if profile.engine.lora_rank else "float32"
 
 
 @contextmanager
@@ -77,17 +71,25 @@ def precision(trainer: Any) -> Iterator[None]:
         yield
 
 
-def common_arguments(
-    folder: Path, seed: int, device: torch.device, dtype: str, per_process: int, micro_batch: int, engine: Engine
-) -> dict[str, Any]:
-    """TrainingArguments of both trainings; a process has `per_process` examples of a batch, and reads `micro_batch` of
-    them at a time, or the largest number below that divides them. TRL's own defaults fit a GPU."""
-    at_once, gpu = largest_divisor(per_process, micro_batch), device.type != "cpu"
+def common_arguments(profile: Profile, section: str, examples: int, folder: Path) -> dict[str, Any]:
+    """TrainingArguments of both trainings. An update takes `examples`, of which a process reads `micro_batch` of the
+    profile's `section` at a time, or the largest number below that divides its share. TRL's own defaults fit a GPU.
+
+    Raises EngineError when the processes cannot share the examples, and DeviceError.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if examples % processes:
+        raise EngineError(
+            f"{examples} examples of an update cannot be shared by {processes} processes; change the sizes in "
+            f"{section} so that the number of processes divides them."
+        )
+    per_process, gpu = examples // processes, pick_device(profile.models.device).type != "cpu"
+    at_once = largest_divisor(per_process, getattr(profile, section).micro_batch)
     return dict(
         output_dir=str(folder),
-        seed=seed,
-        bf16=dtype == "bfloat16",
-        gradient_checkpointing=engine.gradient_checkpointing,
+        seed=profile.seed,
+        bf16=profile.models.dtype == "bfloat16",
+        gradient_checkpointing=profile.engine.gradient_checkpointing,
         use_cpu=not gpu,
         dataloader_pin_memory=gpu,
         per_device_train_batch_size=at_once,
@@ -113,7 +115,7 @@ def adapters(engine: Engine, task: str) -> LoraConfig | None:
 
 
 def vllm_arguments(engine: Engine, longest: int) -> dict[str, Any]:
-    """Arguments of `GRPOConfig`; `longest` is the number of tokens of the longest prompt and its reply.
+    """Arguments of `GRPOConfig`; `longest` is the number of tokens of the longest prompt with its reply.
 
     The log-probs of the old policy are computed by the trainer, so vLLM's, which differ a little, correct nothing.
     Raises EngineError when vLLM is asked for and not installed.
@@ -140,13 +142,6 @@ def is_sharded(accelerator: Accelerator) -> bool:
     """Whether no process holds all weights."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     return accelerator.distributed_type == DistributedType.FSDP or plugin is not None and plugin.zero_stage == 3
-
-
-def shares_prompts(trainer: Any) -> bool:
-    """Whether each prompt can be read once for all that follows it: not where the model is wrapped for several
-    processes or checkpoints its activations, nor with anything but full attention."""
-    alone = trainer.accelerator.distributed_type == DistributedType.NO
-    return alone and not trainer.args.gradient_checkpointing and can_share_prefix(trainer.model)
 
 
 def check_together(engine: Engine, accelerator: Accelerator, samples: bool) -> None:

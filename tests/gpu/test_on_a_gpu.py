@@ -4,7 +4,6 @@ The course on tiny values runs once, with everything in the notebooks' process; 
 engines that only a GPU can test. docs/hardware.md splits them into commands of a few minutes each.
 """
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -16,8 +15,9 @@ import pytest
 import torch
 import yaml
 from test_reinforce import PROBLEMS, SETTINGS, wordy
-from test_reward_model import Settings, some_pairs
-from tiny_models import save_tiny_policy
+from test_reward_model import SETTINGS as SCORER_SETTINGS
+from test_reward_model import some_pairs
+from tiny_models import profile_with, save_tiny_policy
 
 from acelib.core.profiles import ROOT
 from acelib.models.generation import load_policy
@@ -71,34 +71,14 @@ def weights(model) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_both_trainers_change_the_weights(tmp_path, dtype):
     base = save_tiny_policy(tmp_path / "base")
-    settings = dataclasses.replace(SETTINGS, steps=2)
-    rows = train(
-        base,
-        PROBLEMS,
-        wordy,
-        tmp_path / "policy",
-        tmp_path / "rl",
-        settings=settings,
-        prompt="{question}",
-        seed=0,
-        dtype=dtype,
-        device="cuda",
-    )
+    settings = {"reinforce": vars(SETTINGS) | {"steps": 2}, "reward_model": SCORER_SETTINGS | {"epochs": 2.0}}
+    profile = profile_with(base, models={"dtype": dtype, "device": "cuda"}, sampling={"n": 4}, **settings)
+    rows = train(profile, PROBLEMS, wordy, tmp_path / "policy", tmp_path / "rl")
     assert [row["step"] for row in rows] == [0, 1, 2] and rows[-1]["seconds_generate"] > 0
     before, after = (weights(load_policy(path, device="cpu")) for path in (base, tmp_path / "policy"))
     assert torch.isfinite(after).all() and not torch.equal(before, after)
 
-    log = train_reward_model(
-        some_pairs(),
-        base,
-        tmp_path / "rm",
-        tmp_path / "scratch",
-        settings=Settings(epochs=2.0),
-        n=4,
-        seed=0,
-        dtype=dtype,
-        device="cuda",
-    )
+    log = train_reward_model(profile, some_pairs(), tmp_path / "rm", tmp_path / "scratch")
     losses = [row["pair_loss"] for row in log if "pair_loss" in row]
     assert losses[-1] < losses[0]
     assert torch.isfinite(weights(load_reward_model(tmp_path / "rm", device="cpu")[0])).all()
