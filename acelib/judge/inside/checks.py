@@ -9,7 +9,7 @@ import builtins
 import sys
 
 CHECKS = "__checks__"
-TYPE_OF = "__type_of__"
+TYPE_OF, BETWEEN = "__type_of__", "__between__"
 PYTHONS_OWN = frozenset(("math", "np", "numpy", "collections", "itertools", "random", "datetime", "pytest", "re"))
 _CHECKING_NAMES = ("assert", "raises", "fail", "approx")
 
@@ -100,8 +100,12 @@ class Checks:
 
 
 class _Instrument(ast.NodeTransformer):
-    def __init__(self, names):
-        self._names = names
+    def __init__(self, tree, names):
+        self._names, self._made = names, _made_names(tree, names)
+        self._measured = {id(part) for node in ast.walk(tree) for part in _measured(node, names)}
+
+    def _is_made(self, node) -> bool:
+        return is_made(node, self._names, self._made)
 
     def _call(self, method, *args):
         return ast.Call(ast.Attribute(ast.Name(CHECKS, ast.Load()), method, ast.Load()), list(args), [])
@@ -127,8 +131,26 @@ class _Instrument(ast.NodeTransformer):
                 handler.body.insert(0, ast.Expr(self._call("caught")))
         return node
 
+    def visit_BinOp(self, node):
+        mixed = self._is_made(node.left) != self._is_made(node.right) and id(node) not in self._measured
+        self.generic_visit(node)
+        return self._between(f"__{_OPERATORS[type(node.op)]}__", node.left, node.right) if mixed else node
+
+    def visit_AugAssign(self, node):
+        mixed = self._is_made(node.target) and not self._is_made(node.value)
+        self.generic_visit(node)
+        if not mixed:
+            return node
+        name = f"__i{_OPERATORS[type(node.op)]}__"
+        return ast.Assign([node.target], self._between(name, ast.Name(node.target.id, ast.Load()), node.value))
+
+    def _between(self, name, left, right):
+        return ast.Call(ast.Name(BETWEEN, ast.Load()), [ast.Constant(name), left, right], [])
+
     def visit_Call(self, node):
         self.generic_visit(node)
+        if getattr(node.func, "id", "") == "map":
+            node.args = [ast.Name(TYPE_OF, ast.Load()) if _is_type(one) else one for one in node.args]
         if isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 1 and not node.keywords:
             node.func = ast.Name(TYPE_OF, ast.Load())
         return node
@@ -156,8 +178,56 @@ def called_name(call) -> str:
 
 
 def instrument(tree: ast.Module, names) -> ast.Module:
-    """The same test, reporting its assertions to the object called CHECKS and asking TYPE_OF for types."""
-    return ast.fix_missing_locations(_Instrument(names).visit(tree))
+    """The same test, reporting its assertions to the object called CHECKS, asking TYPE_OF for types, and BETWEEN for
+    operators between an object that it makes with a class of the program and data."""
+    return ast.fix_missing_locations(_Instrument(tree, names).visit(tree))
+
+
+def is_made(node, names, made) -> bool:
+    """Whether an expression is an object that the test makes with a class of the program: `Vector(1, 2) * 3`."""
+    if isinstance(node, ast.BinOp):
+        return is_made(node.left, names, made) or is_made(node.right, names, made)
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in names and node.func.id[:1].isupper()
+    return isinstance(node, ast.Name) and node.id in made
+
+
+def _made_names(tree, names) -> set[str]:
+    """Variables that are only ever assigned an object so made."""
+    made: set[str] = set()
+    for _ in range(3):  # a variable that is made of another
+        good = {
+            id(t)
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Assign) and is_made(n.value, names, made)
+            for t in n.targets
+        }
+        good |= {id(node.target) for node in ast.walk(tree) if isinstance(node, ast.AugAssign)}
+        other = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                (made if id(node) in good else other).add(node.id)
+        made -= other
+    return made
+
+
+def _measured(node, names) -> list:
+    """Differences that are to be small: of `abs(Price(2) - 1.5) < 0.1` the program must not see the 1.5."""
+    parts = []
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) not in names:
+        parts = node.args
+    elif isinstance(node, ast.Compare) and not all(isinstance(op, (ast.Eq, ast.NotEq)) for op in node.ops):
+        parts = [node.left, *node.comparators]
+    return [part for part in parts if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub)]
+
+
+def _is_type(node) -> bool:
+    return isinstance(node, ast.Name) and node.id == "type"
+
+
+_OPERATORS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "truediv", ast.FloorDiv: "floordiv"}
+_OPERATORS |= {ast.Mod: "mod", ast.Pow: "pow", ast.MatMult: "matmul", ast.LShift: "lshift", ast.RShift: "rshift"}
+_OPERATORS |= {ast.BitAnd: "and", ast.BitOr: "or", ast.BitXor: "xor"}
 
 
 def uncalled(tree: ast.Module) -> list:
