@@ -14,18 +14,21 @@ PYTHONS_OWN = frozenset(("math", "np", "numpy", "collections", "itertools", "ran
 _CHECKING_NAMES = ("assert", "raises", "fail", "approx")
 
 
-def always_true(node, names=frozenset()) -> bool:
-    """Whether an assert of this expression holds for every program: `assert (f(1) == 2, "message")`, `assert f`."""
+def always_true(node, names=frozenset(), truth=True) -> bool:
+    """Whether an expression is true (or not `truth`) for every program: `assert (f(1) == 2, "message")`, `assert f`."""
     if isinstance(node, ast.Constant):
-        return bool(node.value)
+        return bool(node.value) == truth
+    if isinstance(node, ast.BoolOp):
+        one_is_enough = isinstance(node.op, ast.Or) == truth
+        return (any if one_is_enough else all)(always_true(value, names, truth) for value in node.values)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return always_true(node.operand, names, not truth)
+    if not truth:
+        return False
     if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
         return bool(node.elts)
     if isinstance(node, ast.Dict):
         return bool(node.keys)
-    if isinstance(node, ast.BoolOp):
-        return (any if isinstance(node.op, ast.Or) else all)(always_true(value, names) for value in node.values)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        return isinstance(node.operand, ast.Constant) and not node.operand.value
     if isinstance(node, ast.Name):
         return node.id in names
     if isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
@@ -33,19 +36,52 @@ def always_true(node, names=frozenset()) -> bool:
     return isinstance(node, (ast.GeneratorExp, ast.Lambda, ast.JoinedStr))
 
 
-def says_nothing(node, names=frozenset()) -> bool:
-    """Whether an assert of this expression says nothing of the program: it always holds, or is about Python only."""
-    if always_true(node, names):
-        return True
-    used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    of_python = all(hasattr(builtins, name) or name in PYTHONS_OWN for name in used - names)
-    return not isinstance(node, ast.Constant) and not used & names and of_python
+def says_nothing(node, names, reached) -> bool:
+    """Whether an assert of this expression says nothing of the program: it always holds, or is about Python and what
+    the test itself has made."""
+    return always_true(node, names) or (not isinstance(node, ast.Constant) and not _used(node) & reached)
 
 
-def may_check(tree: ast.AST, names=frozenset()) -> bool:
-    """Whether anything in the test could fail: an assert that is not always true, a raise, or a library's check."""
+def reached_by(tree: ast.AST, names) -> set[str]:
+    """Names in a test that may have to do with the program: its own, and all that stand in one statement with those."""
+    reached = {*names}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assert) and not says_nothing(node.test, names):
+        if isinstance(node, ast.arg):
+            reached.add(node.arg)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            reached |= {(one.asname or one.name).split(".")[0] for one in node.names} - PYTHONS_OWN
+    statements, before = list(_statements(getattr(tree, "body", []))), None
+    while before != len(reached):
+        before = len(reached)
+        for used, owners in statements:
+            if used & reached:
+                reached |= owners | {one for one in used if not hasattr(builtins, one) and one not in PYTHONS_OWN}
+    return reached
+
+
+def _statements(body, owners=frozenset()):
+    """(names in a statement, names of the definitions that it stands in); what branches, loops, tries or opens counts
+    as one statement with all that is in it."""
+    for statement in body:
+        if isinstance(statement, _DEFINITIONS):
+            yield from _statements(statement.body, owners | {statement.name})
+        else:
+            defined = {node.name for node in ast.walk(statement) if isinstance(node, _DEFINITIONS)}
+            yield _used(statement) | defined, owners
+
+
+def _used(node) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def may_check(tree: ast.AST, names, reached=None) -> bool:
+    """Whether anything in the test could fail: an assert that says something, a raise, or a library's check."""
+    reached = reached_by(tree, names) if reached is None else reached
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) and not says_nothing(node.test, names, reached):
             return True
         if _fails(node):
             return True
@@ -57,13 +93,14 @@ def may_check(tree: ast.AST, names=frozenset()) -> bool:
 class Checks:
     """Hears of the assertions of one test."""
 
-    def __init__(self):
-        self.seen, self.held = 0, True
+    def __init__(self, asked):
+        """`asked()` is the number of questions that the program has answered."""
+        self.seen, self.held, self._asked, self._before = 0, True, asked, asked()
 
     def note(self, value) -> bool:
-        """The truth of an assertion, which is hereby evaluated."""
+        """The truth of an assertion, which is hereby evaluated; it counts once the program was asked something."""
         truth = bool(value)
-        self.seen, self.held = self.seen + 1, truth
+        self.seen, self.held = self.seen + (not truth or self._asked() > self._before), truth
         return truth
 
     def branch(self, value):
@@ -92,6 +129,16 @@ class Checks:
         counted.original = function
         return counted
 
+    def uncounted(self, function):
+        """`function`, a check of a library, here about nothing of the program."""
+
+        def call(*args, **kwargs):
+            seen = self.seen
+            function(*args, **kwargs)
+            self.seen = seen
+
+        return call
+
     def verdict(self):
         """True, or the failure node of a test that ended without an exception."""
         if not self.seen:
@@ -101,7 +148,7 @@ class Checks:
 
 class _Instrument(ast.NodeTransformer):
     def __init__(self, tree, names):
-        self._names, self._made = names, _made_names(tree, names)
+        self._names, self._reached, self._made = names, reached_by(tree, names), _made_names(tree, names)
         self._measured = {id(part) for node in ast.walk(tree) for part in _measured(node, names)}
 
     def _is_made(self, node) -> bool:
@@ -111,7 +158,7 @@ class _Instrument(ast.NodeTransformer):
         return ast.Call(ast.Attribute(ast.Name(CHECKS, ast.Load()), method, ast.Load()), list(args), [])
 
     def visit_Assert(self, node):
-        trivial = says_nothing(node.test, self._names)
+        trivial = says_nothing(node.test, self._names, self._reached)
         self.generic_visit(node)
         if not trivial:
             node.test = self._call("note", node.test)
@@ -130,6 +177,17 @@ class _Instrument(ast.NodeTransformer):
             for handler in node.handlers:
                 handler.body.insert(0, ast.Expr(self._call("caught")))
         return node
+
+    def visit_Expr(self, node):
+        args = node.value.args if isinstance(node.value, ast.Call) else ()
+        nothing = args and called_name(node.value).startswith("assert") and not any(map(self._is_reached, args))
+        self.generic_visit(node)
+        if nothing:  # self.assertTrue(True)
+            node.value.func = self._call("uncounted", node.value.func)
+        return node
+
+    def _is_reached(self, node) -> bool:
+        return bool(_used(node) & self._reached)
 
     def visit_BinOp(self, node):
         mixed = self._is_made(node.left) != self._is_made(node.right) and id(node) not in self._measured

@@ -45,6 +45,9 @@ _VALUES = (int, str, float, tuple, frozenset, bytes, complex)
 _WITH_CONTENT = tuple(base for base, _ in wire.BASES if base not in _VALUES)
 
 
+_OF_EVERYTHING = ("bool", "hash", "type", "seed", "setstate", "capture")  # tells nothing
+
+
 class Gone(BaseException):
     """The program's process ended, or what it sent is no message."""
 
@@ -116,7 +119,7 @@ class Program:
     """The program's process, seen from here."""
 
     def __init__(self, channel):
-        self.channel, self.before_asking = channel, None
+        self.channel, self.before_asking, self.asked = channel, None, 0
         self.local, self.raised, self.stand_ins, self.shared = [], [], {}, Shared(-1)
         self._coroutines, self._local_numbers, self._one_at_a_time = {}, {}, RLock()
 
@@ -128,7 +131,10 @@ class Program:
         with self._one_at_a_time:
             if self.before_asking is not None:
                 self.before_asking()
-            return self._request(what, target, args, kwargs or {})
+            self.asked += what not in ("name", *_OF_EVERYTHING)
+            answer = self._request(what, target, args, kwargs or {})
+            self.asked += what == "name" and type(answer) is not Proxy
+            return answer
 
     def _request(self, what, target, args, kwargs):
         try:

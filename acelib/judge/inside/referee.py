@@ -47,7 +47,7 @@ def run_job(fd: int, candidate: int) -> None:
 
 
 def _run_test(text: str, own: str, also: list, program):
-    checks = checking.Checks()
+    checks = checking.Checks(lambda: program.asked)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -101,7 +101,8 @@ class _Test:
         self.defined = [
             n for n in self.tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         ]
-        self.asserting = {node.name for node in self.defined if checking.may_check(node)}
+        reached = checking.reached_by(self.tree, names)
+        self.asserting = {node.name for node in self.defined if checking.may_check(node, names, reached)}
         self.code = compile(checking.instrument(self.tree, names), "<test>", "exec")
 
     def _bind_real(self, name: str) -> None:
