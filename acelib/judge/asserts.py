@@ -237,6 +237,8 @@ def judge_lines(assertion: Assertion, lines: list[bytes]) -> tuple[str, str]:
                 raise NeedsReferee
             if b"[" in line and (_REFEREE_ONLY if assertion.simple or assertion.identity else _NOT_DATA).search(line):
                 raise NeedsReferee
+            if line.startswith(b'["y"') and (assertion.expected or b"[").startswith(b"["):
+                raise NeedsReferee  # a number of numpy's is compared with each part of a list
             node = wire.loads(line)
             if type(node) is list and node and node[0] == "x":
                 _, status, reason = node
