@@ -183,12 +183,11 @@ def _unescaped(text: str) -> str:
     return _ESCAPE.sub(one, text)
 
 
-def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: Counter) -> list[str | None]:
-    """The tests as texts, None where one cannot be read.
+def as_asserts(raw: list[Any], question: str, entry_point: str | None) -> tuple[list[str | None], int]:
+    """The tests as texts, None where one cannot be read; and how many were left out, unclear in what they call.
 
     Pairs of input and output become asserts that call the function the other tests call, the question names, or
-    `entry_point`; where nobody names one, FALLBACK_NAME. Pairs of which it is unclear what call they mean are counted
-    and left out.
+    `entry_point`; where nobody names one, FALLBACK_NAME.
     """
     pairs = [pair for item in raw if (pair := _pair(item))]
     texts = [text for item in raw if not _pair(item) for text in _texts(item)]
@@ -196,8 +195,7 @@ def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: C
     named, arity = _named_function(question)
     name = max(called, key=called.get) if called else named or entry_point or FALLBACK_NAME
     made = _calls(pairs, name, arity if name == named else None)
-    counts["tests: input and output, unclear which call"] += made.count(None)
-    return texts + [test for test in made if test]
+    return texts + [test for test in made if test], made.count(None)
 
 
 def _texts(item: Any) -> list[str | None]:
