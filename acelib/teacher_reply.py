@@ -55,7 +55,6 @@ _HEAD = re.compile(
     re.M | re.S,
 )
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[\"'\\/bfnrt])")
-_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _UNITTEST = {"assertEqual": "{} == {}", "assertEquals": "{} == {}", "assertTrue": "{}", "assertFalse": "not {}"}
 _RESULT = re.compile(r"(?:>>>\s*)?(\w+\(.*\))\s*(?:[-=]+>|→|returns?\b|should (?:return|be|equal)|\n)\s*(.+)")
 _NO_NAMES = {"o", "O", "s", "i", "e", "function", "method", "integer", "string", "array", "element"}  # O(n), string(s)
@@ -144,9 +143,8 @@ def _asserts(text: str) -> list[str | None]:
     for start, end in pairwise([*starts, len(text)]):
         piece = text[start : min(end, start + MAX_ITEM_CHARS)]
         quote = re.search(r"[\"']?$|\\n$", text[max(0, start - 2) : start]).group()
-        one = (quote and (_quoted(piece, quote.replace("\\n", '"')) or _assertion(_unescaped(piece)))) or _assertion(
-            piece
-        )
+        one = quote and (_quoted(piece, quote.replace("\\n", '"')) or _assertion(_unescaped(piece)))
+        one = one or _assertion(piece)
         found += [None if one and END in one else one] if one or found else []
     return found
 
@@ -174,13 +172,8 @@ def _assertion(text: str) -> str | None:
 
 
 def _unescaped(text: str) -> str:
-    """JSON's escapes resolved; other backslashes stay as they are, so `\\d` keeps its own."""
-
-    def one(match):
-        code = match.group(1)
-        return chr(int(code[1:], 16)) if code[0] == "u" and len(code) == 5 else _ESCAPES.get(code, code)
-
-    return _ESCAPE.sub(one, text)
+    """JSON's escapes resolved, and \\'; other backslashes stay as they are, so `\\d` keeps its own."""
+    return _ESCAPE.sub(lambda found: "'" if found[1] == "'" else json.loads(f'"{found[0]}"'), text)
 
 
 def as_asserts(raw: list[Any], question: str, entry_point: str | None) -> tuple[list[str | None], int]:
