@@ -11,7 +11,7 @@ import inspect
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from acelib.schema import parse
 
@@ -21,19 +21,8 @@ _FUNCTION = re.compile(
     r"\b(?:function|method|def)(?:[ :]+(?:called|named|name))?[ :]+(?:[`'\"]([^\W\d]\w*)|([^\W\d]\w*)\()", re.I
 )
 _PLURAL = ("s", "es", "ies")  # as in word(s)
-_KINDS = {
-    bool: "a boolean",
-    bytes: "a bytes object",
-    complex: "a complex number",
-    dict: "a dictionary",
-    float: "a float",
-    int: "an integer",
-    list: "a list",
-    set: "a set",
-    str: "a string",
-    tuple: "a tuple",
-    type(None): "None",
-}
+_KINDS = {"bytes": "a bytes object", "complex": "a complex number", "int": "an integer", "NoneType": "None"}
+_KINDS |= {"bool": "a boolean", "dict": "a dictionary", "str": "a string"}  # others have their own name
 
 
 def signatures(text: str) -> list[tuple[str, inspect.Signature]]:
@@ -61,13 +50,17 @@ def named_functions(question: str) -> set[str]:
 
 def calls_of(name: str, test: str) -> list[ast.Call]:
     """The calls of the function in a test, without those whose arguments are unpacked from something."""
-    calls = [node for node in ast.walk(parse(test) or ast.Module([], [])) if isinstance(node, ast.Call)]
-    calls = [one for one in calls if isinstance(one.func, ast.Name) and one.func.id == name]
-    return [
-        one
-        for one in calls
-        if not any(isinstance(part, ast.Starred) for part in one.args) and all(key.arg for key in one.keywords)
-    ]
+    found = []
+    for node in _nodes(test):
+        match node:
+            case ast.Call(ast.Name(called), args, keywords) if called == name:
+                unpacked = any(isinstance(one, ast.Starred) for one in args) or not all(one.arg for one in keywords)
+                found += [] if unpacked else [node]
+    return found
+
+
+def _nodes(code: str) -> Iterator[ast.AST]:
+    return ast.walk(parse(code) or ast.Module([], []))
 
 
 def fits(signature: inspect.Signature, calls: Iterable[ast.Call]) -> bool:
@@ -102,22 +95,16 @@ def state_interface(question: str, name: str, tests: Sequence[str], program: str
 def _mentions(question: str, name: str) -> bool:
     """Whether the question names it as a name: as code, after the word for it, or by letters that no word has."""
     text, one = unicodedata.normalize("NFKC", question), rf"(?<!\w){re.escape(name)}(?!\w)"
-    ways = [
-        rf"[`'\"]{one}",
-        rf"{one}\(",
-        rf"(?i:function|method|class|def|called|named)[ :]+{one}",
-        rf"(?i:write|implement|define) {one}(?! ?\w)",
-        *([one] if re.search(r"[_\d]|.[A-Z]", name) else []),
-    ]
-    return any(re.search(way, text) for way in ways)
+    ways = rf"[`'\"]{one}|{one}\(|(?i:function|method|class|def|called|named)[ :]+{one}"
+    ways += rf"|(?i:write|implement|define) {one}(?! ?\w)"
+    return bool(re.search(ways + rf"|{one}" * bool(re.search(r"[_\d]|.[A-Z]", name)), text))
 
 
 def _sentence(name: str, tests: Sequence[str], calls: list[ast.Call], program: str) -> str:
     if methods := _methods(name, tests):
         return f"The class to write is `{name}`, with {_listed(f'`{one}`' for one in methods)} among its methods."
-    heads = [one for one in (parse(program) or ast.Module([], [])).body if isinstance(one, ast.FunctionDef)]
-    for head in heads:
-        if head.name == name and calls and fits(_signature(head), calls):
+    for head in (parse(program) or ast.Module([], [])).body if calls else ():
+        if isinstance(head, ast.FunctionDef) and head.name == name and fits(_signature(head), calls):
             return f"The function to write is `{name}({_arguments(head)})`."
     if not calls:
         return f"The function to write is `{name}`."
@@ -137,13 +124,8 @@ def _sentence(name: str, tests: Sequence[str], calls: list[ast.Call], program: s
 
 def _methods(name: str, tests: Sequence[str]) -> list[str]:
     """The methods that tests call on what `name(...)` gives: then it is a class."""
-    nodes = [
-        node
-        for test in tests
-        for node in ast.walk(parse(test) or ast.Module([], []))
-        if isinstance(node, ast.Attribute)
-    ]
-    made = [n for n in nodes if isinstance(n.value, ast.Call) and isinstance(n.value.func, ast.Name)]
+    made = [node for test in tests for node in _nodes(test) if isinstance(getattr(node, "value", None), ast.Call)]
+    made = [node for node in made if isinstance(node, ast.Attribute) and isinstance(node.value.func, ast.Name)]
     return sorted({node.attr for node in made if node.value.func.id == name and name[:1].isupper()})
 
 
@@ -174,7 +156,8 @@ def _arguments(head: ast.FunctionDef) -> str:
 
 def _kind(part: ast.expr) -> str:
     try:
-        return _KINDS.get(type(ast.literal_eval(part)), "a value")
+        kind = type(ast.literal_eval(part)).__name__
+        return "a value" if kind == "ellipsis" else _KINDS.get(kind, f"a {kind}")
     except (ValueError, TypeError, RecursionError, MemoryError, SyntaxError):
         return "a value"
 

@@ -96,15 +96,9 @@ def _valid_json(text: str) -> dict | None:
 
 
 def _cut_json(text: str) -> dict | None:
-    for start in [match.start() for match in re.finditer(r'\{\s*"', text)]:
-        for end in [match.end() for match in JSON_STRING.finditer(text, start)][: -MAX_CUTS - 1 : -1]:
-            try:
-                found = json.loads(close_brackets(text[start:end]), strict=False)
-            except (ValueError, RecursionError):
-                continue
-            if "question" in (found := usual_keys(found)):
-                return found
-    return None
+    """The JSON object in `text` once that is cut after its last complete string, or one of the last, and closed."""
+    ends = [match.end() for match in JSON_STRING.finditer(text)][: -MAX_CUTS - 1 : -1]
+    return next((found for end in ends if (found := _valid_json(close_brackets(text[:end]))) is not None), None)
 
 
 def close_brackets(text: str) -> str:
@@ -138,19 +132,18 @@ def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | No
     """
     counts = Counter() if counts is None else counts
     found, salvaged = find_json(reply)
-    question, raw = found.get("question", found.get("problem")), tests_of(found)
+    question, raw = found["question"], tests_of(found)
     if not isinstance(question, str) or not question.strip():
         raise TeacherReplyError("it has no question", "check that the prompt asks for one")
-    before = counts["tests: input and output, unclear which call"]
-    texts = as_asserts(raw, question, entry_point, counts)
-    unclear = counts["tests: input and output, unclear which call"] - before
+    texts, unclear = as_asserts(raw, question, entry_point)
     counts["tests: imagined"] += len(texts) + unclear
+    if unclear:
+        counts["tests: input and output, unclear which call"] += unclear
     cleaned = [clean_test(test) if isinstance(test, str) else None for test in texts]
     counts["tests: no readable assert"] += cleaned.count(None)
     name = _function_of(question, [test for test in cleaned if test])
     heads = [head for other, head in signatures(question) if other == name]
-    tests: dict[str, None] = {}
-    repeated = 0
+    good = []
     for test in filter(None, cleaned):
         if called_functions(test) != {name}:
             counts["tests: call another function"] += 1
@@ -158,10 +151,10 @@ def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | No
             counts["tests: call it otherwise than the question says"] += 1
         elif why_invalid(test, name):
             counts["tests: check nothing"] += 1
-        elif test in tests:
-            repeated += 1
         else:
-            tests[test] = None
+            good.append(test)
+    tests = list(dict.fromkeys(good))
+    repeated = len(good) - len(tests)
     counts["tests: repeated"] += repeated
     looped = salvaged and repeated > max(len(tests), 4)
     counts["replies: truncated, salvaged"] += salvaged and not looped
@@ -176,7 +169,7 @@ def parse_reply(reply: str, counts: Counter | None = None, entry_point: str | No
     if not tests:
         raise TeacherReplyError("it has no usable assert", "check that the prompt asks for assert statements")
     counts["tests: kept"] += len(tests)
-    return question.strip().encode("utf-8", "replace").decode(), list(tests)  # half a character is no text
+    return question.strip().encode("utf-8", "replace").decode(), tests  # half a character is no text
 
 
 def _function_of(question: str, tests: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from contextlib import suppress
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import json_repair
@@ -21,6 +21,7 @@ from acelib.extraction import answer_of, syntax_error
 from acelib.interface import named_functions, signatures
 from acelib.schema import called_functions, parse
 
+END = "ENDOFREPLY"  # what it ends up in breaks off
 _QUESTION_KEYS = ("question", "problem", "problem_statement", "description", "instruction", "prompt", "task")
 _TEST_KEYS = ("tests", "test_cases", "testcases", "test", "asserts", "assertions", "unit_tests", "examples", "cases")
 _INPUT_KEYS = ("input", "inputs", "args", "arguments", "parameters", "params", "given", "in")
@@ -41,23 +42,23 @@ _TAG = re.compile(
     rf"</?(?:{'|'.join(_QUESTION_KEYS + _TEST_KEYS)})>|^[ \t]*[`~]{{3,}}(?:ya?ml|toml|xml)\b.*\n", re.M | re.I
 )
 _LISTED = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+([`\"']?)(assert\b.*?)\1[ \t]*$", re.M)
-_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+|^\s*`(?!`)|(?<!`)`\s*$")
+_BULLET = re.compile(r"^\s*(?:(?:[-*•]|\d+[.)])\s+)?(?:`(?!`))?|(?<!`)`\s*$")
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})", re.M)
 _ASSERT = re.compile(r"(?:(?<!\w)|(?<=\\n))assert\b(?=[\s(\\])")
 _CODE = re.compile(r"^[ \t]*(?:`{3,}|~{3,}|assert\b|def\b)|[\"']assert\b", re.M)
 _BEFORE_QUESTION = re.compile(r"^[\s#*]*(?:(?:question|problem|task)\s*[:=*#]*\s*\"?)?", re.I)
 _AFTER_QUESTION = re.compile(r"[\s#*\"]*(?:\b(?:tests?|test cases|asserts?)\s*[:=]?[*\s\[]*)?$", re.I)
+_KEY = re.compile(rf"[\"'](?:{'|'.join(_QUESTION_KEYS)})[\"']\s*:", re.I)
+_SWALLOWED = re.compile(rf"^\s*assert\b|{END}", re.M)  # what no question holds
 _HEAD = re.compile(
     r"^def (?P<name>[^\W\d]\w*\([^\n]*\)(?: *->[^\n]*)?) *:\s*[rR]?(?P<quote>\"{3}|'{3})(?P<said>.*?)(?P=quote)",
     re.M | re.S,
 )
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[\"'\\/bfnrt])")
-_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _UNITTEST = {"assertEqual": "{} == {}", "assertEquals": "{} == {}", "assertTrue": "{}", "assertFalse": "not {}"}
 _RESULT = re.compile(r"(?:>>>\s*)?(\w+\(.*\))\s*(?:[-=]+>|→|returns?\b|should (?:return|be|equal)|\n)\s*(.+)")
 _NO_NAMES = {"o", "O", "s", "i", "e", "function", "method", "integer", "string", "array", "element"}  # O(n), string(s)
 _BUILTINS = frozenset(vars(builtins))
-END = "ENDOFREPLY"  # what it ends up in breaks off
 MAX_REPAIRED = 12_000  # characters; json_repair takes time by their square where quotes are missing
 MAX_ITEM_CHARS, MAX_ITEMS, MAX_ARITY, MAX_CUTS = 4000, 2000, 6, 20
 FALLBACK_NAME = "solution"
@@ -104,13 +105,13 @@ def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
     if re.search(r'\{\s*\\"', text):  # JSON inside a JSON string
         text = re.sub(r"\\(.)", r"\1", text)
     if (found := _repaired(text)) is None:
-        prose = _in_prose(text)
+        prose = None if _KEY.search(text) else _in_prose(text)
         return prose and (prose, len(_FENCE.findall(answer)) % 2 == 1)
     asserts = _asserts(text + END)
     tests = [test for test in tests_of(found) if END not in str(test)]
     readable = sum(isinstance(test, dict) or isinstance(test, str) and parse(test) is not None for test in tests)
     better = tests if readable >= sum(map(bool, asserts)) else asserts
-    return {"question": found["question"], "tests": better}, END in str(found)
+    return {"question": found["question"], "tests": better}, END in str(found) or text.count("{") > text.count("}")
 
 
 def _repaired(text: str) -> dict[str, Any] | None:
@@ -118,7 +119,7 @@ def _repaired(text: str) -> dict[str, Any] | None:
     with suppress(ValueError, RecursionError):
         found = json_repair.loads(f"{text[:MAX_REPAIRED]}\n{END}", skip_json_loads=True)
         objects = [usual_keys(one) for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict)]
-        objects = [one for one in objects if one.get("question") and END not in one["question"]]
+        objects = [one for one in objects if one.get("question") and not _SWALLOWED.search(one["question"])]
         return max(objects, key=lambda one: len(tests_of(one)), default=None)
     return None
 
@@ -127,7 +128,7 @@ def _in_prose(text: str) -> dict[str, Any] | None:
     """A question in prose, or as a signature with a docstring, before asserts in a code block or without one."""
     if not any(asserts := _asserts(text)):
         return None
-    words = text[: _CODE.search(text).start()]
+    words = text[: (_CODE.search(text) or _ASSERT.search(text)).start()]
     words = _AFTER_QUESTION.sub("", _BEFORE_QUESTION.sub("", words)).strip()
     head = _HEAD.search(text)
     if head and len(words.split()) < FEWEST_WORDS:
@@ -141,11 +142,18 @@ def _asserts(text: str) -> list[str | None]:
     found = []
     for start, end in pairwise([*starts, len(text)]):
         piece = text[start : min(end, start + MAX_ITEM_CHARS)]
-        quoted = text[max(0, start - 2) : start].endswith(('"', "'", "\\n"))
-        one = (quoted and _assertion(_unescaped(piece))) or _assertion(piece)
-        one = None if one and END in one else one
-        found += [one] if one or found else []
+        quote = re.search(r"[\"']?$|\\n$", text[max(0, start - 2) : start]).group()
+        one = quote and (_quoted(piece, quote.replace("\\n", '"')) or _assertion(_unescaped(piece)))
+        one = one or _assertion(piece)
+        found += [None if one and END in one else one] if one or found else []
     return found
+
+
+def _quoted(text: str, quote: str) -> str | None:
+    """The assert that a text begins with, up to the first such quote with which it is complete."""
+    ends = islice(re.finditer(rf"(?<!\\){quote}", text), MAX_CUTS)
+    candidates = (_unescaped(text[: end.start()]) for end in ends)
+    return next((one for one in candidates if syntax_error(one) is None), None)
 
 
 def _assertion(text: str) -> str | None:
@@ -157,84 +165,57 @@ def _assertion(text: str) -> str | None:
             return first and ast.get_source_segment(text, first.body[0])
         before = sum(len(line) + 1 for line in text.split("\n")[: (error.lineno or 1) - 1])
         at = before + (error.offset or 1) - 1
-        if at >= len(text) or text[at] in "([{" or not before and text[at] not in "\"'`])},/\\#":
+        if at >= len(text) or text[at] in "([{" or not before and text[at] not in "\"'`])},/\\#\n":
             return None
         text = text[:at]
     return None
 
 
 def _unescaped(text: str) -> str:
-    """JSON's escapes resolved; other backslashes stay as they are, so `\\d` keeps its own."""
-
-    def one(match):
-        code = match.group(1)
-        return chr(int(code[1:], 16)) if code[0] == "u" and len(code) == 5 else _ESCAPES.get(code, code)
-
-    return _ESCAPE.sub(one, text)
+    """JSON's escapes resolved, and \\'; other backslashes stay as they are, so `\\d` keeps its own."""
+    return _ESCAPE.sub(lambda found: "'" if found[1] == "'" else json.loads(f'"{found[0]}"'), text)
 
 
-def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: Counter) -> list[str | None]:
-    """The tests as texts, None where one cannot be read.
+def as_asserts(raw: list[Any], question: str, entry_point: str | None) -> tuple[list[str | None], int]:
+    """The tests as texts, None where one cannot be read; and how many were left out, unclear in what they call.
 
     Pairs of input and output become asserts that call the function the other tests call, the question names, or
-    `entry_point`; where nobody names one, FALLBACK_NAME. Pairs of which it is unclear what call they mean are counted
-    and left out.
+    `entry_point`; where nobody names one, FALLBACK_NAME.
     """
-    texts: list[str | None] = []
-    pairs: list[tuple[str, Any, Any]] = []
-    for item in raw:
-        if isinstance(item, dict) and (pair := _pair(item)) is not None:
-            pairs.append(pair)
-            continue
-        texts += _texts(item)
+    pairs = [pair for item in raw if (pair := _pair(item))]
+    texts = [text for item in raw if not _pair(item) for text in _texts(item)]
     called = Counter(name for text in texts if text for name in called_functions(text))
     named, arity = _named_function(question)
     name = max(called, key=called.get) if called else named or entry_point or FALLBACK_NAME
-    for test in _calls(pairs, name, arity if name == named else None):
-        if test is None:
-            counts["tests: input and output, unclear which call"] += 1
-        else:
-            texts.append(test)
-    return texts
+    made = _calls(pairs, name, arity if name == named else None)
+    return texts + [test for test in made if test], made.count(None)
 
 
 def _texts(item: Any) -> list[str | None]:
+    """The asserts that a test stands for, however it is told; None where it cannot be read."""
     if isinstance(item, dict):
         values = [value for key, value in item.items() if str(key).lower() in _ASSERT_KEYS]
-        values = values or [value for value in item.values() if isinstance(value, str) and "assert" in value]
-        item = values or [None]
+        item = values or [value for value in item.values() if isinstance(value, str) and "assert" in value] or [None]
     if isinstance(item, list):
-        return [text for value in item for text in (_texts(value) if isinstance(value, str) else [None])]
+        return [text for one in item for text in (_texts(one) if isinstance(one, str) else [None])]
     if not isinstance(item, str):
         return [None]
-    if (said := _said_otherwise(item)) != [item]:
-        return [text for one in said for text in _texts(one)]
-    text = re.sub(r"^\s*```\w*\n|\n?```\s*$", "", item)
-    tree = parse(text)
-    if tree is not None and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
-        if isinstance(tree.body[0].value, ast.Compare):
-            text = f"assert {ast.unparse(tree.body[0])}"  # the comparison is the test; alone it would check nothing
-    elif tree is not None and len(tree.body) > 1 and all(isinstance(node, ast.Assert) for node in tree.body):
-        return [ast.unparse(node) for node in tree.body]
-    return [text]
-
-
-def _said_otherwise(text: str) -> list[Any]:
-    """The asserts that a list in a text, a test function, unittest or an example (`f(1) -> 2`) stand for."""
-    text = re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+|^\s*`(?!`)|(?<!`)`\s*$", "", text)
+    text = _BULLET.sub("", re.sub(r"^\s*```\w*\n|\n?```\s*$", "", item))
     if text.lstrip().startswith("[") and isinstance(listed := _literal(text), list):
-        return listed
-    body = (parse(text) or ast.Module([], [])).body
-    if not body and (example := _RESULT.fullmatch(text.strip())):
-        return ["assert {} == {}".format(*example.groups())]
-    if len(body) == 1 and isinstance(body[0], ast.FunctionDef):
-        inner = [node for node in body[0].body if not isinstance(node, ast.Expr)]
-        return list(map(ast.unparse, inner)) if all(isinstance(node, ast.Assert) for node in inner) else [text]
-    match body:
-        case [ast.Expr(ast.Call(ast.Attribute(attr=name), args))] if _UNITTEST.get(name, "{}" * 9).count("{}") <= len(
-            args
+        return _texts(listed)
+    match (parse(text) or ast.Module([], [])).body:
+        case [] if example := _RESULT.fullmatch(text.strip()):
+            return ["assert {} == {}".format(*example.groups())]
+        case [ast.FunctionDef(body=inner)] if inner := [one for one in inner if not isinstance(one, ast.Expr)]:
+            return list(map(ast.unparse, inner)) if all(isinstance(one, ast.Assert) for one in inner) else [text]
+        case [ast.Expr(ast.Call(ast.Attribute(attr=name), args))] if name in _UNITTEST and len(args) > (
+            "Equal" in name
         ):
             return ["assert " + _UNITTEST[name].format(*map(ast.unparse, args))]
+        case [ast.Expr(ast.Compare() as comparison)]:  # the comparison is the test; alone it would check nothing
+            return [f"assert {ast.unparse(comparison)}"]
+        case [ast.Assert(), _, *_] as body if all(isinstance(one, ast.Assert) for one in body):
+            return list(map(ast.unparse, body))
     return [text]
 
 
@@ -246,11 +227,10 @@ def _literal(text: str) -> Any:
     return None
 
 
-def _pair(item: dict) -> tuple[str, Any, Any] | None:
-    keys = {str(key).lower(): key for key in item}
-    given = next((key for key in _INPUT_KEYS if key in keys), None)
-    wanted = next((key for key in _OUTPUT_KEYS if key in keys), None)
-    return (given, item[keys[given]], item[keys[wanted]]) if given and wanted else None
+def _pair(item: Any) -> tuple[str, Any, Any] | None:
+    found = {str(key).lower(): value for key, value in item.items()} if isinstance(item, dict) else {}
+    given, wanted = (next((key for key in keys if key in found), None) for keys in (_INPUT_KEYS, _OUTPUT_KEYS))
+    return (given, found[given], found[wanted]) if given and wanted else None
 
 
 def _named_function(question: str) -> tuple[str | None, int | None]:
@@ -262,47 +242,38 @@ def _named_function(question: str) -> tuple[str | None, int | None]:
 
 def _calls(pairs: list[tuple[str, Any, Any]], name: str, arity: int | None) -> list[str | None]:
     """An assert for each pair, None where it is unclear what the input's parts are: one argument, or several."""
-    lengths = {len(given) for _, given, _ in pairs if isinstance(given, (list, tuple))}
-    codes = all(isinstance(given, str) and _is_code(given) for _, given, _ in pairs)
+    lengths = {len(given) for _, given, _ in pairs if isinstance(given, list | tuple)}
+    codes = all(isinstance(given, str) and not isinstance(_literal(given), (str, type(None))) for _, given, _ in pairs)
     made: list[str | None] = []
     for key, given, wanted in pairs:
-        arguments = None
-        if isinstance(given, str):
-            arguments = _from_text(given, name, codes)
-        elif isinstance(given, dict):
-            if all(isinstance(part, str) and part.isidentifier() for part in given) and given:
-                arguments = ", ".join(f"{part}={value!r}" for part, value in given.items())
-        elif isinstance(given, (list, tuple)):
-            arguments = _from_list(key, given, lengths, arity)
-        else:
-            arguments = repr(given)
+        match given:
+            case str():
+                arguments = _from_text(given, name, codes)
+            case dict():
+                named = given and all(isinstance(part, str) and part.isidentifier() for part in given)
+                arguments = ", ".join(f"{part}={value!r}" for part, value in given.items()) if named else None
+            case list() | tuple():
+                arguments = _from_list(key, given, lengths, arity)
+            case _:
+                arguments = repr(given)
         made.append(None if arguments is None else f"assert {name}({arguments}) == {wanted!r}")
     return made
 
 
-def _is_code(text: str) -> bool:
-    value = _literal(text)
-    return value is not None and not isinstance(value, str)
-
-
 def _from_text(text: str, name: str, codes: bool) -> str | None:
     """A string is an argument, unless it is a call or reads `n = 3, k = 2`; if all are numbers or lists, who knows."""
-    tree = parse(text.strip())
-    call = tree.body[0].value if tree and len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr) else None
-    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == name:
-        return ", ".join(ast.unparse(part) for part in (*call.args, *call.keywords))
-    tree = parse(f"f({text})") if "=" in text else None
-    call = tree.body[0].value if tree and isinstance(tree.body[0], ast.Expr) else None
-    if isinstance(call, ast.Call) and call.keywords and not call.args:
-        return ", ".join(ast.unparse(part) for part in call.keywords)
+    for source in (text.strip(), f"f({text})" if "=" in text else ""):
+        match (parse(source) or ast.Module([], [])).body:
+            case [ast.Expr(ast.Call(ast.Name(called), args, keywords))] if called == name or keywords and not args:
+                return ", ".join(map(ast.unparse, (*args, *keywords)))
     return None if codes else repr(text)
 
 
 def _from_list(key: str, given: Any, lengths: set[int], arity: int | None) -> str | None:
     one, several = repr(given), ", ".join(map(repr, given))
-    if arity is not None and arity == 1:
+    if arity == 1:
         return several if key in _SPREAD_KEYS and len(given) == 1 else one
-    if arity is not None and lengths == {arity}:
+    if lengths == {arity}:
         return several
     if len(lengths) > 1 or len(given) > MAX_ARITY:
         return one

@@ -6,6 +6,7 @@ token's attention copies nothing, and replies that have ended make room for the 
 
 import ctypes
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,11 +87,6 @@ def _new_cache(model: PreTrainedModel) -> DynamicCache:
     known = (DynamicLayer, DynamicSlidingWindowLayer)
     cache.layers = [_RoomyLayer() if type(layer) in known else layer for layer in cache.layers]
     return cache
-
-
-def _is_roomy(cache: DynamicCache) -> bool:
-    """Whether rows of another cache can join it: not where a layer holds anything but keys and values."""
-    return all(isinstance(layer, _RoomyLayer) for layer in cache.layers)
 
 
 def _joined(parts: Sequence[tuple[DynamicCache, torch.Tensor]], width: int) -> DynamicCache:
@@ -214,7 +210,9 @@ class _Batch:
         kept = self.rows["running"].nonzero().squeeze(-1)
         parts = [(self.cache, kept)] if len(kept) else []
         self.rows = {name: x[kept] for name, x in self.rows.items()}
-        joins = self.model.num_parameters() > LARGE and _is_roomy(self.cache) if parts else True
+        joins = not parts or (  # rows of another cache cannot, where a layer holds anything but keys and values
+            self.model.num_parameters() > LARGE and all(isinstance(one, _RoomyLayer) for one in self.cache.layers)
+        )
         replies = waiting[: self.params.batch_size - len(kept)] if joins else ()
         if replies:
             asked = {prompt: place for place, prompt in enumerate(dict.fromkeys(owner[i] for i in replies))}
@@ -281,32 +279,50 @@ def _return_freed_memory() -> None:
 def decode(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    owner: Sequence[int],
-    noise: Callable[[int], torch.Tensor],
+    seeds: Sequence[int],
     params: SamplingParams,
     pad_id: int,
-    finish: Callable[[int, SampledTokens], None],
+    complete: Callable[[int, list[SampledTokens]], None] | None = None,
     report: Callable[[float], None] | None = None,
-) -> None:
-    """len(owner) replies, of which number i goes on from prompts[owner[i]] (token ids); `params.stop` must be given.
+) -> list[list[SampledTokens]]:
+    """`params.n` replies per prompt (token ids), as one list per prompt; `params.stop` must be given.
 
-    At most `params.batch_size` are decoded together, in order; when some have ended, the next ones join. noise(i):
-    (max_new_tokens,), uniform in [0, 1), the only source of chance, so it decides reply i whatever else is in the
-    batch. finish(i, reply) is called when a reply has ended; `report` about once a second, and at the end, with how
-    many are done, fractions included.
+    At most `params.batch_size` are decoded together; when some have ended, the next ones join. The seed of a prompt is
+    the only source of chance, so it decides its replies whatever else is in the batch. complete(i, replies) is called
+    when prompt i has all of its own; `report` about once a second, and at the end, with how many replies are done,
+    fractions included.
     """
     if model.num_parameters() > LARGE:
         _return_freed_memory()
+    # Prompts of similar length are read together, which keeps padding small.
+    owner = [i for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for _ in range(params.n)]
+    results: list[list[SampledTokens]] = [[None] * params.n for _ in prompts]
+    missing, noises = Counter(owner), {}
+
+    def noise(number: int) -> torch.Tensor:
+        """(max_new_tokens,), uniform in [0, 1), of a reply."""
+        i = owner[number]
+        if i not in noises:
+            noises.clear()  # replies begin in order
+            generator = torch.Generator().manual_seed(seeds[i])
+            noises[i] = torch.rand((params.n, params.max_new_tokens), generator=generator)
+        return noises[i][number % params.n]
+
     batch, begun, done, due = _Batch(model, params, pad_id), 0, 0, time.monotonic() + REPORT_SECONDS
     with _fast_attention(model):
         while done < len(owner):
             if batch.running() <= THIN * len(batch):
                 begun += batch.fill(prompts, owner, range(begun, len(owner)), noise)
             for number, reply in batch.draw():
-                finish(number, reply)
+                i = owner[number]
+                results[i][number % params.n] = reply
+                missing[i] -= 1
+                if complete and not missing[i]:
+                    complete(i, results[i])
                 done += 1
             if report and (done == len(owner) or time.monotonic() > due):
                 report(done + batch.part())
                 due = time.monotonic() + REPORT_SECONDS
             if batch.running():
                 batch.read()
+    return results

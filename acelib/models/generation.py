@@ -207,30 +207,9 @@ def sample_tokens(
     check_room(prompts, params.max_new_tokens, context_length(model))
     if params.stop is None:
         params = replace(params, stop=tuple(stop_tokens(model, tokenizer)))
-    seeds, noises = prompt_seeds(prompts, params.seed) if seeds is None else seeds, {}
-    # Prompts of similar length are read together, which keeps padding small.
-    owner = [i for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for _ in range(params.n)]
-    results: list[list[SampledTokens]] = [[None] * params.n for _ in prompts]
-    missing = Counter(owner)
-
-    def noise(number: int) -> torch.Tensor:
-        i = owner[number]
-        if i not in noises:
-            noises.clear()  # replies begin in order
-            generator = torch.Generator().manual_seed(seeds[i])
-            noises[i] = torch.rand((params.n, params.max_new_tokens), generator=generator)
-        return noises[i][number % params.n]
-
-    def finish(number: int, reply: SampledTokens) -> None:
-        i = owner[number]
-        results[i][number % params.n] = reply
-        missing[i] -= 1
-        if complete and not missing[i]:
-            complete(i, results[i])
-
-    report = progress and (lambda done: progress(round(done, 2), len(owner)))
-    decode(model, prompts, owner, noise, params, tokenizer.pad_token_id, finish, report)
-    return results
+    seeds = prompt_seeds(prompts, params.seed) if seeds is None else seeds
+    report = progress and (lambda done: progress(round(done, 2), len(prompts) * params.n))
+    return decode(model, prompts, seeds, params, tokenizer.pad_token_id, complete, report)
 
 
 def generate(
