@@ -44,6 +44,8 @@ _DISGUISES = (
     lambda text: re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"\n\1\n", text),
     lambda text: re.sub(r"^.*?[.:!,][ \t]+(?=def \w+\(.*:[ \t]*$)", "", text, flags=re.M),  # Sure! def f(x):
     lambda text: re.sub(r"^[ \t]*[!%$].*$", "", text, flags=re.M),  # lines for a notebook or a shell
+    lambda text: re.sub(r"(?<=[^`\s])[ \t]*```.*$", "", text, flags=re.M),  # return x``` Hope this helps!
+    lambda text: re.sub(r"\x1b\[[\d;]*m|[\x01-\x08\x0b-\x1f\x7f]|</?s>|<\|[^|<>\n]{1,40}\|>", "", text),
     lambda text: re.sub(rf"^{(_INDENT.search(text) or [''])[0]}", "", text, flags=re.M),
 )
 _SIGNS = dict(zip(map(ord, "\xa0\u3000\u2028\u2029\x85“”‘’：，（）"), "  \n\n\n\"\"'':,()"))
@@ -73,18 +75,21 @@ def extract_program(reply: str, entry_point: str | None = None) -> str | None:
 
 
 def _program_in(text: str, entry_point: str | None) -> str | None:
+    if _syntax_error(text) is None and (names := _definitions(text)) and entry_point in {None, *names}:
+        return _without_chat(text)  # its fences, if any, stand inside strings
     blocks, around = _blocks(text)
     fenced = _programs([block.code for block in blocks if _PYTHON.fullmatch(block.tag)])
     if entry_point is not None:
         others = [block.code for block in blocks if not _PYTHON.fullmatch(block.tag)]
         inner = [block.code for code in others for block in _blocks(code)[0]]  # a whole reply inside a fence
-        for find in (lambda: fenced, lambda: _bare_programs(around), lambda: _programs(inner + others)):
+        bare = (lambda: _bare_programs(around), lambda: _bare_programs([text]) if blocks else [])
+        for find in (lambda: fenced, *bare, lambda: _programs(inner + others)):
             pieces = find()
             wanted = [place for place, program in enumerate(pieces) if entry_point in _definitions(program)]
             if wanted:
                 done = [place for place in wanted if not _is_stub(pieces[place], entry_point)]
                 return _with_what_it_lacks(pieces, (done or wanted)[-1], fenced)
-    programs = fenced or _bare_programs(around)
+    programs = fenced or _bare_programs(around) or _programs([block.code for block in blocks])
     defining = [p for p in programs if _definitions(p)]
     return (defining or programs or [None])[0]
 
@@ -126,13 +131,15 @@ def _blocks(text: str) -> tuple[list[_Block], list[str]]:
     """
     lines = text.split("\n")
     fences = [match for line in lines if (match := _FENCE.match(line))] if "```" in text or "~~~" in text else []
+    fences = fences[: 2 * _ATTEMPTS]  # a model in a loop writes thousands
     places = [place for place, line in enumerate(lines) if _FENCE.match(line)] if fences else []
     blocks, around, position, number = [], [], 0, 0
     while number < len(fences):
         start, opening = places[number], fences[number]
         closers = [n for n in range(number + 1, len(fences)) if _closes(fences[n], opening)]
         ends = [places[n] for n in closers] or [len(lines)]
-        codes = ((end, _content(opening, lines[start + 1 : end])) for end in islice(ends, _ATTEMPTS))
+        attempts = max(3, _ATTEMPTS // (number + 1))
+        codes = ((end, _content(opening, lines[start + 1 : end])) for end in islice(ends, attempts))
         end, code = next(
             ((end, code) for end, code in codes if code.strip() and _syntax_error(code) is None), (None, "")
         )
