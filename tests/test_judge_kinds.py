@@ -445,6 +445,34 @@ def g(x): return 0.3
 """
 
 
+METHODS = """
+class S(set):
+    def yes(self, *a): return True
+    issubset = issuperset = isdisjoint = yes
+    def difference(self, *a): return set()
+class T(str):
+    def startswith(self, *a): return True
+    endswith = startswith
+class L(list):
+    def count(self, x): return 1
+def s(): return S([1])
+def t(): return T('a')
+def xs(): return L([1])
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        *("assert s().issuperset({5})", "assert s().issubset({5})", "assert s().isdisjoint({1})"),
+        *("assert not s().difference({5})", "assert t().startswith('b')", "assert t().endswith('b')"),
+        *("assert xs().count(5) == 1", "x = s()\nx -= {1}\nassert x == {1}", "assert {5} <= s()"),
+    ],
+)
+def test_methods_that_compare_are_those_of_the_builtin(judge, test):
+    assert status(judge, METHODS, test) == "failed"
+
+
 PRICE = """
 class Price:
     def __init__(self, x): pass
