@@ -27,7 +27,7 @@ _TAG = re.compile(
 )
 _UNITTEST = {"assertEqual": "{} == {}", "assertEquals": "{} == {}", "assertTrue": "{}", "assertFalse": "not {}"}
 _RESULT = re.compile(r"(?:>>>\s*)?(\w+\(.*\))\s*(?:[-=]+>|→|returns?\b|should (?:return|be|equal)|\n)\s*(.+)")
-_INPUT_KEYS = ("input", "inputs", "args", "arguments", "parameters", "params", "given", "in")
+_INPUT_KEYS = ("input", "inputs", "args", "arguments", "parameters", "params", "given", "in", "call")
 _SPREAD_KEYS = ("args", "arguments", "parameters", "params", "inputs")
 _OUTPUT_KEYS = (
     "expected",
@@ -80,7 +80,7 @@ def tests_of(found: dict[str, Any]) -> list[Any]:
     for key in _TEST_KEYS:
         if found.get(key) is not None:
             return found[key] if isinstance(found[key], list) else [found[key]]
-    return []
+    return [found] if {"inputs", "outputs"} <= found.keys() else []
 
 
 def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
@@ -89,6 +89,7 @@ def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
     text = answer_of(reply)
     open_fence = len(re.findall(r"^[ \t]*(?:`{3,}|~{3,})", text, re.M)) % 2 == 1
     text = _LISTED.sub(r"\2", _TAG.sub("\n", text))
+    text = re.sub(r"(?<!`)`(assert\b[^`\n]+)`(?!`)", r"\1", text)
     if "“question”" in text.lower():
         text = text.translate(dict.fromkeys(map(ord, "“”"), '"'))
     if re.search(r'\{\s*\\"', text):  # JSON inside a JSON string
@@ -102,7 +103,7 @@ def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
         return None
     after = _TESTS.search(text, rest)
     items, end = _items(text, after.end() if after else rest)
-    ended = re.match(r"[\s\"']*,?\s*(?:(?:#|//)[^\n]*\s*)*\]\s*(?:,|\}|`|$)|[\s\"']*\}\s*(?:`|$)", text[end:])
+    ended = re.match(r"[\s\"']*,?\s*(?:(?:#|//)[^\n]*\s*)*[\])]\s*(?:,|\}|`|$)|[\s\"']*\}\s*(?:`|$)", text[end:])
     return {"question": question, "tests": items}, ended is None
 
 
@@ -163,7 +164,7 @@ def _assertion(text: str, at: int) -> tuple[str | None, int]:
     following = _ITEM.search(text, at + 6)
     limit = min(len(text), at + MAX_ITEM_CHARS)
     if quote:
-        for end in re.finditer(rf"(?<!\\){quote}(?=\s*(?:[,\]}}:]|$|\n|//|#|[\"']assert\b))", text[at:limit]):
+        for end in re.finditer(rf"(?<!\\){quote}(?=\s*(?:[,\]}}):]|$|\n|//|#|[\"']assert\b))", text[at:limit]):
             content = text[at : at + end.start()]
             for candidate in (_unescaped(content), content):
                 if _is_assert(candidate):
@@ -247,7 +248,7 @@ def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: C
     """
     texts: list[str | None] = []
     pairs: list[tuple[str, Any, Any]] = []
-    for item in raw:
+    for item in (part for one in raw for part in _parts(one)):
         if isinstance(item, dict) and (pair := _pair(item)) is not None:
             pairs.append(pair)
             continue
@@ -261,6 +262,32 @@ def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: C
         else:
             texts.append(test)
     return texts
+
+
+def _parts(item: Any) -> list[Any]:
+    """What stands for several pairs as pairs: `{"inputs": [...], "outputs": [...]}`, `{"f(1)": 2}`, `["f(1)", "2"]`."""
+    match item:
+        case {"inputs": [*given], "outputs": [*wanted]} if len(given) == len(wanted):
+            key = "args" if all(isinstance(one, list) for one in given) else "input"
+            return [{key: one, "output": other} for one, other in zip(given, wanted, strict=True)]
+        case {"call": str(), **rest} if len(rest) == 1 and (pair := _pair(item)) and _is_call(pair[1]):
+            return [f"assert {pair[1]} == {_in_code(pair[2])}"]
+        case {} if item and all(isinstance(key, str) and _is_call(key) for key in item):
+            return [f"assert {key} == {_in_code(value)}" for key, value in item.items()]
+        case [str() as given, wanted] if _is_call(given):
+            return [f"assert {given} == {_in_code(wanted)}"]
+        case [given, wanted] if not any(re.search("assert|==", one) for one in (given, wanted) if isinstance(one, str)):
+            return [{"input": given, "output": wanted}]
+    return [item]
+
+
+def _in_code(value: Any) -> str:
+    return value if isinstance(value, str) and _literal(value) is not None else repr(value)
+
+
+def _is_call(text: str) -> bool:
+    tree = parse(text.strip())
+    return tree is not None and len(tree.body) == 1 and isinstance(getattr(tree.body[0], "value", None), ast.Call)
 
 
 def _texts(item: Any) -> list[str | None]:
@@ -286,7 +313,9 @@ def _texts(item: Any) -> list[str | None]:
 
 def _said_otherwise(text: str) -> list[Any]:
     """The asserts that a list in a text, a test function, unittest or an example (`f(1) -> 2`) stand for."""
-    text = re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+|^\s*`(?!`)|(?<!`)`\s*$", "", text)
+    text = re.sub(
+        r"^\s*(?:[-*•]|(?:(?:test|case|example)\s*)+\d*\s*:|\d+[.)])\s+|^\s*`(?!`)|(?<!`)`\s*$", "", text, flags=re.I
+    )
     if text.lstrip().startswith("[") and isinstance(listed := _literal(text), list):
         return listed
     body = statements(text)
@@ -333,7 +362,8 @@ def _calls(pairs: list[tuple[str, Any, Any]], name: str, arity: int | None) -> l
             arguments = _from_list(key, given, lengths, arity)
         else:
             arguments = repr(given)
-        made.append(None if arguments is None else f"assert {name}({arguments}) == {wanted!r}")
+        said = _in_code(wanted) if isinstance(given, str) and _is_call(given) else repr(wanted)
+        made.append(None if arguments is None else f"assert {name}({arguments}) == {said}")
     return made
 
 

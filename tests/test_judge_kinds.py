@@ -65,7 +65,8 @@ TESTED = [  # all of these hold for NEXT, and none for WRONG
     "import pytest\nwith pytest.raises(expected_exception=TypeError):\n    f('a')",
     "from solution import f as g\nassert g(1) == 2",
     "import solution as s\ndef test_it():\n    from solution import f\n    assert f(1) == s.f(1) == 2",
-    "match [f(1), 3]:\n    case [2 as two, *rest]:\n        assert two == 2 and rest == [3]\n    case _:\n        assert False",
+    "match [f(1), 3]:\n    case [2 as two, *rest]:\n        assert two == 2 and rest == [3]\n"
+    "    case _:\n        assert False",
     "def test_it():\n    assert f(1) == 2\nif __name__ == '__main__':\n    import pytest\n    pytest.main([__file__])",
     "caught = False\ntry:\n    f('a')\nexcept TypeError:\n    caught = True\nassert caught",
     "good = True\nfor x in range(3):\n    if f(x) != x + 1:\n        good = False\nassert good",

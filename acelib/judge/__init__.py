@@ -6,8 +6,8 @@
         reports = judge.run([Submission("def f(x):\\n    return x + 1\\n", ["assert f(1) == 2"])])
     reports[0].verdicts[0].passed, reports[0].pass_rate
 
-How it stands, what a verdict means, which ways to a wrong verdict are covered, what each isolation level covers and what
-it does not: README.md in this folder.
+README.md in this folder says how it stands, what a verdict means, which ways to a wrong verdict are covered, what each
+isolation level covers, and what it does not.
 """
 
 from .api import LLM_PRELUDE, STATUSES, JudgeError, Limits, Report, Submission, Verdict

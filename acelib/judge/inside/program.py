@@ -48,7 +48,7 @@ _WITH_CONTENT = tuple(base for base, _ in wire.BASES if base not in _VALUES)
 _OF_EVERYTHING = ("bool", "hash", "type", "seed", "setstate", "capture")  # tells nothing
 
 
-_OF_SETS = "issubset issuperset isdisjoint difference intersection union symmetric_difference".split()
+_OF_SETS = ["issubset", "issuperset", "isdisjoint", "difference", "intersection", "union", "symmetric_difference"]
 _COMPARISONS = {  # methods that compare: what the object is decides, not what its class says
     **dict.fromkeys((set, frozenset), _OF_SETS),
     **dict.fromkeys((str, bytes, bytearray), ["startswith", "endswith", "find"]),
