@@ -35,6 +35,25 @@ def test_without_entry_point_the_first_defining_block_is_taken():
     assert extract_program(f"```python\nprint(1)\n```\n```python\n{CODE}```") == CODE
 
 
+def test_fences_in_a_docstring_of_bare_code_are_no_blocks():
+    code = 'def f(x):\n    """Add one.\n\n    ```\n    f(1)\n    ```\n    """\n    return x + 1\n'
+    assert extract_program(code, "f") == extract_program(code) == code
+    assert extract_program(f"Here it is:\n{code}That is all.", "f") == code
+
+
+@pytest.mark.parametrize("piece", ["```\n", "````\n", "```python\nx x\n```\n", "def f(x):\n  ```\n"])
+def test_a_loop_of_fences_is_not_parsed_again_and_again(piece, monkeypatch):
+    calls, parse = [], ast.parse
+    monkeypatch.setattr(ast, "parse", lambda *args, **named: calls.append(1) or parse(*args, **named))
+    extract_program("```python\nif True:\nno no\n" + 500 * piece, "f")
+    assert len(calls) < 10_000
+
+
+@pytest.mark.parametrize("tag", ["ipython", "code", "text"])
+def test_without_entry_point_a_block_in_another_language_is_better_than_none(tag):
+    assert extract_program(f"```{tag}\n{CODE}```") == CODE
+
+
 def test_rambling_after_the_function_is_cut():
     reply = CODE + "\nThe answer is therefore 3 and\nHuman: now write another one\ndef g(:\n"
     assert extract_program(reply, "f").strip() == CODE.strip()
@@ -136,6 +155,9 @@ DISGUISES = {
     "inline code": "Use `def f(x): return x + 1`.",
     "words before it": f"Sure! {CODE}",
     "indentation": "Here it is:\n\n    def f(x):\n        return x + 1\n\nDone.",
+    "words after a fence": f"{CODE.rstrip()}``` Hope this helps!",
+    "a marker before it": f"<s>{CODE}</s>",
+    "colours": f"\x1b[32m{CODE}\x1b[0m",
     "magic": f"```python\n%time\n!pip install numpy\n{CODE}```",
 }
 

@@ -43,6 +43,12 @@ def expectations(answer: int, slow: bool) -> list[str]:
         f"with f(1) as value:\n    assert value == {answer}",
         f"class T(__import__('unittest').TestCase):\n    def test(self): self.assertAlmostEqual(f(1), {answer})",
         f"def test_f():\n    for value in f(1):\n        assert value == {answer}",
+        f"value = f(1)\nvalue -= {answer}\nassert value == 0",
+        f"from collections import UserList\nassert f(1) == UserList([{answer}])",
+        f"from types import SimpleNamespace\nassert f(1) == SimpleNamespace(x={answer}) or f(1).x == {answer}",
+        f"assert set() == f(1) - {{{answer}}} and len(f(1)) == 1",
+        f"import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n    f(1)\n"
+        f"assert out.getvalue().strip() == '{answer}'",
     ]
 
 

@@ -57,6 +57,24 @@ TESTED = [  # all of these hold for NEXT, and none for WRONG
     "def setup_function():\n    global m\n    m = 2\ndef test_it():\n    assert f(n) == m",
     "import unittest\nclass T(unittest.IsolatedAsyncioTestCase):\n    async def test_it(self):\n"
     "        for x in (1, 2):\n            with self.subTest(x=x):\n                self.assertEqual(f(x), x + 1)",
+    "class TestF:\n    cases = [(1, 2)]\n    skipped = True\n    def test_it(self):\n"
+    "        for x, y in self.cases:\n            assert f(x) == y",
+    "class TestOuter:\n    class TestInner:\n        def test_it(self):\n            assert f(1) == 2",
+    "import pytest\n@pytest.mark.parametrize(argnames='x, y', argvalues=[(1, 2)])\n"
+    "def test_it(x, y):\n    assert f(x) == y",
+    "import pytest\nwith pytest.raises(expected_exception=TypeError):\n    f('a')",
+    "from solution import f as g\nassert g(1) == 2",
+    "import solution as s\ndef test_it():\n    from solution import f\n    assert f(1) == s.f(1) == 2",
+    "match [f(1), 3]:\n    case [2 as two, *rest]:\n        assert two == 2 and rest == [3]\n"
+    "    case _:\n        assert False",
+    "def test_it():\n    assert f(1) == 2\nif __name__ == '__main__':\n    import pytest\n    pytest.main([__file__])",
+    "caught = False\ntry:\n    f('a')\nexcept TypeError:\n    caught = True\nassert caught",
+    "good = True\nfor x in range(3):\n    if f(x) != x + 1:\n        good = False\nassert good",
+    "def results():\n    return [f(x) for x in range(2)]\nfound = results()\nassert found == [1, 2]",
+    "found = []\ndef run():\n    found.append(f(1))\nrun()\nassert found == [2]",
+    "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor() as pool:\n"
+    "    assert list(pool.map(f, range(9))) == list(range(1, 10))",
+    "assert f(1) == 2\nexit()",
 ]
 UNTESTED = [
     *("f(1) == 2", "f(1)", "assert True\nf(1)", "assert (f(1) == 2, 'message')", "assert f", "assert [f(1) == 3]"),
@@ -84,6 +102,14 @@ UNTESTED = [
     "import pytest\n@pytest.mark.skip(reason='no')\nclass TestF:\n    def test(self):\n        assert f(1) == 3",
     "def test_it(tmp_path):\n    assert f(1) == 3",
     "assert f(1) == 3 if False else True",
+    "expected = 3\nassert expected == 3\nf(1)",
+    "def test_it():\n    x = [5]\n    assert len(x) == 1\n    f(1)",
+    "assert all(f(x) == 3 for x in [])",
+    "assert f is not None",
+    "assert not (f(1) == 3 and False)",
+    "assert f is f and f",
+    "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertTrue(True)\n        f(1)",
+    "import pytest\n@pytest.mark.parametrize('x', [])\ndef test_it(x):\n    assert f(x) == 3",
 ]
 
 
@@ -168,6 +194,28 @@ def push(xs, x):
     xs.append(x)
     raise ValueError
 def named(value, what, target=None, name=None): return [value, what, target, name]
+class Vector:
+    def __init__(self, *xs): self.xs = list(xs)
+    def __mul__(self, k): return Vector(*[x * k for x in self.xs])
+    def __rsub__(self, k): return Vector(*[k - x for x in self.xs])
+    def __iadd__(self, k): self.xs = [x + k for x in self.xs]; return self
+    def __eq__(self, other): return isinstance(other, Vector) and self.xs == other.xs
+class Metres(int):
+    def __add__(self, other): return Metres(int(self) + int(other))
+class Day(datetime.date):
+    def weekend(self): return self.weekday() >= 5
+class Money(Decimal): pass
+def wrapped():
+    from collections import ChainMap, UserDict, UserList
+    from types import MappingProxyType
+    return [UserDict(a=1), ChainMap({'a': 1}, {'a': 2}), MappingProxyType({'a': 1}), UserList([1]), memoryview(b'x')]
+def space():
+    from types import SimpleNamespace
+    return SimpleNamespace(a=1, b=[P(1)])
+def keys(x=None): return list(x) if x is not None else {'b': 1, 'a': 2}.keys()
+def draw(generator): return generator.random()
+def read(file): return file.read()
+def say(x): print('got', x)
 """
 HOLDS = [
     "assert f() == {'a': [P(1), (P(2),)]}",
@@ -211,6 +259,25 @@ HOLDS = [
     "r = Node(1)\nr.children.append(Node(2))\nr.children[0].children.append(Node(3))\nassert depth(r) == 3",
     "r = Node(1)\nheld = r.children\nheld += [Node(2)]\nassert r.children is held and depth(r) == 2",
     "xs = [1]\ntry:\n    push(xs, 2)\nexcept ValueError:\n    pass\nassert xs == [1, 2]",
+    "assert Vector(1, 2) * 3 == Vector(3, 6) and 5 - Vector(1) == Vector(4)",
+    "v = Vector(1)\nv += 2\nw = v * 2\nassert v.xs == [3] and (w * 2).xs == [12]",
+    "assert isinstance(Metres(1) + 2, Metres) and Metres(1) + 2 == 3",
+    "r = Row([1])\nr += [2]\nassert r.second() == 2 and r == [1, 2]",
+    "import datetime\nassert Day(2020, 1, 4).weekend() and Day(2020, 1, 4) - datetime.date(2020, 1, 1) "
+    "== datetime.timedelta(3)",
+    "from decimal import Decimal\nassert Money('1.5') == Decimal('1.5') and 1 + Money('1.5') == 2.5",
+    "assert wrapped() == [{'a': 1}, {'a': 1}, {'a': 1}, [1], b'x']",
+    "from collections import UserDict, UserList\nw = wrapped()\nassert w[0] == UserDict(a=1) and w[3] == UserList([1])",
+    "from types import SimpleNamespace\ns = space()\ns.a = 2\nassert s == SimpleNamespace(a=2, b=[P(1)])",
+    "assert list(keys()) == ['b', 'a'] == keys({'b': 1, 'a': 2}.keys()) and keys() == {'a', 'b'}",
+    "assert keys({'b': 1, 'a': 2}.items()) == [('b', 1), ('a', 2)] and keys({'b': 1}.values()) == [1]",
+    "assert issubclass(Row, list) and not issubclass(Row, P) and list(map(type, [P(1), 2])) == [P, int]",
+    "import random\nassert draw(random.Random(3)) == random.Random(3).random()",
+    "import io\nassert read(io.StringIO('abc')) == 'abc'",
+    "import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n    say(3)\n"
+    "assert out.getvalue() == 'got 3\\n'",
+    "def test_it(capsys):\n    say(3)\n    assert capsys.readouterr().out == 'got 3\\n'",
+    "import numpy as np\nassert [3] == same(np.int64(3)) and same(np.int64(3)) == [3]",
     "many = [same([i]) for i in range(300)]\nmany[-1].append(1)\nassert many[0] == [0] and many[-1] == [299, 1]",
 ]
 FAILS = [
@@ -229,6 +296,12 @@ FAILS = [
     "assert Plain.RED == 1",
     "assert [nan()] == [nan()]",
     "r = Node(1)\nr.children.append(Node(2))\nassert depth(r) == 1",
+    "assert Vector(1, 2) * 3 == Vector(3, 7)",
+    "assert wrapped()[0] == {'a': 2} or wrapped()[3] == (1,) or wrapped()[4] == 'x'",
+    "assert space() == {'a': 1}",
+    "from collections import OrderedDict\nfrom types import MappingProxyType\n"
+    "assert same(MappingProxyType(OrderedDict(a=1, b=2))) == OrderedDict(b=2, a=1)",
+    "import numpy as np\nassert same(np.int64(3)) != [3]",
 ]
 
 
@@ -373,6 +446,61 @@ def g(x): return 0.3
 """
 
 
+METHODS = """
+class S(set):
+    def yes(self, *a): return True
+    issubset = issuperset = isdisjoint = yes
+    def difference(self, *a): return set()
+class T(str):
+    def startswith(self, *a): return True
+    endswith = startswith
+class L(list):
+    def count(self, x): return 1
+def s(): return S([1])
+def t(): return T('a')
+def xs(): return L([1])
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        *("assert s().issuperset({5})", "assert s().issubset({5})", "assert s().isdisjoint({1})"),
+        *("assert not s().difference({5})", "assert t().startswith('b')", "assert t().endswith('b')"),
+        *("assert xs().count(5) == 1", "x = s()\nx -= {1}\nassert x == {1}", "assert {5} <= s()"),
+    ],
+)
+def test_methods_that_compare_are_those_of_the_builtin(judge, test):
+    assert status(judge, METHODS, test) == "failed"
+
+
+PRICE = """
+class Price:
+    def __init__(self, x): pass
+    def __sub__(self, other): return 0
+    __add__ = __rsub__ = __isub__ = __sub__
+    def __eq__(self, other): return True
+def f(x): return Price(x)
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert abs(Price(1) - 0.5) < 0.1",
+        "assert Price(1) - 0.5 <= 0",
+        "import math\nassert math.isclose(Price(1) - 0.5, 0)",
+        "assert abs(f(1) - 0.5) < 0.1",
+        "x = f(1)\nassert x - 5 == 0",
+        "x = f(1)\nx -= 5\nassert x == 0",
+        "assert Price(1) == 5",
+        "assert f(1) + 5 == f(2)",
+    ],
+)
+def test_no_object_is_told_the_answer_by_arithmetic(judge, test):
+    assert status(judge, PRICE, test) in ("failed", "error")
+
+
 @pytest.mark.parametrize(
     "test",
     [
@@ -400,10 +528,21 @@ def test_no_program_gains_by_a_name_of_pythons_own(judge, test):
             "return datetime.now().year",
         ),
         *("return int(time.time()) % 2", "return max({'p', 'q', 'r', 's', x}, key=len)", "return uuid.uuid4().hex"),
+        *("return shuffled([*'pqrst', x])[0]", "return random_as.choice('pqrstuvw' + x)", "return strftime('%Y')"),
+        *("first, *rest = {'p', 'q', 'r', 's', x}\n    return first", "return list(letters(x))[0]"),
+        "d = defaultdict(set)\n    d[1].update('pqrs', x)\n    return list(d[1])[0]",
+        "return Counter({'p', 'q', 'r', 's', x}).most_common(1)[0][0]",
+        "return sorted(['p', 'q', 'r', 's', x], key=hash)[0]",
+        "return reduce(lambda a, b: a, {'p', 'q', 'r', 's', x})",
     ],
 )
 def test_what_depends_on_chance_is_unstable(judge, body):
-    program = f"import random, time, uuid\nfrom datetime import datetime\ndef f(x):\n    {body}\n"
+    program = (
+        "import random, time, uuid\nfrom datetime import datetime\nimport random as random_as\n"
+        "from collections import Counter, defaultdict\nfrom functools import reduce\nfrom random import sample\n"
+        "from time import strftime\ndef letters(x):\n    return set('pqrs' + x)\n"
+        f"def shuffled(xs):\n    return sample(xs, len(xs))\ndef f(x):\n    {body}\n"
+    )
     assert depends_on_chance(program)
     lucky = judge.run([Submission(program, ["assert f('x') == 'never'"])])[0].verdicts[0].reason.removeprefix("got ")
     report = judge.run([Submission(program, [f"assert f('x') == {lucky}", "assert f('x') is not None"])])[0]
@@ -418,8 +557,14 @@ def test_sets_whose_order_nobody_sees_are_stable(judge):
         "return len(set(x))",
         "return set(x) == {'a', 'b'}",
         "return 'a' in set(x)",
+        "seen = set()\n    return [c for c in x if not (c in seen or seen.add(c))]",
+        "graph = {1: {2}}\n    return len(graph[1] | {3}) and sum(1 for c in graph[1]) and set(x)",
+        "import random\n    return max(set(x) - {'b'})",
     ):
         assert not depends_on_chance(f"def f(x):\n    {body}\n")
     seeded = "import random\ndef f(x):\n    return random.Random(3).random()\n"
     value = judge.run([Submission(seeded, ["assert f(1) == 0"])])[0].verdicts[0].reason.removeprefix("got ")
     assert judge.run([Submission(seeded, [f"assert f(1) == {value}"])])[0].passed
+    dated = "import datetime, time\nclass Day(datetime.date):\n    def last(self): return self.day > 27\ndef f(x):\n"
+    dated += "    time.time()\n    return Day(2020, 1, 30).last(), type(datetime.datetime.now()) is datetime.datetime\n"
+    assert depends_on_chance(dated) and judge.run([Submission(dated, ["assert f(1) == (True, True)"])])[0].passed

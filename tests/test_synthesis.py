@@ -74,6 +74,16 @@ MENDED = {
     "numbered texts": json.dumps({"question": "Write f.", "tests": ["1. `assert f(1) == 2`", "- assert f(2) == 3"]}),
     "examples": json.dumps({"question": "Write f.", "tests": ["f(1) -> 2", ">>> f(2)\n3"]}),
     "functions": json.dumps({"question": "Write f.", "tests": ["def test():\n    assert f(1) == 2", TESTS[1]]}),
+    "pairs in lists": '{"question": "Write `f(x)`.", "tests": [["f(1)", "2"], [2, 3]]}',
+    "calls and results": '{"question": "Write f.", "tests": [{"call": "f(1)", "out": "2"}, {"call":"f(2)","out":3}]}',
+    "calls as keys": '{"question": "Write f.", "tests": {"f(1)": 2, "f(2)": 3}}',
+    "inputs and outputs": '{"question": "Write `f(x)`.", "tests": {"inputs": [[1], [2]], "outputs": [2, 3]}}',
+    "no tests but inputs": '{"question": "Write `f(x)`.", "inputs": [1, 2], "outputs": [2, 3]}',
+    "backticks": '{"question": "Write f.", "tests": [`assert f(1) == 2`, `assert f(2) == 3`]}',
+    "a tuple": '{"question": "Write f.", "tests": ("assert f(1) == 2", "assert f(2) == 3")}',
+    "named texts": json.dumps(
+        {"question": "Write f.", "tests": ["Test 1: assert f(1) == 2", "Case: assert f(2) == 3"]}
+    ),
     "unittest": json.dumps({"question": "Write f.", "tests": ["self.assertEqual(f(1), 2)", TESTS[1]]}),
 }
 

@@ -15,6 +15,7 @@ _WORTH_A_LOOK = re.compile(
     r"\bset\b|frozenset|\bhash\b|\bid\b|\{[^{}:\n]*[^{}:\s][^{}:\n]*\}|random|import.*time|from.*time|secrets|uuid|getpid"
     r"|get_ident|tempfile|\.(?:keys|items)\(\)\s*[-&|^]"
 )
+_SET = re.compile(r"(?:typing\.)?(?:frozen)?set\b", re.I)  # an annotation
 _MODULES = {"random", "secrets", "uuid", "tempfile"}  # what is asked of these is chance
 _CLOCKS = {"now", "today", "utcnow", "time", "time_ns", "localtime", "gmtime", "ctime", "strftime", "process_time"}
 _CLOCKS |= {"perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time_ns", "thread_time"}
@@ -119,9 +120,8 @@ class _Sets:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and any(map(self._is_set, node.args)):
             if node.func.attr in ("append", "appendleft", "insert", "setdefault", "push"):
                 self.containers.add(_name(node.func.value))
-        elif isinstance(node, (ast.AnnAssign, ast.arg)) and node.annotation is not None:
-            if re.match(r"(?:typing\.)?(?:frozen)?set\b", ast.unparse(node.annotation), re.I):
-                self.names.add(node.arg if isinstance(node, ast.arg) else _name(node.target))
+        elif isinstance(node, ast.arg) and _SET.match(ast.unparse(node.annotation) if node.annotation else ""):
+            self.names.add(node.arg)
         self.names.discard("")
         self.containers.discard("")
 

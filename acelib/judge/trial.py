@@ -25,7 +25,14 @@ MODULES = {name for name in sys.stdlib_module_names if not name.startswith("_")}
 MODULES -= {"antigravity", "idlelib", "lib2to3", "test", "this", "tkinter", "turtle", "turtledemo", "ensurepip", "venv"}
 MODULES -= {"readline", "rlcompleter", "site", "pty", "tty", "curses", "webbrowser", "cgitb", "nntplib", "telnetlib"}
 _NAME = re.compile(r"\w+")
-_IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+(\w+)", re.M)
+_IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+([\w., \t]+)", re.M)
+_LATE = {
+    "async": "asyncio",
+    "Isolated": "unittest.async_case",
+    "testing": "numpy.testing",
+    "futures": "concurrent.futures",
+}
+_LATE |= {"ThreadPool": "concurrent.futures.thread"}  # what a word in a test leads to, and no import at its top
 
 
 @dataclass(frozen=True)
@@ -136,10 +143,12 @@ class Trial:
         """Modules of the fixed table that the submission imports, for the zygote to have ready."""
         s = self.submission
         tests = [s.tests[i] for i in self.referee] or s.tests[:1]
-        names = {name for text in (s.prelude, s.program, *tests) for name in _IMPORT.findall(text)}
+        lines = [line for text in (s.prelude, s.program, *tests) for line in _IMPORT.findall(text)]
+        names = {part.split()[0].partition(".")[0] for line in lines for part in line.split(",") if part.strip(". \t")}
         if "numpy" in names or any("np." in test for test in tests):
             names |= {"numpy", "numpy.random"}
-        return tuple(sorted(names & MODULES))
+        late = {module for word, module in _LATE.items() if any(word in test for test in tests)}
+        return tuple(sorted((names & MODULES) | late))
 
     def absorb(self, job: Job, outcome: Outcome) -> None:
         """Turn what a job's process wrote, and how it ended, into verdicts."""

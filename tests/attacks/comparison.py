@@ -87,6 +87,45 @@ class E(enum.IntEnum):
     def __hash__(self): return 1
 def f(x): return E.A
 """,
+    "value types that lie": f"""
+import datetime, decimal, fractions
+class D(decimal.Decimal):{_LIAR}{_SPRAY_METHODS}
+class F(fractions.Fraction):{_LIAR}{_SPRAY_METHODS}
+class T(datetime.date):{_LIAR}{_SPRAY_METHODS}
+kinds = [lambda: D(3), lambda: F(1, 3), lambda: T(2020, 1, 1)]
+def f(x): return kinds.pop()() if kinds else D(3)
+""",
+    "wrappers of liars": f"""
+import collections, types
+class Liar:{_LIAR}{_SPRAY_METHODS}
+class U(collections.UserList):{_LIAR}
+    @property
+    def data(self): return Liar()
+    @data.setter
+    def data(self, value): pass
+kinds = [lambda: collections.UserList([Liar()]), U, lambda: {{Liar(): 1}}.keys(), lambda: {{1: Liar()}}.values(),
+         lambda: types.SimpleNamespace(x=Liar()), lambda: collections.ChainMap({{Liar(): Liar()}}),
+         lambda: types.MappingProxyType({{1: Liar()}}), lambda: memoryview(b'x')]
+def f(x): return kinds.pop()() if kinds else U()
+""",
+    "sets, texts and lists whose methods lie": """
+class S(set):
+    def yes(self, *a): return True
+    issubset = issuperset = isdisjoint = yes
+    def no(self, *a): return set()
+    difference = symmetric_difference = __sub__ = __isub__ = __xor__ = __ixor__ = no
+class T(str):
+    def startswith(self, *a): return True
+    endswith = __contains__ = startswith
+class L(list):
+    def count(self, x): return 1
+    def __isub__(self, x): return 0
+    __iadd__ = __isub__
+kinds = [lambda: S([1]), lambda: T('a'), lambda: L([1])]
+def f(x):
+    kinds.append(kinds.pop(0))
+    return kinds[0]()
+""",
     "explodes when printed": """
 class Bomb:
     def __repr__(self): raise SystemExit(0)

@@ -10,6 +10,32 @@ def shout(text):
 """
 
 ATTACKS = {
+    "prints verdicts": """
+import sys
+def f(x):
+    print('true'); print('["v",true,[]]'); sys.stdout.write('1'); print(True)
+    sys.stdout.getvalue = lambda: ['v', True]
+    return 1
+""",
+    "prints through something of its own": """
+import sys
+class Out:
+    def getvalue(self): return Text('x')
+    def write(self, text): return 0
+    def seek(self, *a): pass
+    truncate = flush = seek
+class Text(str):
+    def __getitem__(self, key): return {'a': 1}
+    def strip(self): return self
+    def __eq__(self, other): return True
+def f(x):
+    import gc
+    for one in gc.get_objects():
+        if type(one).__name__ == 'Server':
+            one.printed = Out()
+    sys.stdout = Out()
+    return 1
+""",
     "redefines the functions tests use": """
 def abs(x): return 0
 def sorted(x): return Any()

@@ -50,6 +50,8 @@ def reached_by(tree: ast.AST, names) -> set[str]:
             reached.add(node.arg)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             reached |= {(one.asname or one.name).split(".")[0] for one in node.names} - PYTHONS_OWN
+    if all(_used(checked) & reached for checked in _checked(tree)):
+        return reached
     statements, before = list(_statements(getattr(tree, "body", []))), None
     while before != len(reached):
         before = len(reached)
@@ -57,6 +59,15 @@ def reached_by(tree: ast.AST, names) -> set[str]:
             if used & reached:
                 reached |= owners | {one for one in used if not hasattr(builtins, one) and one not in PYTHONS_OWN}
     return reached
+
+
+def _checked(tree):
+    """What the test asserts, with `assert` or a library's function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            yield node.test
+        elif isinstance(node, ast.Call) and called_name(node).startswith("assert"):
+            yield ast.Tuple(node.args, ast.Load())
 
 
 def _statements(body, owners=frozenset()):
@@ -147,8 +158,8 @@ class Checks:
 
 
 class _Instrument(ast.NodeTransformer):
-    def __init__(self, tree, names):
-        self._names, self._reached, self._made = names, reached_by(tree, names), _made_names(tree, names)
+    def __init__(self, tree, names, reached):
+        self._names, self._reached, self._made = names, reached, _made_names(tree, names)
         self._measured = {id(part) for node in ast.walk(tree) for part in _measured(node, names)}
 
     def _is_made(self, node) -> bool:
@@ -235,10 +246,10 @@ def called_name(call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
-def instrument(tree: ast.Module, names) -> ast.Module:
+def instrument(tree: ast.Module, names, reached) -> ast.Module:
     """The same test, reporting its assertions to the object called CHECKS, asking TYPE_OF for types, and BETWEEN for
     operators between an object that it makes with a class of the program and data."""
-    return ast.fix_missing_locations(_Instrument(tree, names).visit(tree))
+    return ast.fix_missing_locations(_Instrument(tree, names, reached).visit(tree))
 
 
 def is_made(node, names, made) -> bool:
@@ -253,7 +264,7 @@ def is_made(node, names, made) -> bool:
 def _made_names(tree, names) -> set[str]:
     """Variables that are only ever assigned an object so made."""
     made: set[str] = set()
-    for _ in range(3):  # a variable that is made of another
+    for _ in range(3 * any(name[:1].isupper() for name in names)):  # a variable that is made of another
         good = {
             id(t)
             for n in ast.walk(tree)

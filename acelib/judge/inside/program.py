@@ -48,6 +48,14 @@ _WITH_CONTENT = tuple(base for base, _ in wire.BASES if base not in _VALUES)
 _OF_EVERYTHING = ("bool", "hash", "type", "seed", "setstate", "capture")  # tells nothing
 
 
+_OF_SETS = ["issubset", "issuperset", "isdisjoint", "difference", "intersection", "union", "symmetric_difference"]
+_COMPARISONS = {  # methods that compare: what the object is decides, not what its class says
+    **dict.fromkeys((set, frozenset), _OF_SETS),
+    **dict.fromkeys((str, bytes, bytearray), ["startswith", "endswith", "find"]),
+    **dict.fromkeys((list, deque), ["count", "index"]),
+}
+
+
 class Gone(BaseException):
     """The program's process ended, or what it sent is no message."""
 
@@ -400,6 +408,8 @@ class Proxy:
     def __getattr__(self, name):
         if not _may_ask(name):
             raise AttributeError(f"{name} of an object of the program is not asked for")
+        if name in _COMPARISONS.get(self.__class__, ()) and (own := content(self)) is not self:
+            return getattr(own, name)
         return ask(self, "getattr", name)
 
     def __setattr__(self, name, value):
@@ -497,10 +507,11 @@ def _forward_between(name, operation, finish=lambda result: result):
 
 
 def _in_place(name):
-    """`xs += [1]` of a list, dict and the like is done where it lives; of other objects it is arithmetic."""
+    """`xs += [1]` and `d |= {}` of a list, dict and the like are done where it lives; all else is arithmetic."""
 
     def method(self, other):
-        return ask(self, name, other) if self.__class__ in wire.MUTABLE or is_stand_in(other) else NotImplemented
+        adds = name in ("__iadd__", "__ior__") and self.__class__ in wire.MUTABLE and type(other) in wire.MUTABLE
+        return ask(self, name, other) if adds or is_stand_in(other) else NotImplemented
 
     return method
 
@@ -538,7 +549,7 @@ def _shadow(base):
     """A subclass of `base` for objects of the program's own subclasses of it."""
 
     def getattribute(self, name):
-        if name.startswith("__") and hasattr(base, name):
+        if (name.startswith("__") and hasattr(base, name)) or name in _COMPARISONS.get(base, ()):
             return base.__getattribute__(self, name)
         if not _may_ask(name):
             raise AttributeError(name)

@@ -103,7 +103,7 @@ class _Test:
         ]
         reached = checking.reached_by(self.tree, names)
         self.asserting = {node.name for node in self.defined if checking.may_check(node, names, reached)}
-        self.code = compile(checking.instrument(self.tree, names), "<test>", "exec")
+        self.code = compile(checking.instrument(self.tree, names, reached), "<test>", "exec")
 
     def _bind_real(self, name: str) -> None:
         if name in KNOWN:
