@@ -7,7 +7,6 @@
 # %%
 import math  # noqa: F811
 import random
-from collections import Counter
 from statistics import fmean
 
 from acelib.course import check
@@ -89,6 +88,8 @@ def question(rng: random.Random):
 def keep(results: list[list[bool]]) -> list[bool]:
     """Which tests to keep, one answer per test, from which program (row) passes which test (column)."""
     ### BEGIN SOLUTION
+    from collections import Counter
+
     # Programs that pass just the same tests agree. Trust those that pass many tests; agreement breaks near ties.
     sizes = Counter(map(tuple, results))
     return list(max(sizes, key=lambda tests: sum(tests) * sizes[tests] ** 0.25))
