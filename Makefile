@@ -57,7 +57,7 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(PY) -m pip install -r requirements-test.txt
 	@touch $@
 
-course: $(VENV)/.installed$(if $(GPU),-gpu)  ## Run notebooks 00-08 and write runs/<profile>/report.html; a profile with `device: cuda` installs requirements-gpu.txt, too (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
+course: $(VENV)/.installed$(if $(GPU),-gpu)  ## Run notebooks 00-09 and write runs/<profile>/report.html; a profile with `device: cuda` installs requirements-gpu.txt, too (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
 	@$(COURSE)
 
 doctor: $(VENV)/.installed  ## Versions, machine, isolation and checks, as text to paste into an issue (PROFILE= RUN_DIR=)

@@ -15,12 +15,16 @@ class Claim:
     """A claim of the paper and what is measured for it: a number that should be at least `at_least` (and above 0).
 
     `gain`: it compares something with the untrained policy, which must first reproduce what is published for it.
+    `recorded_as`: what stands for it where a real model's recorded programs can say something. `at_least` is never the
+    paper's: a claim that has one says so in its `caveat`, and is no promise (`must_hold`).
     """
 
     key: str
     claim: str
     measure: str
     paper: str
+    caveat: str = ""
+    recorded_as: str = ""
     at_least: float = 0.0
     must_hold: bool = False
     gain: bool = False
@@ -40,19 +44,25 @@ def verdict(claim: Claim, here: Interval | None, reproduced: bool | None = None)
     return "not claimable" if claim.gain and reproduced is False else "holds"
 
 
-def scorecard(evidence: dict[str, Interval | None], reproduced: bool | None = None) -> list[Row]:
-    """One row per claim of the paper: key, claim, measure, paper, here ({value, low, high} or None), verdict,
-    must_hold. `evidence` has an entry for every claim that could be measured; `reproduced` as in `verdict`. Raises
-    DataError on an unknown key.
+def scorecard(
+    evidence: dict[str, Interval | None], reproduced: bool | None = None, recorded: dict[str, Interval] | None = None
+) -> list[Row]:
+    """One row per claim of the paper: the text of `Claim`, here and recorded ({value, low, high} or None), verdict.
+
+    `evidence` has an entry for every claim that this run could measure, `recorded` for those that a real model's
+    recorded programs speak about; `reproduced` as in `verdict`. Raises DataError on an unknown key.
     """
+    recorded = recorded or {}
     known = [claim.key for claim in CLAIMS]
-    unknown = evidence.keys() - set(known)
+    unknown = (evidence.keys() | recorded.keys()) - set(known)
     if unknown:
         raise DataError(f"No claim is called {', '.join(sorted(unknown))}; known: {', '.join(known)}.")
-    shown = ("key", "claim", "measure", "paper", "must_hold")
+    shown = ("key", "claim", "measure", "paper", "caveat", "recorded_as", "must_hold")
     rows = []
     for claim in CLAIMS:
-        here = evidence.get(claim.key)
-        found = {"here": here and here._asdict(), "verdict": verdict(claim, here, reproduced)}
-        rows.append({name: getattr(claim, name) for name in shown} | found)
+        here, there = evidence.get(claim.key), recorded.get(claim.key)
+        found = {"recorded": there and there._asdict(), "here": here and here._asdict()}
+        rows.append(
+            {name: getattr(claim, name) for name in shown} | found | {"verdict": verdict(claim, here, reproduced)}
+        )
     return rows

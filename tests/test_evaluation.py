@@ -142,16 +142,23 @@ def test_the_verdict_rule():
 
 
 def test_scorecard_has_a_row_per_claim_and_the_must_hold_rows():
-    rows = scorecard({"filter": Interval(0.3, 0.2, 0.4), "oracle": None})
+    rows = scorecard({"filter": Interval(0.3, 0.2, 0.4), "oracle": None}, recorded={"filter": Interval(0.4, 0.3, 0.5)})
     assert [row["key"] for row in rows] == [claim.key for claim in CLAIMS]
     by_key = {row["key"]: row for row in rows}
     assert by_key["filter"]["verdict"] == "holds"
     assert by_key["filter"]["here"] == {"value": 0.3, "low": 0.2, "high": 0.4}
+    assert by_key["filter"]["recorded"]["value"] == 0.4 and by_key["oracle"]["recorded"] is None
     assert by_key["oracle"]["verdict"] == "not testable here" and by_key["oracle"]["here"] is None
     must = {row["key"] for row in rows if row["must_hold"]}
-    assert must == {"filter", "rm_average", "oracle", "rule_rl"}
+    assert must == {"filter", "rm_average", "oracle", "rule_rl_greedy"}
     with pytest.raises(DataError, match="No claim is called filtre"):
         scorecard({"filtre": None})
+
+
+def test_every_claim_has_its_caveat_and_a_threshold_of_ours_says_so_and_is_no_promise():
+    assert all(claim.caveat for claim in CLAIMS)
+    ours = [claim for claim in CLAIMS if claim.at_least]
+    assert ours and all("ours" in claim.caveat and not claim.must_hold for claim in ours)
 
 
 QWEN = "Qwen/Qwen2.5-Coder-7B-Instruct"
@@ -201,7 +208,8 @@ def test_a_gain_over_a_baseline_that_is_not_reproduced_is_not_claimable():
     }
     assert [rows[same]["rule_rl"] for same in (True, False, None)] == ["holds", "not claimable", "holds"]
     assert {rows[same]["oracle"] for same in rows} == {"holds"}
-    assert verdict(CLAIMS[5], Interval(0.1, -0.1, 0.3), False) == "does not hold"
+    (claim,) = (one for one in CLAIMS if one.key == "rule_rl")
+    assert verdict(claim, Interval(0.1, -0.1, 0.3), False) == "does not hold"
     assert {claim.key for claim in CLAIMS if claim.gain} == {
         "rm_average",
         "rm_greedy",

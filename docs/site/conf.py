@@ -27,6 +27,7 @@ PAGES = {
         "notebooks/06_reinforcement_learning",
         "notebooks/07_evaluation",
         "notebooks/08_what_works",
+        "notebooks/09_filters",
     ],
     "Appendices": [
         "notebooks/A1_fooling_the_judge",
