@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "costs": ["Meter"],
         "findings": ["report", "require"],
         "machine": ["check_judge", "check_machine", "preflight", "preflight_gpu"],
-        "plan_text": ["plan"],
+        "plan_text": ["at_scale", "plan"],
         "shapes": ["SHAPES", "Shape", "shape_of"],
         "training": ["preflight_reinforce", "preflight_reward_model"],
     },

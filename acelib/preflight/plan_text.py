@@ -1,11 +1,12 @@
 """The plan of a profile as text, `python -m acelib plan`: what the cost model computes, and what to type."""
 
 from collections.abc import Iterator
+from operator import attrgetter
 from urllib.parse import urlsplit
 
-from acelib.core import Profile
+from acelib.core import Profile, load_profile
 from acelib.models import is_address
-from acelib.preflight.cost_model import CostModel, fetched_gb, fits, models_gb
+from acelib.preflight.cost_model import CostModel, fetched_gb, fits, models_gb, stages
 
 PLAN = """\
 Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {questions:,.0f} questions, \
@@ -70,6 +71,23 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         names=", ".join(f"{name} {gb:.1f}" for name, gb in sizes.items()) or "none",
     )
     return text if all(fits(one, profile) for one in found) else text + TOO_LARGE
+
+
+def at_scale(notebook: str, keys: str = "", profiles: tuple[str, ...] = ("single-gpu", "paper")) -> str:
+    """A Markdown table: what a notebook's stages take on larger profiles (computed), and their values of dotted `keys`.
+
+    Raises ProfileError for an unknown profile, AttributeError for an unknown key.
+    """
+    columns = {}
+    for one in map(load_profile, profiles):
+        mine = [stage for stage in stages(one) if stage.notebook == notebook and stage.hours]
+        taken = {stage.what: f"{60 * stage.hours:.0f} minutes, {stage.gib:.0f} GiB per GPU" for stage in mine}
+        values = {f"`{key}`": attrgetter(key)(one) for key in keys.split()}
+        columns[f"`{one.name}`, {one.plan.gpus} x {one.plan.gpu}"] = taken | values
+    names = sorted({name: 0 for column in columns.values() for name in column}, key=lambda name: name[0] == "`")
+    rows = [["", *columns], ["---"] * (len(columns) + 1)]
+    rows += [[name, *(column.get(name, "-") for column in columns.values())] for name in names]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
 def commands(profile: Profile) -> Iterator[tuple[str, str]]:
