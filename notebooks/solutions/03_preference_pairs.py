@@ -19,8 +19,8 @@ from acelib.pairs import hard_quarter
 # ### 3.1 How sure is pass@1? (5 minutes, easy)
 #
 # On one question a program is right with probability $p$. Its pass@1 is estimated from $n$ programs, as $c / n$.
-# What is the [standard error](../docs/glossary.md#standard-error) of that, and how many programs does it take to bring it
-# down to `error`?
+# What is the [standard error](../docs/glossary.md#standard-error) of that, and how many programs does it take to bring
+# it down to `error`?
 
 
 # %%
@@ -37,11 +37,9 @@ with check(programs_needed) as answer:
     for p, error in [(0.5, 0.05), (0.1, 0.05), (0.5, 0.025)]:
         n = answer(p, error)
         reached, before = (math.sqrt(p * (1 - p) / max(1, n - less)) for less in (0, 1))
-        root = ""
-        if n == math.ceil(p * (1 - p) / error - 1e-9):
-            root = "; p (1 - p) / n is its square"
+        hint = "; p (1 - p) / n is its square" if reached**2 <= error + 1e-9 else ""
         assert reached <= error + 1e-9, (
-            f"with p = {p} and your n = {n} the standard error is {reached:.3f}, not {error}{root}"
+            f"with p = {p} and your n = {n} the standard error is {reached:.3f}, not {error}{hint}"
         )
         assert before > error, f"with p = {p} your n = {n} is more than it takes: n = {n - 1} gives {before:.4f}"
 
