@@ -1,8 +1,8 @@
 # %% [markdown]
 # ## Exercises
 #
-# Replace each `...`, run the cell, then the check below it. Of this notebook they need the next cell alone; a solution is
-# folded under each check.
+# Replace each `...`, run the cell, then the check below it. Of this notebook they need the next cell alone; a solution
+# is folded under each check.
 
 # %%
 import ast  # noqa: F811
