@@ -44,3 +44,8 @@ def band(ax, x, low, high, colour: str) -> None:
 def percent_axis(axis) -> None:
     """Show shares in [0, 1] as percentages on `ax.xaxis` or `ax.yaxis`."""
     axis.set_major_formatter(mpl.ticker.PercentFormatter(xmax=1, decimals=0))
+
+
+def points_axis(axis) -> None:
+    """Show differences of shares in points on `ax.xaxis` or `ax.yaxis`: +0.1 as +10; its label has to say "points"."""
+    axis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:+.0f}" if value else "0"))

@@ -12,7 +12,7 @@ from acelib.__main__ import main
 from acelib.core import ModelError
 from acelib.core.profiles import ROOT, load_profile, profile_names
 from acelib.models.generation import load_policy
-from acelib.preflight.cost_model import fits, kept_questions, stages
+from acelib.preflight.cost_model import at_scale, fits, kept_questions, stages
 from acelib.preflight.shapes import FULL, HALF, SHAPES, shape_of, training_gib
 from tools.plan import plan
 
@@ -209,6 +209,14 @@ def test_other_numbers_of_questions(capsys):
     assert main(["plan", "--profile", "single-gpu", "--questions", "8000"]) == 0
     assert "8,000 questions, 128 RL rollouts" in capsys.readouterr().out
     assert main(["plan", "--profile", "paper", "--questions", "0"]) == 1
+
+
+def test_a_notebook_shows_its_stages_and_values_on_larger_profiles():
+    head, rule, *rows = at_scale("06", "reinforce.learning_rate").splitlines()
+    assert head == "|  | `single-gpu`, 1 x RTX 4090 | `paper`, 8 x H100 |" and rule.count("---") == 3
+    assert [row.split(" | ")[0] for row in rows] == ["| RL, rule", "| RL, reward model", "| `reinforce.learning_rate`"]
+    assert rows[-1].endswith("| 5e-07 |") and rows[0].count(" minutes, ") == 2
+    assert "| - | " in at_scale("01"), "adopted questions need no teacher"
 
 
 def test_every_profile_has_a_plan(capsys):

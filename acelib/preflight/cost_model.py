@@ -6,9 +6,10 @@ the assumptions stand in the profile's `plan` section and are printed with the r
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
-from acelib.core import ModelError, Profile
+from acelib.core import ModelError, Profile, load_profile
 from acelib.engine import processes_per_machine
 from acelib.models import is_address
 from acelib.preflight.shapes import FULL, HALF, Shape, shape_of, training_gib
@@ -195,3 +196,20 @@ def models_gb(profile: Profile) -> float:
     rank, size = profile.engine.lora_rank, CostModel(profile).weight_size
     learning = max(one.adapters(rank) if rank else one.parameters for one in shapes)
     return (2 * sum(one.parameters for one in shapes) * size + 3 * learning * 3 * FULL) / 1e9
+
+
+def at_scale(notebook: str, keys: str = "", profiles: tuple[str, ...] = ("single-gpu", "paper")) -> str:
+    """A Markdown table: what a notebook's stages take on larger profiles (computed), and their values of dotted `keys`.
+
+    Raises ProfileError for an unknown profile, AttributeError for an unknown key.
+    """
+    columns = {}
+    for one in map(load_profile, profiles):
+        mine = [stage for stage in stages(one) if stage.notebook == notebook and stage.hours]
+        taken = {stage.what: f"{60 * stage.hours:.0f} minutes, {stage.gib:.0f} GiB per GPU" for stage in mine}
+        values = {f"`{key}`": attrgetter(key)(one) for key in keys.split()}
+        columns[f"`{one.name}`, {one.plan.gpus} x {one.plan.gpu}"] = taken | values
+    names = sorted({name: 0 for column in columns.values() for name in column}, key=lambda name: name[0] == "`")
+    rows = [["", *columns], ["---"] * (len(columns) + 1)]
+    rows += [[name, *(column.get(name, "-") for column in columns.values())] for name in names]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

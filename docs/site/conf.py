@@ -55,6 +55,7 @@ include_patterns = [f"{page}.*" for page in (START, *sum(PAGES.values(), []))]
 extensions = ["myst_nb", "sphinx_copybutton"]
 
 nb_execution_mode = "off"  # the committed outputs are shown as they are
+nb_render_markdown_format = "myst"  # tables, too
 suppress_warnings = ["myst.header"]  # the glossary's words are small headings
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_dmath_double_inline = True

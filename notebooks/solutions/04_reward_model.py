@@ -1,12 +1,14 @@
 # %% [markdown]
 # ## Exercises
 #
-# Write your answer in place of the `...`, run that cell, then the check below it. The checks need nothing from the
-# notebook above: the next cell and the exercise are enough. A solution is folded under each check.
+# Replace each `...`, run the cell, then the check below it. Of this notebook they need the next cell alone; a solution
+# is folded under each check.
 
 # %%
 import math
 from collections import Counter
+from unittest.mock import patch
+from zlib import crc32
 
 import torch
 from torch.nn import functional as F  # noqa: F811
@@ -105,6 +107,7 @@ with check(gradient_by_hand) as answer:
             assert abs(mine - right) < 1e-5, (
                 f"scores {values}, pairs {pairs}: program {place} has the gradient {right:+.4f}; yours is {mine:+.4f}"
                 + (", with the wrong sign" if abs(mine + right) < 1e-5 else "")
+                + (", not divided by n (n - 1)" if abs(mine - right * len(values) * (len(values) - 1)) < 1e-5 else "")
             )
         assert abs(sum(found)) < 1e-9, f"the pushes must cancel; yours sum to {sum(found):+.4f}"
 
@@ -129,14 +132,20 @@ def held_out(question_id: str, share: float) -> bool:
 
 # %% tags=["exercise-check"]
 with check(held_out) as answer:
-    ids = [f"pocket/{i}" for i in range(2000)]
-    for share in (0.1, 0.4):
-        first = {one: answer(one, share) for one in ids}
-        found = sum(first.values()) / len(ids)
-        assert abs(found - share) < 0.03, f"of 2,000 questions {found:.1%} are held out, not about {share:.0%}"
-        assert first == {one: answer(one, share) for one in reversed(ids)}, "asked again in another order, it changes"
-    assert any(answer(one, 0.1) for one in ids[:100]), "none of the first 100 questions is held out: spread them"
-    assert all(answer(one, 0.4) for one in ids if answer(one, 0.1)), "a larger share should contain the smaller one"
+    for name, start in (("pocket", 0), ("pocket", 1000), ("other", 5000)):
+        ids = [f"{name}/{i}" for i in range(start, start + 1000)]
+        for share in (0.1, 0.4):
+            first = {one: answer(one, share) for one in ids}
+            found = sum(first.values()) / len(ids)
+            assert abs(found - share) < 0.06, (
+                f"of the questions {ids[0]} to {ids[-1]} {found:.1%} are held out, not about {share:.0%}"
+            )
+            again = {one: answer(one, share) for one in reversed(ids)}
+            assert first == again, "asked again in another order, it changes"
+            with patch("builtins.hash", lambda one: crc32(repr(one).encode())):  # as after another start of Python
+                again = {one: answer(one, share) for one in ids}
+            assert first == again, "after another start of Python it changes: `hash` does"
+        assert all(answer(one, 0.4) for one in ids if answer(one, 0.1)), "a larger share should contain the smaller one"
 
 # %% [markdown]
 # ### 4.5 Fool your own reward model (project, 40 minutes)

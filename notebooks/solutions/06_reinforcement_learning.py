@@ -1,8 +1,8 @@
 # %% [markdown]
 # ## Exercises
 #
-# Write your answer in place of the `...`, run that cell, then the check below it. The checks need nothing from the
-# notebook above: the next cell and the exercise are enough. A solution is folded under each check.
+# Replace each `...`, run the cell, then the check below it. Of this notebook they need the next cell alone; a solution
+# is folded under each check.
 
 # %%
 import math
@@ -131,7 +131,9 @@ with check(clipped_loss) as answer:
         right = -(1.0 + min(rho * A, min(max(rho, 0.8), 1.2) * A)) / 2
         case = f"two tokens, the second with ratio {rho} and advantage {A:+.0f}"
         assert not torch.isclose(loss, torch.tensor(-right)), f"{case}: turn the sign, the loss is {right:+.2f}"
-        assert abs(loss.item() - right) < 1e-5, f"{case}: the loss is {right:+.2f}, yours is {loss.item():+.2f}"
+        unmasked = ((2 * right - 1.2 * 5) / 3, 2 * right / 3)  # in the sum, or only in its count
+        hint = "; the third token is padding" if min(abs(loss.item() - one) for one in unmasked) < 1e-5 else ""
+        assert abs(loss.item() - right) < 1e-5, f"{case}: the loss is {right:+.2f}, yours is {loss.item():+.2f}{hint}"
         (slope,) = torch.autograd.grad(loss, ratio)
         assert bool(slope[0, 1]) == moves, f"{case}: that token has {'a' if moves else 'no'} gradient"
 
@@ -139,14 +141,15 @@ with check(clipped_loss) as answer:
 # ### 6.4 GRPO's advantage (15 minutes, medium)
 #
 # GRPO standardises the rewards **within each question**, with $n - 1$ under the root and 1e-4 added to the standard
-# deviation, and gives every token of a reply the same number. Replies to one question lie next to each other. What
-# becomes of a question on which all replies fail? And what does REINFORCE++ make of it?
+# deviation, and gives every token of a reply the same number. Replies to one question lie next to each other. Predict
+# first: what becomes of a question on which all replies fail, and what does REINFORCE++ make of it?
 
 
 # %%
 def grpo(rewards, n):
     """The advantage of each reply, (replies,); `rewards` (replies,), `n` replies per question."""
     ### BEGIN SOLUTION
+    # Where all replies fail, each gets 0: nothing is learnt. REINFORCE++ pushes them down, below the rollout's mean.
     groups = rewards.view(-1, n)
     centred = groups - groups.mean(dim=1, keepdim=True)
     return (centred / (groups.std(dim=1, keepdim=True) + 1e-4)).view(-1)
@@ -159,10 +162,12 @@ with check(grpo) as answer:
         rewards, mask = torch.tensor(rewards), torch.ones(len(rewards), 1)
         right, found = group_relative(rewards, mask, mask, mask, n, 0.0)[:, 0], answer(rewards, n)
         assert found.shape == rewards.shape, f"give one number per reply; your shape is {tuple(found.shape)}"
+        whole = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+        hint = ", of all replies instead of its question's" if torch.allclose(found, whole, atol=1e-3) else ""
         for i in range(len(rewards)):
             assert abs(found[i] - right[i]) < 1e-3, (
                 f"rewards {rewards.tolist()}, {n} per question: reply {i + 1} has the advantage {right[i]:+.2f}; "
-                f"yours is {found[i]:+.2f}"
+                f"yours is {found[i]:+.2f}{hint}"
             )
 
 # %% [markdown]
