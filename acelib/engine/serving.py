@@ -17,7 +17,7 @@ import torch
 from accelerate.utils.other import get_free_port
 
 from acelib.core import Child, EngineError, Profile, Remote, assume
-from acelib.models import Server, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer
+from acelib.models import Server, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer, stop_tokens
 
 HERE = "http://127.0.0.1"
 # What the interpreter is told. vLLM would otherwise take temperature, top-k and repetition penalty from the model's
@@ -54,12 +54,13 @@ def serve(
     parallel: int = 1,
     replicas: int = 1,
     start_seconds: float = START_SECONDS,
+    **options: Any,
 ) -> LocalServer:
     """Start vLLM for a model folder or hub name and wait until it answers.
 
     `parallel` GPUs share one copy of the model, of which there are `replicas` behind the one address. `scratch` gets
     the server's log; replies go to the log of the stage that asks. Time-outs, retries and refusals are those of
-    `limits`. Raises EngineError, with the server's last words.
+    `limits`, and `options` go with every request. Raises EngineError, with the server's last words.
     """
     if find_spec("vllm") is None:
         raise EngineError("engine.generation is vllm, which is not installed; pip install -r requirements-gpu.txt.")
@@ -76,7 +77,7 @@ def serve(
         raise
     free = dict(dollars_per_million_input=0.0, dollars_per_million_output=0.0)
     limits = assume(limits, concurrency=IN_FLIGHT * replicas, **free)
-    return LocalServer(url=f"{HERE}:{port}/v1", model=model, limits=limits, log=None, process=process)
+    return LocalServer(url=f"{HERE}:{port}/v1", model=model, limits=limits, log=None, process=process, options=options)
 
 
 def _last_lines(process: Child) -> str:
@@ -119,10 +120,11 @@ def open_sampler(
     name, models = profile.resolve(name), profile.models
     if is_address(name) or profile.engine.generation == "transformers":
         return load_policy(name, models.dtype, models.device, remote), load_tokenizer(name)
-    load_tokenizer(name)  # says before a server starts that a folder has no model or no chat template
+    stop = stop_tokens(None, load_tokenizer(name))  # raises before a server starts where there is no model or template
     parallel = profile.engine.vllm_parallel
     replicas = max(1, torch.cuda.device_count() // parallel)
-    return serve(name, scratch, profile.remote, dtype=models.dtype, parallel=parallel, replicas=replicas), None
+    cards = dict(parallel=parallel, replicas=replicas)
+    return serve(name, scratch, profile.remote, dtype=models.dtype, **cards, stop_token_ids=stop), None
 
 
 def reply_settings(profile: Profile) -> dict[str, str]:

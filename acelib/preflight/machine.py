@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
-from transformers import PreTrainedTokenizerBase
 
 from acelib.core import ROOT, CourseError, DeviceError, Profile, installed
 from acelib.engine import processes_per_machine
@@ -24,6 +23,8 @@ from acelib.models import (
     machine_facts,
     render,
     solve_messages,
+    stop_tokens,
+    turn_end,
 )
 from acelib.preflight.cost_model import USABLE, fetched_gb, models_gb, stages
 from acelib.preflight.findings import Finding, check, failure
@@ -156,13 +157,6 @@ def check_chat_template(name: str, template: str = "{question}"):
     return True, f"round-trips, {len(ids)} tokens for a short question"
 
 
-def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token with which the chat template ends an assistant's turn; None when it adds nothing there."""
-    turn = [*solve_messages("{question}", QUESTION), {"role": "assistant", "content": "REPLY"}]
-    after = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("REPLY")[2]
-    return next(iter(tokenizer(after, add_special_tokens=False)["input_ids"]), None)
-
-
 @check(
     "end of reply of {name}: replies that never stop and are all cut off; put that token into eos_token_id of "
     "generation_config.json"
@@ -176,9 +170,8 @@ def check_eos(name: str):
         configured = GenerationConfig.from_pretrained(name).eos_token_id
     except OSError:
         configured = None
-    stops = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id} - {None}
-    ending = turn_end(tokenizer)
-    names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(stops))) or "no token at all"
+    stops, ending = stop_tokens(configured, tokenizer), turn_end(tokenizer)
+    names = ", ".join(tokenizer.convert_ids_to_tokens(stops)) or "no token at all"
     end = "nothing" if ending is None else tokenizer.convert_ids_to_tokens(ending)
     return ending in stops, f"the template ends a reply with {end}; generation stops at {names}"
 

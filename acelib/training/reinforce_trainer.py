@@ -27,7 +27,6 @@ from acelib.advantages import ALGORITHMS
 from acelib.core import Engine, EngineError, Reinforce
 from acelib.models import (
     check_room,
-    context_length,
     load_policy,
     load_tokenizer,
     pick_device,
@@ -92,7 +91,9 @@ class ReinforceTrainer(Quiet, GRPOTrainer):
         self.rollout_func = sample_rollout  # as an argument it is marked experimental; the pin holds it still
         check_together(engine, self.accelerator, samples=True)
         self.reward_weights = torch.tensor([1.0] + [0.0] * len(watch))
-        self.stop = stop_tokens(self.model, tokenizer)
+        self.stop = self.eos_token_ids = stop_tokens(self.model.generation_config.eos_token_id, tokenizer)
+        if args.use_vllm:
+            self.vllm_generation.generation_kwargs |= {"stop_token_ids": self.stop}
         # The sampler then runs these very weights, so its log-probs are those of the old policy up to rounding.
         self.samples_exactly = not (args.use_vllm or args.bf16 or engine.lora_rank)
         self._shares_prompts = shares_prompts(self)
@@ -341,7 +342,7 @@ def make_reinforce_trainer(
     model = load_policy(
         policy, weights or frozen_dtype(engine, dtype), "cpu"
     )  # after the arguments: with ZeRO-3 they decide how it is loaded
-    check_room(tokens, settings.max_new_tokens, context_length(model))
+    check_room(model, tokens, settings.max_new_tokens)
     made_with = {"policy": str(policy), "reward": reward.__name__, "seed": seed, "dtype": dtype}
     check_settings(scratch, made_with | {"lora_rank": engine.lora_rank, **vars(settings)})
     monitor = RolloutMonitor(settings, measure, progress)
