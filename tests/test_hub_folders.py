@@ -1,4 +1,4 @@
-"""Folders as the hub hands them out, with all that is odd in them: right behaviour, or one sentence that says what to do."""
+"""Folders as the hub hands them out, with all that is odd in them: right behaviour, or a sentence with a remedy."""
 
 import json
 import shutil

@@ -41,8 +41,8 @@ def _check_location(name_or_path: str | Path) -> str:
     location = Path(name_or_path)
     if location.suffix == ".gguf" or location.name.lower().endswith("-gguf") or any(location.glob("*.gguf")):
         raise ModelError(
-            f"{location} holds GGUF weights, which cannot be trained; take the repository that they were made from, with "
-            "its safetensors, or serve them (`llama-server`) and give the address as teacher or proxy."
+            f"{location} holds GGUF weights, which cannot be trained; take the repository that they were made from, "
+            "with its safetensors, or serve them (`llama-server`) and give the address as teacher or proxy."
         )
     if location.is_dir():
         if not (location / "config.json").is_file():
