@@ -49,8 +49,8 @@ def test_no_gpu_has_many_reasons(machine, said):
 def test_a_gpu_that_is_there_may_still_not_do():
     assert gpu_problem(SOUND, "bfloat16", 2) is None and gpu_problem(changed(SOUND, gpus=(T4,))) is None
     assert (
-        "Tesla T4 (compute capability 7.5) does not compute in bfloat16, which starts at 8.0; set models.dtype to "
-        "float32" in gpu_problem(changed(SOUND, gpus=(A100, T4)), "bfloat16")
+        "Tesla T4 (compute capability 7.5) does not compute in bfloat16, which starts at 8.0; take PROFILE=colab, made for "
+        "such a card, set models.dtype to float32" in gpu_problem(changed(SOUND, gpus=(A100, T4)), "bfloat16")
     )
     pascal = changed(SOUND, gpus=(Gpu("GTX 1080", (6, 1)),))
     assert "GTX 1080 (compute capability 6.1) is too old for torch 2.13.0, which starts at 7.5; take" in gpu_problem(

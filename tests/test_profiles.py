@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from acelib.core import ProfileError
-from acelib.core.inheritance import device
+from acelib.core.inheritance import value
 from acelib.core.profiles import ROOT, load_profile, profile_names
 
 
@@ -130,6 +130,14 @@ def test_the_gpu_profiles_are_what_they_are_for():
 
 @pytest.mark.parametrize("name", profile_names())
 def test_make_is_told_the_device_that_the_profile_has(name, tmp_path):
+    def device(name, overrides):
+        return value("models.device", name, overrides)
+
+    engine = load_profile(name).engine
+    assert [value(f"engine.{key}", name, []) for key in ("generation", "quantise")] == [
+        engine.generation,
+        engine.quantise,
+    ]
     assert device(name, []) == load_profile(name).models.device
     (tmp_path / "mine.yaml").write_text(f"extends: '{name}'  # quoted\nname: mine\n")
     assert device(str(tmp_path / "mine.yaml"), ["a.b=1"]) == load_profile(tmp_path / "mine.yaml").models.device

@@ -80,6 +80,11 @@ class Profile:
             ),
             f"filtering.min_tests ({self.filtering.min_tests}) is more than synthesis.tests_per_question ({tests}): "
             "every question would be dropped. Lower the first.": self.filtering.min_tests > tests,
+            "engine.quantise: nf4 is for weights that are frozen below adapters and sampled by transformers; set "
+            "engine.lora_rank above 0 and engine.generation to transformers, or quantise to none.": (
+                self.engine.quantise != "none"
+                and (not self.engine.lora_rank or self.engine.generation != "transformers")
+            ),
             f"best_of_n.ns must rise without repeats, not {list(ns)}.": list(ns) != sorted(set(ns)),
         }
         for sentence, wrong in problems.items():

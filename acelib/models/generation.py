@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from acelib.core import HUB_ERRORS, DeviceError, ModelError, Progress, Remote, hub_problem
 from acelib.models.decoding import SampledTokens, decode
@@ -99,13 +105,18 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
 
 
 def load_policy(
-    name_or_path: str | Path, dtype: str = "float32", device: str = "auto", remote: tuple[Remote, Path] | None = None
+    name_or_path: str | Path,
+    dtype: str = "float32",
+    device: str = "auto",
+    remote: tuple[Remote, Path] | None = None,
+    quantised: BitsAndBytesConfig | None = None,
 ) -> PreTrainedModel | Server:
     """A causal language model in eval mode. Raises ModelError when the folder holds none or the hub hands out
     none, and DeviceError as `pick_device` does.
 
     An address such as `http://host:8000/v1#model` gives a server to sample from, with limits and log from `remote`
-    (a run's `run.remote`); without `remote` it is refused, for a stage that needs the weights.
+    (a run's `run.remote`); without `remote` it is refused, for a stage that needs the weights. `quantised` weights stay
+    where transformers makes them, on the GPU where there is one.
     """
     if is_address(name_or_path):
         if remote is None:
@@ -116,14 +127,16 @@ def load_policy(
         return connect(str(name_or_path), *remote)
     location, where = _check_location(name_or_path), pick_device(device, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(
+            location, dtype=getattr(torch, dtype), quantization_config=quantised
+        )
     except (*HUB_ERRORS, ValueError) as error:
         raise ModelError(
             hub_problem(error, location)
             or f"{location} holds no causal language model that can be loaded ({error}); "
             "check that config.json and model.safetensors are complete."
         ) from error
-    return model.to(where).eval()
+    return (model if quantised else model.to(where)).eval()
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Conversation) -> str:

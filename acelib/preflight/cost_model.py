@@ -107,7 +107,8 @@ class CostModel:
     def held(self, reference: bool = False) -> dict[str, int]:
         """How weights and activations are held in training, for `training_gib`."""
         engine = self.engine
-        held = {"lora_rank": engine.lora_rank, "frozen": self.size, "checkpointing": engine.gradient_checkpointing}
+        held = {"lora_rank": engine.lora_rank, "frozen": self.size, "quantised": engine.quantise != "none"}
+        held["checkpointing"] = engine.gradient_checkpointing
         return held | {"reference": self.size if reference else 0}
 
     def reward_model(self, scorer: Shape) -> tuple[float, float, float]:

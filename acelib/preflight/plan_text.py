@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from acelib.core import Profile
 from acelib.models import is_address
 from acelib.preflight.cost_model import CostModel, fetched_gb, fits, models_gb
+from acelib.preflight.shapes import NF4
 
 PLAN = """\
 Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {questions:,.0f} questions, \
@@ -18,7 +19,7 @@ Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {qu
 Commands
 {commands}
 
-Computed, not measured: {plan.gpu_tflops:g} TFLOP/s peak per GPU (bf16), of which training gets \
+Computed, not measured: {plan.gpu_tflops:g} TFLOP/s peak per GPU ({dtype}), of which training gets \
 {training:g}% and decoding {decoding:g}%;
 {plan.question_tokens} tokens per question, {plan.program_tokens} per program, {plan.reply_tokens} per teacher's \
 reply; ${plan.dollars_per_gpu_hour:g} per GPU-hour: all in the profile's `plan`.
@@ -50,10 +51,12 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         spent, mark = one.hours * assumed.gpus, " " if fits(one, profile) else "!"
         row = f"{one.notebook:4}{one.what:34}{_short(one.tokens):>9}{one.hours:>8.1f}{spent:>9.1f}"
         rows.append(f"{row}{spent * price + one.dollars:>9,.0f}{one.gib:>8.0f}{mark}   {one.paper}".rstrip())
+    frozen = NF4 if profile.engine.quantise == "nf4" else model.size
     hours, made, sizes = sum(one.hours for one in found), models_gb(profile), fetched_gb(profile)
     text = PLAN.format(
         name=profile.name,
         plan=assumed,
+        dtype=profile.models.dtype,
         questions=model.questions,
         rollouts=model.rollouts,
         rows="\n".join(rows),
@@ -63,7 +66,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         commands="\n".join(f"  {command:42} # {why}" for command, why in commands(profile)),
         training=100 * assumed.training_utilisation,
         decoding=100 * assumed.generation_utilisation,
-        weights=(ADAPTERS if profile.engine.lora_rank else WEIGHTS).format(model.size),
+        weights=(ADAPTERS if profile.engine.lora_rank else WEIGHTS).format(frozen),
         disk=made + sum(sizes.values()),
         made=made,
         fetched=sum(sizes.values()),

@@ -48,6 +48,7 @@ from acelib.training.settings import (
     common_arguments,
     frozen_dtype,
     precision,
+    quantisation,
     shares_prompts,
     train_and_save,
     vllm_arguments,
@@ -339,12 +340,11 @@ def make_reinforce_trainer(
     )
     generation = vllm_arguments(engine, max(map(len, tokens)) + settings.max_new_tokens)
     args = trainer_arguments(settings, scratch, seed, pick_device(device), dtype, engine, **generation)
-    model = load_policy(
-        policy, weights or frozen_dtype(engine, dtype), "cpu"
-    )  # after the arguments: with ZeRO-3 they decide how it is loaded
+    held = weights or frozen_dtype(engine, dtype)  # after the arguments: with ZeRO-3 they decide how it is loaded
+    model = load_policy(policy, held, "cpu", quantised=quantisation(engine, dtype))
     check_room(model, tokens, settings.max_new_tokens)
     made_with = {"policy": str(policy), "reward": reward.__name__, "seed": seed, "dtype": dtype}
-    check_settings(scratch, made_with | {"lora_rank": engine.lora_rank, **vars(settings)})
+    check_settings(scratch, made_with | {"lora_rank": engine.lora_rank, "quantise": engine.quantise, **vars(settings)})
     monitor = RolloutMonitor(settings, measure, progress)
     trainer = ReinforceTrainer(model, tokenizer, dataset, reward, settings, args, watch, engine, callbacks=[monitor])
     monitor.trainer = trainer

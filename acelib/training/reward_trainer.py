@@ -24,6 +24,7 @@ from acelib.training.settings import (
     common_arguments,
     frozen_dtype,
     precision,
+    quantisation,
     shares_prompts,
     train_and_save,
 )
@@ -198,9 +199,11 @@ def make_reward_trainer(
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         callbacks=[_Report(progress)],
         peft_config=adapters(engine, "SEQ_CLS"),
+        quantization_config=quantisation(engine, dtype),
     )
     check_together(engine, trainer.accelerator, samples=False)
     made_with = {"base": str(base), "seed": seed, "n": n, "dtype": dtype, "lora_rank": engine.lora_rank}
+    made_with["quantise"] = engine.quantise
     check_settings(scratch, made_with | vars(settings))
     return trainer
 

@@ -2,7 +2,8 @@
 
 Weights that learn are float32 on every device, and bfloat16 is left to autocast (or to DeepSpeed, which keeps float32
 copies of its own): at a learning rate of 5e-7 nearly every update of a bfloat16 weight would be rounded away. Those
-that stay frozen below LoRA adapters are held in the precision of the passes.
+that stay frozen below LoRA adapters are held in the precision of the passes, or in 4 bits (QLoRA, Dettmers et al.
+2023).
 """
 
 import json
@@ -11,14 +12,15 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, is_peft_model
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
-from transformers import PrinterCallback
+from transformers import BitsAndBytesConfig, PrinterCallback
 
 from acelib.core import Engine, EngineError, full_disk_explained
 from acelib.models import out_of_memory_explained
@@ -30,6 +32,7 @@ from acelib.training.memory import MemoryWatch
 LOCAL = Engine(
     launch="none",
     lora_rank=0,
+    quantise="none",
     gradient_checkpointing=False,
     generation="transformers",
     vllm_mode="colocate",
@@ -66,6 +69,25 @@ class Quiet:
 def frozen_dtype(engine: Engine, dtype: str) -> str:
     """What a model that is to be trained is loaded in: `dtype` below adapters, which are float32 themselves."""
     return dtype if engine.lora_rank else "float32"
+
+
+def quantisation(engine: Engine, dtype: str) -> BitsAndBytesConfig | None:
+    """How linear layers below adapters are held in 4 bits and multiplied in `dtype`: NF4, whose scales are quantised,
+    too. Raises EngineError when bitsandbytes is missing."""
+    if engine.quantise == "none":
+        return None
+    if not find_spec("bitsandbytes"):
+        raise EngineError(
+            "engine.quantise is nf4, which takes bitsandbytes; run `pip install -r requirements-gpu.txt`, or set it to "
+            "none."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["lm_head", "score"],
+    )
 
 
 @contextmanager
@@ -194,13 +216,25 @@ def train_and_save(
     return log
 
 
+def _whole(model: PeftModel, path: Path) -> PeftModel:
+    """The model itself, or its adapters on its base as that was before it went into 4 bits, on the CPU."""
+    base = model.get_base_model()
+    if not getattr(base, "is_quantized", False):
+        return model
+    with TemporaryDirectory(dir=path.parent) as folder:
+        model.save_pretrained(folder)
+        config = base.config.to_dict() | {"quantization_config": None}
+        plain = type(base).from_pretrained(base.name_or_path, config=type(base.config)(**config), dtype=base.dtype)
+        return PeftModel.from_pretrained(plain, folder)
+
+
 def save_trained(trainer: Any, path: Path) -> None:
     """The model as one ordinary folder with its tokenizer: gathered from all processes, adapters merged. It is there
     when any of them returns."""
     model, accelerator = trainer.accelerator.unwrap_model(trainer.model), trainer.accelerator
     if is_peft_model(model):
         if accelerator.is_main_process:
-            model.merge_and_unload().save_pretrained(path)
+            _whole(model, path).merge_and_unload().save_pretrained(path)
     else:
         if accelerator.distributed_type == DistributedType.FSDP:
             accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
