@@ -90,10 +90,9 @@ def training_gib(
     """GiB per GPU of a training step on `sequences` x `tokens`, of which the last `logits` tokens go through the head.
 
     States (weights, gradients, moments) and a reference of `reference` bytes per weight are sharded over the GPUs;
-    below adapters of `lora_rank` the weights take `frozen` bytes instead, or 4 bits where `quantised`, one matrix of which
-    is bf16 at a time. To them come the bf16 copy of weights that
-    learn, activations for the backward pass (all of them, or with `checkpointing` each layer's input and those of one
-    layer recomputed), and logits.
+    below adapters of `lora_rank` the weights take `frozen` bytes instead, or 4 bits where `quantised`, and one matrix
+    two bytes. To them come the bf16 copy of weights that learn, activations for the backward pass (all of them, or
+    with `checkpointing` each layer's input and those of one layer recomputed), and logits.
     """
     h, kv, inner = shape.hidden, shape.key_values, shape.intermediate
     if lora_rank:  # activations as one layer of Qwen2 keeps them in bf16: norms in fp32, every adapter's input once

@@ -2,8 +2,7 @@
 
 Weights that learn are float32 on every device, and bfloat16 is left to autocast (or to DeepSpeed, which keeps float32
 copies of its own): at a learning rate of 5e-7 nearly every update of a bfloat16 weight would be rounded away. Those
-that stay frozen below LoRA adapters are held in the precision of the passes, or in 4 bits (QLoRA, Dettmers et al.
-2023).
+that stay frozen below LoRA adapters are held in the precision of the passes, or in 4 bits (QLoRA).
 """
 
 import json
@@ -22,11 +21,11 @@ from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
 from transformers import BitsAndBytesConfig, PrinterCallback
 
-from acelib.core import Engine, EngineError, full_disk_explained
+from acelib.core import DeviceError, Engine, EngineError, full_disk_explained
 from acelib.models import out_of_memory_explained
 from acelib.reward_model import can_share_prefix
 from acelib.training.batches import largest_divisor
-from acelib.training.checkpoints import last_checkpoint
+from acelib.training.checkpoints import fitting, last_checkpoint, shrink
 from acelib.training.memory import MemoryWatch
 
 LOCAL = Engine(
@@ -104,7 +103,7 @@ def common_arguments(
 ) -> dict[str, Any]:
     """TrainingArguments of both trainings; a process has `per_process` examples of a batch, and reads `micro_batch` of
     them at a time, or the largest number below that divides them. TRL's own defaults fit a GPU."""
-    at_once, gpu = largest_divisor(per_process, micro_batch), device.type != "cpu"
+    at_once, gpu = largest_divisor(per_process, fitting(folder, micro_batch)), device.type != "cpu"
     return dict(
         output_dir=str(folder),
         seed=seed,
@@ -201,13 +200,17 @@ def train_and_save(
     and LOG_FILE, which holds what `rows` makes of the trainer's log. Returns that.
 
     `section` of the profile is where `micro_batch` stands, for the remedy when a GPU has too little memory. Raises
-    DeviceError then, and FullDiskError.
+    DeviceError then, having noted in `scratch` that fewer examples at a time are to be read, and FullDiskError.
     """
     checkpoint, remedy = last_checkpoint(scratch), f"lower {section}.micro_batch"
     _read_numbered_cpus()
     trainer.add_callback(MemoryWatch(remedy))
-    with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except DeviceError:
+        shrink(scratch, trainer.args.per_device_train_batch_size)
+        raise
     log = rows(trainer.state.log_history)
     if trainer.is_world_process_zero():
         path.mkdir(parents=True, exist_ok=True)
