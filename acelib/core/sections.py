@@ -176,8 +176,9 @@ class RewardModel:
 
 @section
 class BestOfN:
-    """The candidates among which selectors choose."""
+    """The candidates among which selectors choose, and by whose reward model."""
 
+    reward_model: str  # a published one in the place of notebook 04's, with `evaluation.trained`; "none" trains
     ns: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(min_length=1)
     questions: Questions
     temperature: Temperature
@@ -207,8 +208,9 @@ class Reinforce:
 
 @section
 class Evaluation:
-    """How pass@1 is measured."""
+    """How pass@1 is measured, and of which policies."""
 
+    trained: tuple[str, ...]  # published policies, trained by rule and by reward model, in the place of notebook 06's
     samples: int = Field(ge=1, le=1024)
     temperature: Temperature
     questions: Questions

@@ -39,7 +39,7 @@ from acelib.core import (
 )
 from acelib.course.notebooks import code, failure, parameters
 from acelib.course.progress import Forecast, Line, clock
-from acelib.data import import_as_profile_says, read_benchmark
+from acelib.data import adopt_models, import_as_profile_says, read_benchmark
 
 NOTEBOOKS = ROOT / "notebooks"
 # A process of its own: within ours papermill would take over the signals and the working directory.
@@ -53,6 +53,7 @@ SIGNS = {
     "Disk quota exceeded": FULL_DISK,
 }
 MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
+TRAINS = (*MAKES_DATA, "03", "04", "06")  # what they make others have published where it says best_of_n.reward_model
 SHOWS_RESULTS = ("notebooks", "progress", "report", "runner")  # modules of this room that make none
 
 
@@ -92,6 +93,7 @@ def contain() -> None:
 def _is_local(profile: Profile) -> bool:
     models, data = profile.models, profile.data
     names = [models.teacher, models.proxy, models.policy, profile.reward_model.base, *(m.model for m in models.proxies)]
+    names += profile.published.values()
     names += [data.benchmark, *([data.adopt, *data.decontaminate] if data.adopt != "none" else [])]
     return all(Path(profile.resolve(name)).is_absolute() for name in names)
 
@@ -169,10 +171,12 @@ class Course:
             raise CourseError(f"Another run is using {self.dir}; wait for it or choose another RUN_DIR=.") from None
         with alone:
             given = self._parameters(chosen)
-            if self.profile.data.adopt != "none":
+            if self.profile.published:
+                adopt_models(self.store, self.again())
+            elif self.profile.data.adopt != "none":
                 import_as_profile_says(self.store, self.again(), lambda text: print(text, file=self.out, flush=True))
             for path in left_out:
-                Line(self.out, path.stem).end(f"left out: its data come from {self.profile.data.adopt}")
+                Line(self.out, path.stem).end(f"left out: what it makes comes from {self._source()}")
             for position, path in enumerate(chosen, start=1):
                 line = Line(self.out, f"[{position}/{len(chosen)}] {path.stem}")
                 if not (force or only) and self.up_to_date(path):
@@ -180,14 +184,18 @@ class Course:
                 else:
                     self._execute(path, given, line)
 
+    def _source(self) -> str:
+        """Where what this run does not make comes from, or "none"."""
+        return self.profile.published.get("reward_model", self.profile.data.adopt)
+
     def _chosen(self, first: str | None, only: str | None) -> tuple[list[Path], list[Path]]:
-        """What to run, and what adopted data make needless. Raises NotebookError."""
-        chosen, adopt = select(self.folder, first, only), self.profile.data.adopt
-        needless = [path for path in chosen if adopt != "none" and path.name[:2] in MAKES_DATA]
+        """What to run, and what adopted data or published models make needless. Raises NotebookError."""
+        chosen, numbers = select(self.folder, first, only), TRAINS if self.profile.published else MAKES_DATA
+        needless = [path for path in chosen if self._source() != "none" and path.name[:2] in numbers]
         if only is not None and needless:
             raise NotebookError(
-                f"{needless[0].stem} makes data, and profile {self.profile.name} adopts {adopt}; leave "
-                "ONLY= out, or set data.adopt=none."
+                f"{needless[0].stem} makes what profile {self.profile.name} takes from {self._source()}; leave "
+                "ONLY= out, or take a profile that makes it (see data.adopt and best_of_n.reward_model)."
             )
         if not chosen:
             raise NotebookError(f"There are no notebooks in {self.folder}.")

@@ -36,7 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "params": ["SamplingParams"],
         "prefix": ["pad", "read_on", "read_prompts", "response_logps", "token_positions", "unwrapped"],
-        "reward_heads": ["LM_HEAD", "SUMMARY", "load_classifier", "read_head"],
+        "reward_heads": ["LM_HEAD", "SUMMARY", "load_classifier", "local_folder", "read_head"],
         "server": ["Server", "connect", "is_address"],
     },
 )

@@ -5,12 +5,11 @@ from urllib.parse import urlsplit
 
 from acelib.core import Profile
 from acelib.models import is_address
-from acelib.preflight.cost_model import CostModel, fetched_gb, fits, models_gb
+from acelib.preflight.cost_model import EVALUATES, CostModel, fetched_gb, fits, models_gb
 from acelib.preflight.shapes import NF4
 
 PLAN = """\
-Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {questions:,.0f} questions, \
-{rollouts:,} RL rollouts
+Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {amount}
 
     stage                                tokens   hours    GPU-h  dollars  GiB/GPU   the paper
 {rows}
@@ -27,6 +26,7 @@ Memory is the worst case (every sequence as long as it may be): {weights}
 Disk: {disk:,.0f} GB, of which {made:,.0f} for the models it makes with their checkpoints, {fetched:,.0f} for \
 weights to fetch ({names}).
 A lower bound on time, without loading and judging: the paper's own runs took several times as long."""
+TRAINED = "{:,.0f} questions, {:,} RL rollouts"
 ADAPTERS = "{} bytes per frozen weight, 16 per adapter's (fp32, gradient, Adam)."
 WEIGHTS = "16 bytes per weight that learns (fp32, gradient, Adam), {} per reference weight."
 TOO_LARGE = """
@@ -46,7 +46,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
     assumed, model = profile.plan, CostModel(profile, questions)
     if not assumed.gpus:
         return NO_GPU.format(profile.name)
-    found, price, rows = list(model.stages()), assumed.dollars_per_gpu_hour, []
+    found, price, rows = model.stages(), assumed.dollars_per_gpu_hour, []
     for one in found:
         spent, mark = one.hours * assumed.gpus, " " if fits(one, profile) else "!"
         row = f"{one.notebook:4}{one.what:34}{_short(one.tokens):>9}{one.hours:>8.1f}{spent:>9.1f}"
@@ -57,8 +57,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         name=profile.name,
         plan=assumed,
         dtype=profile.models.dtype,
-        questions=model.questions,
-        rollouts=model.rollouts,
+        amount="nothing is trained" if profile.published else TRAINED.format(model.questions, model.rollouts),
         rows="\n".join(rows),
         hours=hours,
         gpu_hours=hours * assumed.gpus,
@@ -95,7 +94,7 @@ def commands(profile: Profile) -> Iterator[tuple[str, str]]:
             f'{urlsplit(engine.vllm_server).port or 8000} --weight-transfer-config \'{{"backend": "nccl"}}\'',
             "on GPUs of its own, for notebook 06",
         )
-    adopted = f" from the questions of {profile.data.adopt}" if adopts else ""
+    adopted = f" from the questions of {profile.data.adopt}" if adopts and not profile.published else ""
     yield course, f"everything{adopted}; repeat it after a stop, it goes on"
     vllm = engine.generation == "vllm"
     sampler = f"vLLM{parallel}" if vllm else "transformers"
@@ -106,6 +105,7 @@ def commands(profile: Profile) -> Iterator[tuple[str, str]]:
     under = {} if adopts else {"01": here, "02": here}
     under |= {"03": here if engine.cluster == "none" else spread, "04": trainer, "05": here}
     under |= {"06": f"{trainer}; vLLM {engine.vllm_mode}" if vllm else trainer, "07": here}
+    under = {number: what for number, what in under.items() if not profile.published or number in EVALUATES}
     yield from ((f"{course} ONLY={number}", what) for number, what in under.items())
 
 

@@ -1,0 +1,25 @@
+"""Models that others trained, in the place of those that notebooks 04 and 06 make: a run without training."""
+
+from functools import partial
+from pathlib import Path
+
+from acelib.core import Run
+
+TABLES = ("imagined", "filtered", "filter_audit", "rl_log")  # what such a run has nothing of
+
+
+def adopt_models(run: Run, command: str) -> None:
+    """Puts the models of `run.profile.published` into the run, as links to their files, and empty tables for what is
+    not known of their training. Raises ModelError when there is no such model, and ArtifactError as `Run.adopt` does."""
+    models = {name: run.profile.resolve(source) for name, source in run.profile.published.items()}
+    for name, source in models.items():
+        run.folder(name, partial(_link, source))
+    run.adopt(dict.fromkeys(TABLES, ()), {"source": models["reward_model"], "command": command})
+
+
+def _link(source: str, path: Path, scratch: Path) -> None:
+    from acelib.models import local_folder
+
+    for file in local_folder(source).iterdir():
+        if file.is_file():
+            (path / file.name).symlink_to(file.resolve())
