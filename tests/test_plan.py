@@ -161,6 +161,17 @@ def test_a_t4_is_done_within_three_hours():
     )
 
 
+def test_the_readme_says_what_the_plan_computes():
+    rows = re.findall(
+        r"`make course PROFILE=([\w-]+)[^|]*\| ([\d.]+) hours, \$(\d+)", (ROOT / "README.md").read_text("utf-8")
+    )
+    assert [row[0] for row in rows] == ["single-gpu", "single-gpu-7b", "published", "colab"]
+    for name, hours, dollars in rows:
+        profile = load_profile(name)
+        computed = sum(one.hours for one in stages(profile))
+        assert (hours, dollars) == (f"{computed:.1f}", f"{computed * profile.plan.dollars_per_gpu_hour:.0f}"), name
+
+
 def test_weights_in_4_bits_take_a_quarter_but_for_the_embeddings():
     shape = SHAPES["7B"]
     embeddings = 2 * shape.vocabulary * shape.hidden * HALF

@@ -11,10 +11,9 @@ TABLES = ("imagined", "filtered", "filter_audit", "rl_log")  # what such a run h
 def adopt_models(run: Run, command: str) -> None:
     """Puts the models of `run.profile.published` into the run, as links to their files, and empty tables for what is
     not known of their training. Raises ModelError when there is no such model; ArtifactError as `Run.adopt` does."""
-    models = {name: run.profile.resolve(source) for name, source in run.profile.published.items()}
-    for name, source in models.items():
-        run.folder(name, partial(_link, source))
-    run.adopt(dict.fromkeys(TABLES, ()), {"source": models["reward_model"], "command": command})
+    run.adopt(dict.fromkeys(TABLES, ()), {"source": run.profile.best_of_n.reward_model, "command": command})
+    for name, source in run.profile.published.items():
+        run.folder(name, partial(_link, run.profile.resolve(source)))
 
 
 def _link(source: str, path: Path, scratch: Path) -> None:
