@@ -47,6 +47,11 @@ def test_every_profile_loads_and_survives_a_round_trip(name, tmp_path):
         ("models.policy", "", "models.policy must have at least 1 character, not ''; profiles/pocket.yaml shows"),
         ("prompts.solve", {"question": None}, r"prompts.solve must be text .in quotes., not"),
         ("reinforce.steps.x", 2, "reinforce.steps must be a whole number in digits, not {'x': 2}"),
+        (
+            "engine.quantise",
+            "nf4",
+            "set engine.lora_rank above 0 and engine.generation to transformers, or quantise to none",
+        ),
         ("name", "../x", "name must be that of a folder"),
         ("name", "..", "name must be that of a folder"),
     ],

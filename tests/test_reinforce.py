@@ -266,9 +266,9 @@ def measure(sample):
     return {"pass_at_1": sum(map(len, texts)) / 8, "greedy": 0.0, "test_pass_rate": 0.0}
 
 
-@pytest.mark.parametrize("killed_in", [1, 2, 3, 4])
+@pytest.mark.parametrize(("killed_in", "rank"), [(1, 0), (2, 0), (3, 0), (4, 0), (3, 4)])
 @pytest.mark.slow
-def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in):
+def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in, rank):
     class Killed(BaseException):
         pass
 
@@ -281,13 +281,14 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in
         return wordy(completions)
 
     killer.__name__ = wordy.__name__
-    whole = train(policy, PROBLEMS, wordy, tmp_path / "whole", tmp_path / "a", measure=measure, **options())
-    seen = []
+    engine, seen = dataclasses.replace(LOCAL, lora_rank=rank), []
+    given = dict(measure=measure, engine=engine, **options())
+    whole = train(policy, PROBLEMS, wordy, tmp_path / "whole", tmp_path / "a", **given)
     arguments = dict(
         measure=measure,
         progress=lambda done, total: seen.append((done, total)),
         **options(),
-        engine=dataclasses.replace(LOCAL, checkpoints=2),
+        engine=dataclasses.replace(engine, checkpoints=2),
     )
     with pytest.raises(Killed):
         train(policy, PROBLEMS, killer, tmp_path / "cut", tmp_path / "b", **arguments)

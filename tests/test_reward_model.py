@@ -211,8 +211,9 @@ def test_what_is_logged_of_held_out_questions_is_theirs_alone(tmp_path):
     assert logged["eval_pair_loss"] == pytest.approx(whole.item() * 5 * 12 / total)
 
 
+@pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.slow
-def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
+def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, rank):
     base = save_tiny_policy(tmp_path / "base")
 
     def stop_at(step):
@@ -232,6 +233,7 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
             n=4,
             seed=0,
             progress=progress,
+            engine=replace(LOCAL, lora_rank=rank),
         )
 
     train("whole", "s1")
