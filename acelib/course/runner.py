@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -114,16 +115,19 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
     return [path for number, path in known.items() if number.isdigit() and number >= wanted]
 
 
-def require_device(profile: Profile) -> None:
-    """Raises DeviceError when the profile wants GPUs and they cannot be used: in seconds, not in notebook 03."""
+def require_device(profile: Profile, notebooks: list[str]) -> None:
+    """Raises DeviceError when the profile wants GPUs and they cannot be used, and CourseError when they are too small
+    for the `notebooks` ("04"): in seconds, before anything is fetched."""
     if profile.models.device != "cuda":
         return
     from acelib.engine import processes_per_machine
     from acelib.models import ask_apart, gpu_problem, machine_facts
+    from acelib.preflight import preflight_gpu, require
 
     here, _ = processes_per_machine(profile.resolve(profile.engine.launch))
     if problem := gpu_problem(ask_apart(machine_facts), profile.models.dtype, here):
         raise DeviceError(f"Profile {profile.name} needs a GPU, which PROFILE=pocket does not: {problem}")
+    require(ask_apart(partial(preflight_gpu, profile, *notebooks)))
 
 
 def _make_set(overrides: dict[str, Any]) -> str:
@@ -162,7 +166,7 @@ class Course:
         data lack, before the first one.
         """
         chosen, left_out = self._chosen(first, only)
-        require_device(self.profile)
+        require_device(self.profile, [path.name[:2] for path in chosen])
         if only is None:
             read_benchmark(self.profile.resolve(self.profile.data.benchmark))  # now, not hours later in notebook 05
         try:
