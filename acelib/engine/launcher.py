@@ -39,7 +39,7 @@ def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label:
         except CourseError as error:
             if (fewer := fitting(scratch, LARGEST)) == tried:
                 raise
-            print(f"{label}: {error}\n{label}: goes on in the same updates, {fewer} at a time instead of {2 * fewer}")
+            print(f"{label}: {error}\n{label}: goes on in the same updates, at most {fewer} at a time")
 
 
 def launch_once(run: Run, job: Callable[..., None], path: Path, scratch: Path, label: str, **arguments: Any) -> None:

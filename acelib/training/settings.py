@@ -5,6 +5,7 @@ copies of its own): at a learning rate of 5e-7 nearly every update of a bfloat16
 that stay frozen below LoRA adapters are held in the precision of the passes, or in 4 bits (QLoRA).
 """
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -226,8 +227,9 @@ def _whole(model: PeftModel, path: Path) -> PeftModel:
         return model
     with TemporaryDirectory(dir=path.parent) as folder:
         model.save_pretrained(folder)
-        config = base.config.to_dict() | {"quantization_config": None}
-        plain = type(base).from_pretrained(base.name_or_path, config=type(base.config)(**config), dtype=base.dtype)
+        config = copy.deepcopy(base.config)
+        del config.quantization_config
+        plain = type(base).from_pretrained(base.name_or_path, config=config, dtype=base.dtype)
         return PeftModel.from_pretrained(plain, folder)
 
 
