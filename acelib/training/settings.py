@@ -228,7 +228,8 @@ def _whole(model: PeftModel, path: Path) -> PeftModel:
     with TemporaryDirectory(dir=path.parent) as folder:
         model.save_pretrained(folder)
         config = copy.deepcopy(base.config)
-        del config.quantization_config
+        for name in ("quantization_config", "_is_quantized", "_pre_quantization_dtype"):
+            vars(config).pop(name, None)
         plain = type(base).from_pretrained(base.name_or_path, config=config, dtype=base.dtype)
         return PeftModel.from_pretrained(plain, folder)
 
