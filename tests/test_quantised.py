@@ -54,8 +54,10 @@ def scorer(base, path, scratch, progress=None):
 
 @pytest.mark.parametrize("job", [policy, scorer])
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_what_is_saved_is_whole(base, tmp_path, job):
-    pytest.importorskip("bitsandbytes")
+def test_a_killed_run_goes_on_and_what_is_saved_is_whole(base, tmp_path, job, monkeypatch):
+    modules = pytest.importorskip("bitsandbytes.nn.modules")
+    # What it packs anew for sampling on some CPUs (0.50.2) it cannot train again.
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)
     job(base, tmp_path / "whole", tmp_path / "a")
     with pytest.raises(Killed):
         job(base, tmp_path / "cut", tmp_path / "b", stop_after(3))
