@@ -16,8 +16,10 @@ $(error Unknown variable $(MISSPELT); known ones: $(KNOWN))
 endif
 
 quoted = '$(subst ','\'',$(1))'
-# Does the profile want a GPU? Asked before anything is installed.
-GPU := $(filter cuda,$(shell $(PYTHON) acelib/core/inheritance.py $(call quoted,$(PROFILE)) $(foreach one,$(SET),$(call quoted,$(one)))))
+# Does the profile want a GPU, and packages for it? Asked before anything is installed.
+WANTED := $(shell $(PYTHON) acelib/core/inheritance.py $(call quoted,$(PROFILE)) $(foreach one,$(SET),$(call quoted,$(one))))
+GPU := $(filter cuda,$(WANTED))
+INSTALLED := $(VENV)/.installed$(if $(GPU),$(if $(filter vllm nf4,$(WANTED)),-gpu))
 
 COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(FROM),--from $(call quoted,$(FROM))) $(if $(ONLY),--only $(call quoted,$(ONLY))) \
@@ -31,7 +33,7 @@ COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-install: $(VENV)/.installed$(if $(GPU),-gpu)  ## Make .venv with the pinned packages (TORCH_INDEX=<index> for torch alone; PROFILE=)
+install: $(INSTALLED)  ## Make .venv with the pinned packages (TORCH_INDEX=<index> for torch alone; PROFILE=)
 
 gpu:  ## Is there a GPU? (asked before anything is installed or run where the profile says `device: cuda`)
 	@nvidia-smi -L 2>/dev/null | grep -q '^GPU' || { echo "Profile $(PROFILE) needs an NVIDIA GPU, and nvidia-smi shows none; repeat this on a machine with one and its driver, or take PROFILE=pocket." >&2; exit 1; }
@@ -57,7 +59,7 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(PY) -m pip install -r requirements-test.txt
 	@touch $@
 
-course: $(VENV)/.installed$(if $(GPU),-gpu)  ## Run notebooks 00-08 and write runs/<profile>/report.html; a profile with `device: cuda` installs requirements-gpu.txt, too (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
+course: $(INSTALLED)  ## Run notebooks 00-08 and write runs/<profile>/report.html; a profile with `device: cuda` and vLLM or 4 bits installs requirements-gpu.txt, too (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
 	@$(COURSE)
 
 doctor: $(VENV)/.installed  ## Versions, machine, isolation and checks, as text to paste into an issue (PROFILE= RUN_DIR=)

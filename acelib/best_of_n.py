@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from acelib.core import DataError
 from acelib.judge import Report
-from acelib.models import check_room, context_length, pad, render, token_positions
+from acelib.models import check_room, pad, render, token_positions
 
 
 def expected_best(values: Sequence[float], scores: Sequence[float], n: int) -> float:
@@ -143,7 +143,7 @@ def policy_confidence(
     for prompt, reply in zip(prompts, replies, strict=True):
         texts = render(tokenizer, [{"role": "user", "content": prompt}]), reply
         ids[prompt, reply] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    check_room([prompt + reply for prompt, reply in ids.values()], 0, context_length(model))
+    check_room(model, [prompt + reply for prompt, reply in ids.values()])
     order, found = sorted(ids, key=lambda key: sum(map(len, ids[key]))), {}
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]

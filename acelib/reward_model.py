@@ -14,7 +14,16 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from acelib.core import ModelError
-from acelib.models import load_classifier, load_tokenizer, pad, pick_device, read_on, read_prompts, unwrapped
+from acelib.models import (
+    check_room,
+    load_classifier,
+    load_tokenizer,
+    pad,
+    pick_device,
+    read_on,
+    read_prompts,
+    unwrapped,
+)
 from acelib.schema import Pair
 
 
@@ -156,7 +165,7 @@ def score(
 
     Scores have no unit and no zero: only differences between programs of one question mean something.
     Each distinct text is scored once, next to others of its question. Raises ModelError on a score that is no
-    number.
+    number, and on a text that the model cannot read (`check_room`).
     """
     keys = list(zip(prompts, programs, strict=True))
     distinct = sorted(dict.fromkeys(keys), key=lambda key: (len(key[0]), key[0], len(key[1])))
@@ -166,6 +175,8 @@ def score(
         questions: dict[str, list] = {}
         for (prompt, _), ids in zip(chunk, encode(tokenizer, *zip(*chunk, strict=True)), strict=True):
             questions.setdefault(prompt, []).append(ids)
+        for programs in questions.values():
+            check_room(model, programs)
         scores = score_questions(model, list(questions.values()), tokenizer.pad_token_id, share_prefix)
         found.update(zip(chunk, torch.cat(scores).tolist(), strict=True))
         if progress is not None:

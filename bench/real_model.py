@@ -52,7 +52,7 @@ def sampled(name: str, asked: argparse.Namespace) -> dict[str, float]:
     model, tokenizer = load_policy(asked.model, asked.dtype, "cpu"), load_tokenizer(asked.model)
     problems = load_benchmark(load_profile("pocket"), asked.rows * (1 if name.startswith("equal") else 3))
     prompts = prompt_tokens(tokenizer, [solve_messages(SUFFIX, one.question) for one in problems])
-    stop = () if name.startswith("equal") else tuple(stop_tokens(model, tokenizer))
+    stop = () if name.startswith("equal") else tuple(stop_tokens(model.generation_config.eos_token_id, tokenizer))
     params = SamplingParams(max_new_tokens=asked.tokens, batch_size=asked.rows, seed=0, stop=stop)
     start, count = clocks(), 0
     if name.endswith("acelib"):

@@ -17,7 +17,7 @@ from acelib.models.generation import load_policy
 from acelib.reward_model import load_reward_model
 from acelib.schema import Pair, Problem
 from acelib.training import make_reinforce_trainer, make_reward_trainer
-from acelib.training.checkpoints import STATE, check_settings, last_checkpoint
+from acelib.training.checkpoints import STATE, check_settings, fitting, last_checkpoint, shrink
 
 SETTINGS = dict(
     rollout_questions=2,
@@ -68,6 +68,15 @@ def test_a_checkpoint_of_other_settings_or_of_another_world_is_refused(tmp_path)
     with pytest.raises(ArtifactError, match=r"other settings \(beta\); delete that folder"):
         check_settings(tmp_path, {"beta": 0.2}, 8)
     assert [path.name for path in tmp_path.glob("*settings*")] == ["settings.json"]
+
+
+def test_what_changes_no_update_may_change(tmp_path):
+    check_settings(tmp_path, {"seed": 0, "micro_batch": 4, "score_batch": 16})
+    check_settings(tmp_path, {"seed": 0, "micro_batch": 2, "score_batch": 8})
+    assert fitting(tmp_path, 4) == 4
+    for tried, fits in ((4, 2), (2, 1), (1, 1)):
+        shrink(tmp_path, tried)
+        assert fitting(tmp_path, 4) == fits and fitting(tmp_path, 1) == 1
 
 
 def test_the_launcher_says_how_many_processes_there_are(tmp_path, monkeypatch):

@@ -306,13 +306,13 @@ def test_adopted_data_replace_the_first_two_notebooks(course):
     adopting = course(overrides=overrides)
     adopting.run()
     said = adopting.out.getvalue()
-    assert "adopted, notebook 03 samples programs" in said and "01_b  left out: its data come from" in said
+    assert "adopted, notebook 03 samples programs" in said and "01_b  left out: what it makes comes from" in said
     assert "[1/2] 00_a  done in" in said and "[2/2] 03_d  done in" in said and "02_c  done" not in said
     assert adopting.store.manifest("filtered")["adopted"]["command"].startswith("make course SET=")
     again = course(overrides=overrides)
     again.run("01")
     assert "adopted before, kept" in again.out.getvalue() and "[1/1] 03_d  unchanged, skipped" in again.out.getvalue()
-    with pytest.raises(NotebookError, match="01_b makes data, and profile pocket adopts .*set data.adopt=none"):
+    with pytest.raises(NotebookError, match="01_b makes what profile pocket takes from .*data.adopt"):
         course(overrides=overrides).run(only="01")
 
 

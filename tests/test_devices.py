@@ -1,6 +1,7 @@
 """Each reason why a GPU cannot be used has its own sentence; the facts themselves are read on this machine."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from acelib.core.profiles import ROOT, load_profile
 from acelib.engine.configuration import processes_per_machine
 from acelib.models.devices import Gpu, Machine, gpu_memory, gpu_problem, machine_facts
 from acelib.models.generation import load_policy, pick_device
-from acelib.preflight.machine import check_gpu, check_gpu_memory, preflight_gpu
+from acelib.preflight.machine import check_gpu, check_gpu_memory, for_one_card, preflight_gpu
 
 A100, T4 = Gpu("NVIDIA A100", (8, 0)), Gpu("Tesla T4", (7, 5))
 SOUND = Machine("2.13.0", (75, 80, 90), "580.65.06", None, (A100, A100))
@@ -48,9 +49,10 @@ def test_no_gpu_has_many_reasons(machine, said):
 
 def test_a_gpu_that_is_there_may_still_not_do():
     assert gpu_problem(SOUND, "bfloat16", 2) is None and gpu_problem(changed(SOUND, gpus=(T4,))) is None
+    said = gpu_problem(changed(SOUND, gpus=(A100, T4)), "bfloat16")
     assert (
-        "Tesla T4 (compute capability 7.5) does not compute in bfloat16, which starts at 8.0; set models.dtype to "
-        "float32" in gpu_problem(changed(SOUND, gpus=(A100, T4)), "bfloat16")
+        "Tesla T4 (compute capability 7.5) does not compute in bfloat16, which starts at 8.0; take PROFILE=colab"
+        in said
     )
     pascal = changed(SOUND, gpus=(Gpu("GTX 1080", (6, 1)),))
     assert "GTX 1080 (compute capability 6.1) is too old for torch 2.13.0, which starts at 7.5; take" in gpu_problem(
@@ -102,4 +104,21 @@ def test_findings_about_the_gpu_and_its_memory():
     assert not large.ok and large.required and "lower reinforce.micro_batch" in large.remedy
     assert "75.0 GiB per GPU needed, 78.0 of 79.0 GiB free" in large.found
     assert "reward_model.max_length" in check_gpu_memory("reward model", "04", 75, 78, 79).remedy
+    assert "PROFILE=" not in check_gpu_memory("RL", "06", 75, 4, 5).remedy  # nothing holds anything there
     assert "end the other programs" in check_gpu_memory("RL", "06", 60, 10, 79).remedy  # it would fit an idle card
+
+
+@pytest.mark.parametrize(
+    ("gib", "command"),
+    [
+        (79.6, "make course PROFILE=single-gpu-7b"),
+        (23.6, r'make course PROFILE=single-gpu SET="models.policy=Qwen/Qwen2.5-Coder-7B-Instruct .*quantise=nf4'),
+        (14.7, "make course PROFILE=(single-gpu SET.*1.5B|colab$)"),
+        (4.0, None),
+    ],
+)
+def test_a_card_that_is_too_small_is_told_what_it_holds(gib, command):
+    found = for_one_card(gib)
+    assert found is None if command is None else re.match(command, found), found
+    if found:
+        assert f"or run what this card holds ({found})" in check_gpu_memory("RL", "06", 200, gib, gib).remedy

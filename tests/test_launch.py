@@ -24,6 +24,8 @@ from acelib.core.tables import write_rows
 from acelib.engine.launcher import LOG, _command, _on_machine, configuration, launch
 from acelib.training import jobs as training
 from acelib.training.checkpoints import last_checkpoint
+from acelib.training.reinforce_trainer import ReinforceTrainer
+from acelib.training.reward_trainer import QuestionRewardTrainer
 from acelib.training.settings import LOG_FILE
 
 TINY = {
@@ -117,6 +119,31 @@ def test_two_processes_give_the_model_of_one_and_say_how_far_they_are(tmp_path, 
 def test_a_process_of_its_own(tmp_path, base, alone, job):
     here, there = alone[job], launched_model(tmp_path, base, "configs/gpu-1.yaml", job)
     assert here.keys() == there.keys() and all(torch.allclose(here[key], there[key], atol=1e-5) for key in here)
+
+
+@pytest.mark.parametrize(("job", "times"), [("reward_model", 1), ("policy", 2)])
+@pytest.mark.slow
+def test_memory_that_does_not_suffice_halves_what_is_read_at_a_time_and_changes_no_update(
+    tmp_path, base, alone, capsys, monkeypatch, job, times
+):
+    """At the second step of the run, and again at the first one after that."""
+    steps, trainer = [], {"reward_model": QuestionRewardTrainer, "policy": ReinforceTrainer}[job]
+    usual = trainer.training_step
+
+    def full(self, *args, **kwargs):
+        steps.append((self.state.global_step, self.args.per_device_train_batch_size))
+        if len({size for _, size in steps}) <= times and self.state.global_step >= 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+        return usual(self, *args, **kwargs)
+
+    monkeypatch.setattr(trainer, "training_step", full)
+    found = launched_model(tmp_path, base, "none", job)
+    for name, one in alone[job].items():
+        torch.testing.assert_close(found[name], one, rtol=1e-4, atol=1e-4)
+    sizes = sorted({size for _, size in steps}, reverse=True)
+    said = capsys.readouterr().out
+    assert len(sizes) == times + 1 and f"in the same updates, at most {sizes[1]} at a time" in said
+    assert "The GPU's memory is full (CUDA out of memory. Tried to allocate 2.00 GiB)" in said
 
 
 def test_vllm_beside_the_trainer_wants_a_process_of_its_own(tmp_path, base):

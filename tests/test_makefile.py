@@ -47,8 +47,13 @@ def make(checkout, *words):
         (["PROFILE=paper"], True),  # says so by the profile it extends
         (["PROFILE=mine.yaml"], True),
         (["PROFILE=single-gpu", "SET=sampling.n=4 models.device=cpu"], False),
-        (["PROFILE=pocket", "SET=models.device=cuda"], True),
-        (["PROFILE=pocket", "SET=models.device=cpu models.device=cuda"], True),  # the last one counts
+        (["PROFILE=pocket", "SET=models.device=cuda"], None),  # a GPU, and nothing that its requirements add
+        (["PROFILE=colab"], None),
+        (["PROFILE=single-gpu", "SET=engine.generation=transformers engine.quantise=nf4"], True),
+        (
+            ["PROFILE=pocket", "SET=models.device=cpu models.device=cuda engine.generation=vllm"],
+            True,
+        ),  # the last counts
         (["PROFILE=cpu.yaml"], False),
         (["PROFILE=missing"], False),  # the course itself says which profiles there are
     ],
@@ -64,7 +69,9 @@ def test_a_profile_on_a_gpu_installs_what_gpus_need_and_others_do_not(checkout, 
         said.find("-r requirements-gpu.txt"),
         said.find("-m acelib course"),
     ]
-    if gpu:
+    if gpu is None:
+        assert steps.pop(3) == -1
+    if gpu is not False:
         assert -1 not in steps and steps == sorted(steps)
     else:
         assert steps[0] == steps[3] == -1 and steps[1] < steps[2] < steps[4]

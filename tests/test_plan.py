@@ -129,12 +129,59 @@ def test_one_card_of_24_gb_is_done_in_hours_and_takes_1_5b_with_adapters():
     assert not all(fits(one, full) for one in stages(full))
 
 
-def test_without_vllm_it_fits_with_smaller_rollouts_as_the_profile_says():
+def asked_for(words):
+    """The values of the line in profiles/single-gpu.yaml that sets them, its words beginning with `words`."""
     text = (ROOT / "profiles" / "single-gpu.yaml").read_text(encoding="utf-8")
-    asked = re.search(r'SET="(engine.generation=transformers[^"]*)"', text)[1]
-    slow = load_profile(
-        "single-gpu", {key: yaml.safe_load(value) for key, value in (one.split("=") for one in asked.split())}
+    asked = re.search(rf'SET="({re.escape(words)}[^"]*)"', text)[1]
+    return {key: yaml.safe_load(value) for key, value in (one.split("=") for one in asked.split())}
+
+
+def test_one_card_of_24_gb_takes_7b_in_4_bits_and_in_no_more():
+    asked = asked_for("models.policy=Qwen/Qwen2.5-Coder-7B-Instruct")
+    quantised, plain = (load_profile("single-gpu", asked | {"engine.quantise": one}) for one in ("nf4", "none"))
+    assert all(fits(one, quantised) for one in stages(quantised)) and not all(fits(one, plain) for one in stages(plain))
+    assert sum(one.hours for one in stages(quantised)) < 24 and "0.516 bytes per frozen weight" in plan(quantised)
+
+
+def test_one_card_of_80_gb_does_7b_within_a_day_and_sixty_dollars():
+    profile = load_profile("single-gpu-7b")
+    hours = sum(one.hours for one in stages(profile))
+    assert profile.plan.gpus == 1 and hours < 24 and hours * profile.plan.dollars_per_gpu_hour < 60
+    base = load_profile("single-gpu-7b", {"models.policy": "Qwen/Qwen2.5-Coder-7B"})
+    assert [one.gib for one in stages(base)] == [one.gib for one in stages(profile)]
+
+
+def test_a_t4_is_done_within_three_hours():
+    profile = load_profile("colab")
+    assert profile.plan.gpu_memory_gb == 16 and sum(one.hours for one in stages(profile)) < 3
+    assert (profile.models.dtype, profile.engine.generation, profile.engine.launch) == (
+        "float32",
+        "transformers",
+        "none",
     )
+
+
+def test_the_readme_says_what_the_plan_computes():
+    rows = re.findall(
+        r"`make course PROFILE=([\w-]+)[^|]*\| ([\d.]+) hours, \$(\d+)", (ROOT / "README.md").read_text("utf-8")
+    )
+    assert [row[0] for row in rows] == ["single-gpu", "single-gpu-7b", "published", "colab"]
+    for name, hours, dollars in rows:
+        profile = load_profile(name)
+        computed = sum(one.hours for one in stages(profile))
+        assert (hours, dollars) == (f"{computed:.1f}", f"{computed * profile.plan.dollars_per_gpu_hour:.0f}"), name
+
+
+def test_weights_in_4_bits_take_a_quarter_but_for_the_embeddings():
+    shape = SHAPES["7B"]
+    embeddings = 2 * shape.vocabulary * shape.hidden * HALF
+    assert shape.held(HALF, False) == HALF * shape.parameters
+    rest = shape.held(HALF, True) - embeddings, shape.held(HALF, False) - embeddings
+    assert rest[0] / rest[1] == pytest.approx(4.127 / 16, rel=0.01)
+
+
+def test_without_vllm_it_fits_with_smaller_rollouts_as_the_profile_says():
+    slow = load_profile("single-gpu", asked_for("engine.generation=transformers"))
     assert all(fits(one, slow) for one in stages(slow))
     whole = load_profile("single-gpu", {"engine.generation": "transformers"})
     assert not all(fits(one, whole) for one in stages(whole))

@@ -106,12 +106,10 @@ def test_a_missing_template_or_model_is_caught(model):
 
 def test_an_end_that_generation_does_not_know_is_caught(model):
     set_template(
-        model,
-        "{% for m in messages %}{{ m['content'] }}<|endoftext|>{% endfor %}"
-        "{% if add_generation_prompt %}Now:{% endif %}",
+        model, "{% for m in messages %}{{ m['content'] }}###{% endfor %}{% if add_generation_prompt %}Now:{% endif %}"
     )
     finding = checks.check_eos(str(model))
-    assert not finding.ok and "ends a reply with <|endoftext|>; generation stops at <|im_end|>" in finding.found
+    assert not finding.ok and "ends a reply with #; generation stops at <|im_end|>" in finding.found
 
 
 def test_require_stops_for_required_checks_only():

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from acelib.core import ProfileError
-from acelib.core.inheritance import device
+from acelib.core.inheritance import value
 from acelib.core.profiles import ROOT, load_profile, profile_names
 
 
@@ -47,6 +47,11 @@ def test_every_profile_loads_and_survives_a_round_trip(name, tmp_path):
         ("models.policy", "", "models.policy must have at least 1 character, not ''; profiles/pocket.yaml shows"),
         ("prompts.solve", {"question": None}, r"prompts.solve must be text .in quotes., not"),
         ("reinforce.steps.x", 2, "reinforce.steps must be a whole number in digits, not {'x': 2}"),
+        (
+            "engine.quantise",
+            "nf4",
+            "set engine.lora_rank above 0 and engine.generation to transformers, or quantise to none",
+        ),
         ("name", "../x", "name must be that of a folder"),
         ("name", "..", "name must be that of a folder"),
     ],
@@ -130,6 +135,14 @@ def test_the_gpu_profiles_are_what_they_are_for():
 
 @pytest.mark.parametrize("name", profile_names())
 def test_make_is_told_the_device_that_the_profile_has(name, tmp_path):
+    def device(name, overrides):
+        return value("models.device", name, overrides)
+
+    engine = load_profile(name).engine
+    assert [value(f"engine.{key}", name, []) for key in ("generation", "quantise")] == [
+        engine.generation,
+        engine.quantise,
+    ]
     assert device(name, []) == load_profile(name).models.device
     (tmp_path / "mine.yaml").write_text(f"extends: '{name}'  # quoted\nname: mine\n")
     assert device(str(tmp_path / "mine.yaml"), ["a.b=1"]) == load_profile(tmp_path / "mine.yaml").models.device

@@ -267,9 +267,9 @@ def measure(sample):
     return {"pass_at_1": sum(map(len, texts)) / 8, "greedy": 0.0, "test_pass_rate": 0.0}
 
 
-@pytest.mark.parametrize("killed_in", [1, 2, 3, 4])
+@pytest.mark.parametrize(("killed_in", "rank"), [(1, 0), (2, 0), (3, 0), (4, 0), (3, 4)])
 @pytest.mark.slow
-def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in):
+def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in, rank):
     class Killed(BaseException):
         pass
 
@@ -282,10 +282,10 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in
         return wordy(completions)
 
     killer.__name__ = wordy.__name__
-    whole = make_reinforce_trainer(profile(policy), PROBLEMS, wordy, tmp_path / "a", measure=measure).train_and_save(
-        tmp_path / "whole"
-    )
-    seen, often = [], profile(policy, engine={"checkpoints": 2})
+    seen, engine = [], {"lora_rank": rank}
+    whole = make_reinforce_trainer(profile(policy, engine=engine), PROBLEMS, wordy, tmp_path / "a", measure=measure)
+    whole = whole.train_and_save(tmp_path / "whole")
+    often = profile(policy, engine=engine | {"checkpoints": 2})
     arguments = dict(measure=measure, progress=lambda done, total: seen.append((done, total)))
     with pytest.raises(Killed):
         make_reinforce_trainer(often, PROBLEMS, killer, tmp_path / "b", **arguments).train_and_save(tmp_path / "cut")

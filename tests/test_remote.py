@@ -38,7 +38,7 @@ FREE = dict(
     dollars_per_million_output=0.0,
     max_refused=0.1,
 )
-SAMPLING = dict(n=1, temperature=0.7, max_new_tokens=100, batch_size=1, seed=3)
+SAMPLING = dict(n=1, temperature=0.7, top_p=1.0, max_new_tokens=100, batch_size=1, seed=3)
 KEY = "sk-secret-0123456789"
 
 

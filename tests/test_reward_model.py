@@ -204,8 +204,9 @@ def test_what_is_logged_of_held_out_questions_is_theirs_alone(tmp_path):
     assert logged["eval_pair_loss"] == pytest.approx(whole.item() * 5 * 12 / total)
 
 
+@pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.slow
-def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
+def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path, rank):
     base = save_tiny_policy(tmp_path / "base")
 
     def stop_at(step):
@@ -216,9 +217,8 @@ def test_an_interrupted_training_goes_on_where_it_stopped(tmp_path):
         return report
 
     def train(folder, scratch, progress=None):
-        return make_reward_trainer(profile(base), some_pairs(), tmp_path / scratch, progress=progress).train_and_save(
-            tmp_path / folder
-        )
+        small = profile(base, engine={"lora_rank": rank})
+        return make_reward_trainer(small, some_pairs(), tmp_path / scratch, progress).train_and_save(tmp_path / folder)
 
     train("whole", "s1")
     with pytest.raises(KeyboardInterrupt):

@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 from acelib.__main__ import set_values
 from acelib.core import Profile, explained, load_profile
 from acelib.models import is_address
-from acelib.preflight import CostModel, fetched_gb, fits, models_gb
+from acelib.preflight import EVALUATES, NF4, CostModel, fetched_gb, fits, models_gb
 
 PLAN = """\
-Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {questions:,.0f} questions, \
-{rollouts:,} RL rollouts
+Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {amount}
 
     stage                                tokens   hours    GPU-h  dollars  GiB/GPU   the paper
 {rows}
@@ -24,7 +23,7 @@ Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {qu
 Commands
 {commands}
 
-Computed, not measured: {plan.gpu_tflops:g} TFLOP/s peak per GPU (bf16), of which training gets \
+Computed, not measured: {plan.gpu_tflops:g} TFLOP/s peak per GPU ({dtype}), of which training gets \
 {training:g}% and decoding {decoding:g}%;
 {plan.question_tokens} tokens per question, {plan.program_tokens} per program, {plan.reply_tokens} per teacher's \
 reply; ${plan.dollars_per_gpu_hour:g} per GPU-hour: all in the profile's `plan`.
@@ -32,6 +31,7 @@ Memory is the worst case (every sequence as long as it may be): {weights}
 Disk: {disk:,.0f} GB, of which {made:,.0f} for the models it makes with their checkpoints, {fetched:,.0f} for \
 weights to fetch ({names}).
 A lower bound on time, without loading and judging: the paper's own runs took several times as long."""
+TRAINED = "{:,.0f} questions, {:,} RL rollouts"
 ADAPTERS = "{} bytes per frozen weight, 16 per adapter's (fp32, gradient, Adam)."
 WEIGHTS = "16 bytes per weight that learns (fp32, gradient, Adam), {} per reference weight."
 TOO_LARGE = """
@@ -51,17 +51,18 @@ def plan(profile: Profile, questions: int | None = None) -> str:
     assumed, model = profile.plan, CostModel(profile, questions)
     if not assumed.gpus:
         return NO_GPU.format(profile.name)
-    found, price, rows = list(model.stages()), assumed.dollars_per_gpu_hour, []
+    found, price, rows = model.stages(), assumed.dollars_per_gpu_hour, []
     for one in found:
         spent, mark = one.hours * assumed.gpus, " " if fits(one, profile) else "!"
         row = f"{one.notebook:4}{one.what:34}{_short(one.tokens):>9}{one.hours:>8.1f}{spent:>9.1f}"
         rows.append(f"{row}{spent * price + one.dollars:>9,.0f}{one.gib:>8.0f}{mark}   {one.paper}".rstrip())
+    frozen = NF4 if profile.engine.quantise == "nf4" else model.size
     hours, made, sizes = sum(one.hours for one in found), models_gb(profile), fetched_gb(profile)
     text = PLAN.format(
         name=profile.name,
         plan=assumed,
-        questions=model.questions,
-        rollouts=model.rollouts,
+        dtype=profile.models.dtype,
+        amount="nothing is trained" if profile.published else TRAINED.format(model.questions, model.rollouts),
         rows="\n".join(rows),
         hours=hours,
         gpu_hours=hours * assumed.gpus,
@@ -69,7 +70,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         commands="\n".join(f"  {command:42} # {why}" for command, why in commands(profile)),
         training=100 * assumed.training_utilisation,
         decoding=100 * assumed.generation_utilisation,
-        weights=(ADAPTERS if profile.engine.lora_rank else WEIGHTS).format(model.size),
+        weights=(ADAPTERS if profile.engine.lora_rank else WEIGHTS).format(frozen),
         disk=made + sum(sizes.values()),
         made=made,
         fetched=sum(sizes.values()),
@@ -98,7 +99,7 @@ def commands(profile: Profile) -> Iterator[tuple[str, str]]:
             f'{urlsplit(engine.vllm_server).port or 8000} --weight-transfer-config \'{{"backend": "nccl"}}\'',
             "on GPUs of its own, for notebook 06",
         )
-    adopted = f" from the questions of {profile.data.adopt}" if adopts else ""
+    adopted = f" from the questions of {profile.data.adopt}" if adopts and not profile.published else ""
     yield course, f"everything{adopted}; repeat it after a stop, it goes on"
     vllm = engine.generation == "vllm"
     sampler = f"vLLM{parallel}" if vllm else "transformers"
@@ -109,6 +110,7 @@ def commands(profile: Profile) -> Iterator[tuple[str, str]]:
     under = {} if adopts else {"01": here, "02": here}
     under |= {"03": here if engine.cluster == "none" else spread, "04": trainer, "05": here}
     under |= {"06": f"{trainer}; vLLM {engine.vllm_mode}" if vllm else trainer, "07": here}
+    under = {number: what for number, what in under.items() if not profile.published or number in EVALUATES}
     yield from ((f"{course} ONLY={number}", what) for number, what in under.items())
 
 

@@ -24,13 +24,14 @@ def profile_files(name_or_path: str | Path) -> list[Path]:
     return files
 
 
-def device(name_or_path: str, overrides: list[str]) -> str:
-    """`models.device` of a profile with `overrides`, or "" where it is not to be found."""
+def value(key: str, name_or_path: str, overrides: list[str]) -> str:
+    """The word that a profile with `overrides` has for a key such as `models.device`, whose last part is no other's, or
+    "" where it is not to be found."""
     texts = [file.read_text(encoding="utf-8") for file in profile_files(name_or_path) if file.is_file()]
-    found = [re.match(r"models\.device=(\w+)", one) for one in reversed(overrides)]
-    found += [re.search(r"^[^#\n]*[{, ]device: *(\w+)", text, re.MULTILINE) for text in texts]
+    found = [re.match(rf"{re.escape(key)}=(\w+)", one) for one in reversed(overrides)]
+    found += [re.search(rf"^[^#\n]*[{{, ]{key.partition('.')[2]}: *(\w+)", text, re.MULTILINE) for text in texts]
     return next((match[1] for match in found if match), "")
 
 
 if __name__ == "__main__":
-    print(device(sys.argv[1], sys.argv[2:]))
+    print(*(value(key, sys.argv[1], sys.argv[2:]) for key in ("models.device", "engine.generation", "engine.quantise")))

@@ -62,6 +62,14 @@ class Profile:
         inside = Path(path).parts[0] in (".", "..", "data", "runs", "profiles", "configs") if path else False
         return str(local) if inside or local.exists() else path
 
+    @property
+    def published(self) -> dict[str, str]:
+        """Folders or hub names of models that others trained, by the artefact in whose place they stand; empty where
+        this run trains."""
+        scorer, policies = self.best_of_n.reward_model, self.evaluation.trained
+        names = "reward_model", "reward_model_unfiltered", "policy_rule", "policy_rm"
+        return {} if scorer == "none" else dict(zip(names, (scorer, scorer, *policies), strict=True))
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Profile":
         rl, ns = self.reinforce, self.best_of_n.ns
@@ -80,6 +88,15 @@ class Profile:
             ),
             f"filtering.min_tests ({self.filtering.min_tests}) is more than synthesis.tests_per_question ({tests}): "
             "every question would be dropped. Lower the first.": self.filtering.min_tests > tests,
+            "engine.quantise: nf4 is for weights that are frozen below adapters and sampled by transformers; set "
+            "engine.lora_rank above 0 and engine.generation to transformers, or quantise to none.": (
+                self.engine.quantise != "none"
+                and (not self.engine.lora_rank or self.engine.generation != "transformers")
+            ),
+            "best_of_n.reward_model and evaluation.trained go together: name a reward model and two policies, trained "
+            "by rule and by reward model, or none and [].": (
+                len(self.evaluation.trained) != (0 if self.best_of_n.reward_model == "none" else 2)
+            ),
             f"best_of_n.ns must rise without repeats, not {list(ns)}.": list(ns) != sorted(set(ns)),
         }
         for sentence, wrong in problems.items():

@@ -73,6 +73,7 @@ class Engine:
 
     launch: str  # "none" trains in the notebook's process; else an accelerate configuration such as those in configs/
     lora_rank: int = Field(ge=0, le=1024)  # 0: full fine-tuning
+    quantise: Literal["none", "nf4"]  # how weights that are frozen below adapters are held
     gradient_checkpointing: bool
     generation: Literal["transformers", "vllm"]
     vllm_mode: Literal["colocate", "server"]  # in RL
@@ -175,8 +176,9 @@ class RewardModel:
 
 @section
 class BestOfN:
-    """The candidates among which selectors choose."""
+    """The candidates among which selectors choose, and by whose reward model."""
 
+    reward_model: str  # a published one in the place of notebook 04's, with `evaluation.trained`; "none" trains
     ns: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(min_length=1)
     questions: Questions
     temperature: Temperature
@@ -206,8 +208,9 @@ class Reinforce:
 
 @section
 class Evaluation:
-    """How pass@1 is measured."""
+    """How pass@1 is measured, and of which policies."""
 
+    trained: tuple[str, ...]  # published policies, trained by rule and by reward model, in the place of notebook 06's
     samples: int = Field(ge=1, le=1024)
     temperature: Temperature
     questions: Questions
@@ -231,7 +234,7 @@ class Plan:
     gpus: int = Field(ge=0, le=4096)
     gpu: str
     gpu_memory_gb: Real = Field(ge=0, le=1024)
-    gpu_tflops: Real = Field(gt=0, le=100_000)  # dense bf16 peak of one
+    gpu_tflops: Real = Field(gt=0, le=100_000)  # of one, dense, in `models.dtype`
     training_utilisation: PositiveShare
     generation_utilisation: PositiveShare
     dollars_per_gpu_hour: Real = Field(ge=0, le=1000)

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,7 +40,7 @@ from acelib.core import (
 )
 from acelib.course.notebooks import code, failure, parameters
 from acelib.course.progress import Forecast, Line, clock
-from acelib.data import import_as_profile_says, read_benchmark
+from acelib.data import adopt_models, import_as_profile_says, read_benchmark
 
 NOTEBOOKS = ROOT / "notebooks"
 # A process of its own: within ours papermill would take over the signals and the working directory.
@@ -53,6 +54,7 @@ SIGNS = {
     "Disk quota exceeded": FULL_DISK,
 }
 MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
+TRAINS = (*MAKES_DATA, "03", "04", "06")  # what they make others have published where it says best_of_n.reward_model
 SHOWS_RESULTS = ("notebooks", "progress", "report", "runner")  # modules of this room that make none
 
 
@@ -92,6 +94,7 @@ def contain() -> None:
 def _is_local(profile: Profile) -> bool:
     models, data = profile.models, profile.data
     names = [models.teacher, models.proxy, models.policy, profile.reward_model.base, *(m.model for m in models.proxies)]
+    names += profile.published.values()
     names += [data.benchmark, *([data.adopt, *data.decontaminate] if data.adopt != "none" else [])]
     return all(Path(profile.resolve(name)).is_absolute() for name in names)
 
@@ -112,16 +115,19 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
     return [path for number, path in known.items() if number.isdigit() and number >= wanted]
 
 
-def require_device(profile: Profile) -> None:
-    """Raises DeviceError when the profile wants GPUs and they cannot be used: in seconds, not in notebook 03."""
+def require_device(profile: Profile, notebooks: list[str]) -> None:
+    """Raises DeviceError when the profile wants GPUs and they cannot be used, and CourseError when they are too small
+    for the `notebooks` ("04"): in seconds, before anything is fetched."""
     if profile.models.device != "cuda":
         return
     from acelib.engine import processes_per_machine
     from acelib.models import ask_apart, gpu_problem, machine_facts
+    from acelib.preflight import preflight_gpu, require
 
     here, _ = processes_per_machine(profile.resolve(profile.engine.launch))
     if problem := gpu_problem(ask_apart(machine_facts), profile.models.dtype, here):
         raise DeviceError(f"Profile {profile.name} needs a GPU, which PROFILE=pocket does not: {problem}")
+    require(ask_apart(partial(preflight_gpu, profile, *notebooks)))
 
 
 def _make_set(overrides: dict[str, Any]) -> str:
@@ -160,7 +166,7 @@ class Course:
         data lack, before the first one.
         """
         chosen, left_out = self._chosen(first, only)
-        require_device(self.profile)
+        require_device(self.profile, [path.name[:2] for path in chosen])
         if only is None:
             read_benchmark(self.profile.resolve(self.profile.data.benchmark))  # now, not hours later in notebook 05
         try:
@@ -169,10 +175,12 @@ class Course:
             raise CourseError(f"Another run is using {self.dir}; wait for it or choose another RUN_DIR=.") from None
         with alone:
             given = self._parameters(chosen)
-            if self.profile.data.adopt != "none":
+            if self.profile.published:
+                adopt_models(self.store, self.again())
+            elif self.profile.data.adopt != "none":
                 import_as_profile_says(self.store, self.again(), lambda text: print(text, file=self.out, flush=True))
             for path in left_out:
-                Line(self.out, path.stem).end(f"left out: its data come from {self.profile.data.adopt}")
+                Line(self.out, path.stem).end(f"left out: what it makes comes from {self._source()}")
             for position, path in enumerate(chosen, start=1):
                 line = Line(self.out, f"[{position}/{len(chosen)}] {path.stem}")
                 if not (force or only) and self.up_to_date(path):
@@ -180,14 +188,18 @@ class Course:
                 else:
                     self._execute(path, given, line)
 
+    def _source(self) -> str:
+        """Where what this run does not make comes from, or "none"."""
+        return self.profile.published.get("reward_model", self.profile.data.adopt)
+
     def _chosen(self, first: str | None, only: str | None) -> tuple[list[Path], list[Path]]:
-        """What to run, and what adopted data make needless. Raises NotebookError."""
-        chosen, adopt = select(self.folder, first, only), self.profile.data.adopt
-        needless = [path for path in chosen if adopt != "none" and path.name[:2] in MAKES_DATA]
+        """What to run, and what adopted data or published models make needless. Raises NotebookError."""
+        chosen, numbers = select(self.folder, first, only), TRAINS if self.profile.published else MAKES_DATA
+        needless = [path for path in chosen if self._source() != "none" and path.name[:2] in numbers]
         if only is not None and needless:
             raise NotebookError(
-                f"{needless[0].stem} makes data, and profile {self.profile.name} adopts {adopt}; leave "
-                "ONLY= out, or set data.adopt=none."
+                f"{needless[0].stem} makes what profile {self.profile.name} takes from {self._source()}; leave "
+                "ONLY= out, or take a profile that makes it (see data.adopt and best_of_n.reward_model)."
             )
         if not chosen:
             raise NotebookError(f"There are no notebooks in {self.folder}.")

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "baselines": ["profile_baselines", "published_baselines", "reproduces"],
         "benchmarks": ["benchmark_rows", "load_benchmark", "read_benchmark"],
         "publish": ["dataset_card", "push"],
+        "published": ["adopt_models"],
         "overlap": ["Benchmarks", "code_ngrams"],
         "sources": ["Source", "open_source"],
     },

@@ -19,8 +19,10 @@ from accelerate.utils.other import get_free_port
 from acelib.core import ROOT, Child, CourseError, EngineError, Run, full_disk_explained
 from acelib.engine.configuration import configuration, processes_per_machine
 from acelib.models import free_gpu
+from acelib.training import fitting
 
 LOG = "launch.log"
+LARGEST = 10**6  # more examples than anything reads at a time
 ERRORS = "error-*.txt"
 EVERY = 0.2  # seconds between two looks at the processes
 PATIENCE = 300  # seconds for other machines to end after one that has done its part
@@ -28,6 +30,19 @@ DOUBT = 60  # seconds for Ray to find out that a machine is lost, after another'
 
 
 def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label: str, **arguments: Any) -> None:
+    """`launch_once`; where a GPU's memory does not suffice, again from the last checkpoint: the same updates, half as
+    many examples at a time."""
+    while True:
+        tried = fitting(scratch, LARGEST)
+        try:
+            return launch_once(run, job, path, scratch, label, **arguments)
+        except CourseError as error:
+            if (fewer := fitting(scratch, LARGEST)) == tried:
+                raise
+            print(f"{label}: {error}\n{label}: goes on in the same updates, at most {fewer} at a time")
+
+
+def launch_once(run: Run, job: Callable[..., None], path: Path, scratch: Path, label: str, **arguments: Any) -> None:
     """`job(run, path, scratch, progress, **arguments)`, here or on the devices of `engine.launch`.
 
     `job` is a function of an acelib module, `arguments` can be pickled. Called again after a stop with the same

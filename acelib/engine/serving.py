@@ -17,7 +17,7 @@ import torch
 from accelerate.utils.other import get_free_port
 
 from acelib.core import Child, EngineError, Profile, Remote, assume
-from acelib.models import Server, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer
+from acelib.models import Server, free_gpu, gpu_memory, is_address, load_policy, load_tokenizer, stop_tokens
 
 HERE = "http://127.0.0.1"
 # What the interpreter is told. vLLM would otherwise take temperature, top-k and repetition penalty from the model's
@@ -45,11 +45,14 @@ class LocalServer(Server):
         return ended and f"{ended}. Repeat the command: it starts another one, and goes on where this one ended"
 
 
-def serve(profile: Profile, model: str, scratch: Path, start_seconds: float = START_SECONDS) -> LocalServer:
+def serve(
+    profile: Profile, model: str, scratch: Path, start_seconds: float = START_SECONDS, **options: Any
+) -> LocalServer:
     """Start vLLM for a model folder or hub name on all GPUs of this machine, and wait until it answers.
 
     `engine.vllm_parallel` GPUs share one copy of the model; all copies are behind the one address. `scratch` gets the
-    server's log; replies go to the log of the stage that asks. Raises EngineError, with the server's last words.
+    server's log; replies go to the log of the stage that asks; `options` go with every request. Raises EngineError,
+    with the server's last words.
     """
     if find_spec("vllm") is None:
         raise EngineError("engine.generation is vllm, which is not installed; pip install -r requirements-gpu.txt.")
@@ -68,7 +71,7 @@ def serve(profile: Profile, model: str, scratch: Path, start_seconds: float = ST
         raise
     free = dict(dollars_per_million_input=0.0, dollars_per_million_output=0.0)
     limits = assume(profile.remote, concurrency=IN_FLIGHT * replicas, **free)
-    return LocalServer(url=f"{HERE}:{port}/v1", model=model, limits=limits, log=None, process=process)
+    return LocalServer(url=f"{HERE}:{port}/v1", model=model, limits=limits, log=None, process=process, options=options)
 
 
 def _last_lines(process: Child) -> str:
@@ -111,8 +114,8 @@ def open_sampler(
     name, models = profile.resolve(name), profile.models
     if is_address(name) or profile.engine.generation == "transformers":
         return load_policy(name, models.dtype, models.device, remote), load_tokenizer(name)
-    load_tokenizer(name)  # says before a server starts that a folder has no model or no chat template
-    return serve(profile, name, scratch), None
+    stop = stop_tokens(None, load_tokenizer(name))  # raises before a server starts where there is no model or template
+    return serve(profile, name, scratch, stop_token_ids=stop), None
 
 
 def reply_settings(profile: Profile) -> dict[str, str]:

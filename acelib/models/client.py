@@ -29,6 +29,8 @@ from acelib.models.server import Server
 TEMPLATE_TOKENS = 256  # what a chat template and a system prompt may add to a message
 FEW_REFUSALS = 20  # questions; so many may always be refused, unless it is all that the server does
 BUSY = (429, 503)
+# Drawing from the model itself: of what a request leaves out, a server takes the model's generation_config.json.
+NEUTRAL = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "frequency_penalty": 0.0}
 HERE = ("127.0.0.1", "::1", "localhost")  # where no proxy leads
 # How servers say that something is wrong with one request, and that they do not have the model (some with a 400).
 ONE_REQUEST = re.compile(
@@ -187,9 +189,10 @@ class Client:
         request.concessions, seen = self.concessions, self.answered
         request.answered.append(seen)
         while True:
-            body = _shaped(request.body, request.concessions)
+            body = _shaped(self.server.options | request.body, request.concessions)
             try:
-                return await self.client.chat.completions.create(**body)
+                known = {name: body[name] for name in ("model", "messages")}
+                return await self.client.chat.completions.create(**known, extra_body=body)
             except openai.APIError as caught:
                 error, cause = caught, caught.__cause__
             status, said = getattr(error, "status_code", None), _said(error)
@@ -345,7 +348,7 @@ def _reply(response: httpx2.Response) -> dict[str, Any]:
 
 def _shaped(body: dict[str, Any], concessions: frozenset[str]) -> dict[str, Any]:
     """The request in the form that a server takes which has refused the usual one."""
-    body = {name: value for name, value in body.items() if name not in concessions}
+    body = {name: value for name, value in (NEUTRAL | body).items() if name not in concessions}
     if "json_object" in concessions and "response_format" in body:
         body["response_format"] = {"type": "json_object"}
     if "max_completion_tokens" in concessions:
@@ -357,8 +360,9 @@ def _concession(body: dict[str, Any], said: str) -> str | None:
     """What to try next with a server that refused `body` and `said` so; None when nothing is left to give up."""
     if "max_tokens" in body and "max_completion_tokens" in said:
         return "max_completion_tokens"
-    if "seed" in body and "seed" in said:
-        return "seed"
+    for name in ("seed", "stop_token_ids", *NEUTRAL):
+        if name in said and name in body and body[name] == NEUTRAL.get(name, body[name]):
+            return name
     if "response_format" in body:
         return "json_object" if body["response_format"]["type"] == "json_schema" else "response_format"
     return None

@@ -71,8 +71,8 @@ def gpu_problem(machine: Machine, dtype: str = "float32", processes: int = 1) ->
             )
         if dtype == "bfloat16" and gpu.capability < AMPERE:
             return (
-                f"{what} does not compute in bfloat16, which starts at 8.0; set models.dtype to float32, or take a "
-                "newer card."
+                f"{what} does not compute in bfloat16, which starts at 8.0; take PROFILE=colab, made for such a "
+                "card, set models.dtype to float32, or take a newer card."
             )
     if processes > len(machine.gpus):
         hidden = f" (CUDA_VISIBLE_DEVICES is {machine.visible!r})" if machine.visible is not None else ""

@@ -11,7 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from acelib.core import HUB_ERRORS, DeviceError, ModelError, Progress, Remote, hub_problem
 from acelib.models.decoding import SampledTokens, decode
@@ -39,6 +45,11 @@ class Completion:
 def _check_location(name_or_path: str | Path) -> str:
     """A relative or absolute path must exist; anything shaped like `owner/name` may be a hub name."""
     location = Path(name_or_path)
+    if location.suffix == ".gguf" or location.name.lower().endswith("-gguf") or any(location.glob("*.gguf")):
+        raise ModelError(
+            f"{location} holds GGUF weights, which cannot be trained; take the repository that they were made from, "
+            "with its safetensors, or serve them (`llama-server`) and give the address as teacher or proxy."
+        )
     if location.is_dir():
         if not (location / "config.json").is_file():
             raise ModelError(
@@ -94,13 +105,18 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
 
 
 def load_policy(
-    name_or_path: str | Path, dtype: str = "float32", device: str = "auto", remote: tuple[Remote, Path] | None = None
+    name_or_path: str | Path,
+    dtype: str = "float32",
+    device: str = "auto",
+    remote: tuple[Remote, Path] | None = None,
+    quantised: BitsAndBytesConfig | None = None,
 ) -> PreTrainedModel | Server:
     """A causal language model in eval mode. Raises ModelError when the folder holds none or the hub hands out
     none, and DeviceError as `pick_device` does.
 
     An address such as `http://host:8000/v1#model` gives a server to sample from, with limits and log from `remote`
-    (a run's `run.remote`); without `remote` it is refused, for a stage that needs the weights.
+    (a run's `run.remote`); without `remote` it is refused, for a stage that needs the weights. `quantised` weights stay
+    where transformers makes them, on the GPU where there is one.
     """
     if is_address(name_or_path):
         if remote is None:
@@ -111,14 +127,16 @@ def load_policy(
         return connect(str(name_or_path), *remote)
     location, where = _check_location(name_or_path), pick_device(device, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(
+            location, dtype=getattr(torch, dtype), quantization_config=quantised
+        )
     except (*HUB_ERRORS, ValueError) as error:
         raise ModelError(
             hub_problem(error, location)
             or f"{location} holds no causal language model that can be loaded ({error}); "
             "check that config.json and model.safetensors are complete."
         ) from error
-    return model.to(where).eval()
+    return (model if quantised else model.to(where)).eval()
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Conversation) -> str:
@@ -136,15 +154,19 @@ def solve_messages(template: str, question: str) -> Conversation:
     return [{"role": "user", "content": template.replace("{question}", question)}]
 
 
-def context_length(model: PreTrainedModel) -> int | None:
-    return getattr(model.config, "max_position_embeddings", None)
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token with which the chat template ends an assistant's turn; None when it adds nothing there."""
+    turn = [*solve_messages("{question}", "QUESTION"), {"role": "assistant", "content": "REPLY"}]
+    after = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("REPLY")[2]
+    return next(iter(tokenizer(after, add_special_tokens=False)["input_ids"]), None)
 
 
-def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends a reply, by the generation config and by the tokenizer: base models stop on another token
-    than their chat template does."""
-    eos = model.generation_config.eos_token_id
-    ids = set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
+def stop_tokens(eos: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends a reply: `eos` of the generation config, the tokenizer's, and, where it is a special token,
+    the template's end of a turn, which base models have learned beside an end of their own."""
+    end, special = turn_end(tokenizer), tokenizer.added_tokens_decoder
+    ids = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id}
+    ids |= {end} if end in special and special[end].special else set()
     return sorted(ids - {None})
 
 
@@ -159,11 +181,17 @@ def prompt_seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
     return seeds
 
 
-def check_room(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
-    """Raises ModelError when a prompt is empty, or too long for so many new tokens."""
+def check_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int = 0) -> None:
+    """Raises ModelError when a prompt is empty, too long for so many new tokens, or has tokens that `model` lacks."""
     if not all(prompts):
         raise ModelError("A prompt has no tokens; check the chat template and the question.")
-    longest = max(map(len, prompts), default=0)
+    last, known = max(map(max, prompts), default=0), model.config.get_text_config().vocab_size
+    if last >= known:
+        raise ModelError(
+            f"The tokenizer makes token {last} and the model knows {known:,} tokens; take the tokenizer that came with "
+            "the weights, or call model.resize_token_embeddings(len(tokenizer)), train the new tokens and save both."
+        )
+    longest, context = max(map(len, prompts), default=0), getattr(model.config, "max_position_embeddings", None)
     if context is not None and longest + max_new_tokens > context:
         raise ModelError(
             f"A prompt of {longest} tokens and {max_new_tokens} new tokens do not fit the model's context "
@@ -178,7 +206,7 @@ def check_conversations(
     max_new_tokens: int,
 ) -> None:
     """Raises ModelError when one of them does not fit the model's context with `max_new_tokens` more."""
-    check_room(prompt_tokens(tokenizer, conversations), max_new_tokens, context_length(model))
+    check_room(model, prompt_tokens(tokenizer, conversations), max_new_tokens)
 
 
 def sample_tokens(
@@ -198,9 +226,9 @@ def sample_tokens(
     counts replies, also in parts; complete(i, replies) is called when prompt i has all of its own. Raises ModelError
     when a prompt and `params.max_new_tokens` exceed the model's context.
     """
-    check_room(prompts, params.max_new_tokens, context_length(model))
+    check_room(model, prompts, params.max_new_tokens)
     if params.stop is None:
-        params = replace(params, stop=tuple(stop_tokens(model, tokenizer)))
+        params = replace(params, stop=tuple(stop_tokens(model.generation_config.eos_token_id, tokenizer)))
     seeds, noises = prompt_seeds(prompts, params.seed) if seeds is None else seeds, {}
     # Prompts of similar length are read together, which keeps padding small.
     owner = [i for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i])) for _ in range(params.n)]

@@ -58,13 +58,16 @@ class RewardHead:
 
 
 def local_folder(name_or_path: str | Path) -> Path:
-    """The folder itself, or that of the hub's snapshot. Raises ModelError when there is neither."""
+    """The folder itself, or that of the hub's snapshot, whose weights are those of the index: AceCodeRM-7B has two sets
+    of 30 GB. Raises ModelError when there is neither."""
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
     try:
-        return Path(snapshot_download(str(name_or_path), ignore_patterns=["*.bin", "*.pt", "*.pth"]))
+        weights = ["*.bin", "*.pt", "*.pth", "*.safetensors", "*.gguf"]
+        folder = Path(snapshot_download(str(name_or_path), ignore_patterns=weights))
+        return Path(snapshot_download(str(name_or_path), allow_patterns=[*_weight_files(folder), SEPARATE_HEAD]))
     except (*HUB_ERRORS, ValueError) as error:
-        said = f"{name_or_path} is no folder, and no reward model that the hub hands out ({error}); correct the name."
+        said = f"{name_or_path} is no folder, and no model that the hub hands out ({error}); correct the name."
         raise ModelError(hub_problem(error, str(name_or_path)) or said) from error
 
 
@@ -135,12 +138,14 @@ def _read_config(folder: Path) -> Any:
     return config
 
 
+def _weight_files(folder: Path) -> set[str]:
+    index = folder / INDEX
+    return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else {SINGLE}
+
+
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    index, names = folder / INDEX, {SINGLE}
     try:
-        if index.is_file():
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        names |= {SEPARATE_HEAD} & {file.name for file in folder.iterdir()}
+        names = _weight_files(folder) | {SEPARATE_HEAD} & {file.name for file in folder.iterdir()}
         return {key: tensor for name in names for key, tensor in load_file(folder / name).items()}
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         said = f"{folder} has no whole safetensors weights ({error}); fetch it again, or save it as safetensors."

@@ -4,8 +4,9 @@ The profile names such a model by an address, `https://host/v1#model`; the key c
 sent to it is in `models.client`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from acelib.core import EngineError, Remote
@@ -15,13 +16,14 @@ from acelib.core import EngineError, Remote
 class Server:
     """A model behind a server, for `acelib.sampling` in place of a loaded one.
 
-    `log` holds all replies paid for; None logs where the stage logs.
+    `log` holds all replies paid for; None logs where the stage logs. `options` go with every request.
     """
 
     url: str
     model: str
     limits: Remote
     log: Path | None
+    options: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     def trouble(self) -> str | None:
         """Why it will never answer again, where that is known."""

@@ -5,11 +5,11 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cost_model": ["ACECODE", "CostModel", "Stage", "fetched_gb", "fits", "models_gb", "stages"],
+        "cost_model": ["ACECODE", "EVALUATES", "CostModel", "Stage", "fetched_gb", "fits", "models_gb", "stages"],
         "costs": ["Meter"],
         "findings": ["report", "require"],
         "machine": ["check_judge", "check_machine", "preflight", "preflight_gpu"],
-        "shapes": ["SHAPES", "Shape", "shape_of"],
+        "shapes": ["NF4", "SHAPES", "Shape", "shape_of"],
         "training": ["preflight_reinforce", "preflight_reward_model"],
     },
 )

@@ -16,6 +16,7 @@ from acelib.training import largest_divisor
 
 BUFFERS = 1.1  # what an engine needs beside weights and cache
 USABLE = 0.92  # share of a card that a stage may fill; the rest goes to fragments and to CUDA itself
+EVALUATES = ("05", "07")  # the notebooks that models others trained go through
 ACECODE = 87_149  # questions in AceCode-87K (paper, Table 1)
 
 
@@ -102,7 +103,8 @@ class CostModel:
     def held(self, reference: bool = False) -> dict[str, int]:
         """How weights and activations are held in training, for `training_gib`."""
         engine = self.engine
-        held = {"lora_rank": engine.lora_rank, "frozen": self.size, "checkpointing": engine.gradient_checkpointing}
+        held = {"lora_rank": engine.lora_rank, "frozen": self.size, "quantised": engine.quantise != "none"}
+        held["checkpointing"] = engine.gradient_checkpointing
         return held | {"reference": self.size if reference else 0}
 
     def reward_model(self, scorer: Shape) -> tuple[float, float, float]:
@@ -138,8 +140,12 @@ class CostModel:
             gib += scorer.parameters * self.size / 2**30
         return tokens, hours, gib
 
-    def stages(self) -> Iterator[Stage]:
-        """Every stage in the order of the notebooks. Raises ModelError for models of unknown shape."""
+    def stages(self) -> list[Stage]:
+        """Every stage in the order of the notebooks; without training, those of 05 and 07. Raises ModelError for models
+        of unknown shape."""
+        return [one for one in self._stages() if not self.profile.published or one.notebook in EVALUATES]
+
+    def _stages(self) -> Iterator[Stage]:
         profile, plan, models = self.profile, self.plan, self.profile.models
         policy, scorer = self.shape(models.policy), self.shape(profile.reward_model.base)
         sampling = self.sampling_gib(policy, profile.sampling)
@@ -171,7 +177,7 @@ class CostModel:
 
 def stages(profile: Profile) -> list[Stage]:
     """The stages of a profile with their hours on `plan.gpus` GPUs. Raises ModelError for models of unknown shape."""
-    return list(CostModel(profile).stages())
+    return CostModel(profile).stages()
 
 
 def fits(stage: Stage, profile: Profile) -> bool:
@@ -179,18 +185,24 @@ def fits(stage: Stage, profile: Profile) -> bool:
 
 
 def fetched_gb(profile: Profile) -> dict[str, float]:
-    """GB of bf16 weights that a run takes from the hub, by model. Raises ModelError."""
+    """GB of bf16 weights that a run takes from the hub, by model, and of fp32 weights of published ones. Raises
+    ModelError."""
     models = profile.models
-    names = [models.policy, profile.reward_model.base]
+    names = [models.policy, *([] if profile.published else [profile.reward_model.base])]
     names += [models.proxy, models.teacher] if profile.data.adopt == "none" else []
     names += [one.model for one in models.proxies] if profile.data.laboratory else []
     far = [name for name in dict.fromkeys(names) if not is_address(name) and not Path(profile.resolve(name)).is_dir()]
-    return {name: shape_of(name).parameters * HALF / 1e9 for name in far}
+    like = dict.fromkeys(profile.published.values(), shape_of(profile.resolve(models.policy)))
+    return {name: shape_of(name).parameters * HALF / 1e9 for name in far} | {
+        name: shape.parameters * FULL / 1e9 for name, shape in like.items() if not Path(profile.resolve(name)).is_dir()
+    }
 
 
 def models_gb(profile: Profile) -> float:
     """GB of the models that a run makes, two policies and two reward models, and of the training in progress: of its
     checkpoints two are kept while a third is written, each with Adam's two moments. Raises ModelError."""
+    if profile.published:
+        return 0.0
     shapes = [shape_of(profile.resolve(name)) for name in (profile.models.policy, profile.reward_model.base)]
     rank, size = profile.engine.lora_rank, CostModel(profile).weight_size
     learning = max(one.adapters(rank) if rank else one.parameters for one in shapes)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
-from transformers import PreTrainedTokenizerBase
+import yaml
 
-from acelib.core import ROOT, CourseError, DeviceError, Profile, installed
+from acelib.core import ROOT, CourseError, DeviceError, Profile, installed, load_profile
 from acelib.engine import processes_per_machine
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import (
@@ -24,11 +24,15 @@ from acelib.models import (
     machine_facts,
     render,
     solve_messages,
+    stop_tokens,
+    turn_end,
 )
-from acelib.preflight.cost_model import USABLE, fetched_gb, models_gb, stages
+from acelib.preflight.cost_model import USABLE, fetched_gb, fits, models_gb, stages
 from acelib.preflight.findings import Finding, check, failure
+from acelib.preflight.shapes import shape_of
 
 REQUIREMENTS = ROOT / "requirements.txt"
+ONE_CARD = ("single-gpu-7b", "single-gpu", "colab")  # profiles
 LOWER = {  # what needs less memory, by the notebook that runs out of it
     "04": "lower reward_model.max_length",
     "06": "lower reinforce.micro_batch or reinforce.max_new_tokens",
@@ -99,6 +103,23 @@ def check_gpu(machine: Machine, dtype: str, processes: int):
     return True, f"{len(machine.gpus)} x {', '.join(sorted({gpu.name for gpu in machine.gpus}))}"
 
 
+def for_one_card(gib: float) -> str | None:
+    """The command with the largest policy that a card of so many GiB holds: of a profile in ONE_CARD, with or without
+    one of the `SET=` lines that stand in it."""
+    found = {}
+    for name in ONE_CARD:
+        lines = re.findall(
+            r'^ *# *(SET="[^"\n]+")', (ROOT / "profiles" / f"{name}.yaml").read_text("utf-8"), re.MULTILINE
+        )
+        for line in ("", *lines):
+            asked = dict(one.split("=", 1) for one in line[5:-1].split())
+            values = {key: yaml.safe_load(value) for key, value in asked.items()}
+            profile = load_profile(name, values | {"plan.gpu_memory_gb": gib * GIB / 1e9})
+            if all(fits(one, profile) for one in stages(profile)):
+                found[f"make course PROFILE={name} {line}".strip()] = shape_of(profile.models.policy).parameters
+    return max(found, key=found.get, default=None)
+
+
 @check("GPU memory for {notebook}, {stage}: an out-of-memory error in mid-training")
 def check_gpu_memory(stage: str, notebook: str, needed: float, free: float, total: float):
     """`needed`, `free` and `total` are GiB per GPU: what the cost model computes, and what the fullest card has."""
@@ -106,7 +127,8 @@ def check_gpu_memory(stage: str, notebook: str, needed: float, free: float, tota
     if USABLE * free < needed <= USABLE * total:
         raise DeviceError(f"{found}; end the other programs on the GPU, which `nvidia-smi` lists.")
     if needed > USABLE * total:
-        lower = LOWER.get(notebook, "take a smaller model")
+        lower, fitting = LOWER.get(notebook, "take a smaller model"), for_one_card(total)
+        lower += f", or run what this card holds ({fitting})" if fitting else ""
         raise DeviceError(f"{found}; {lower}, or take more or larger GPUs (see engine.launch).")
     return True, found
 
@@ -155,13 +177,6 @@ def check_chat_template(name: str, template: str = "{question}"):
     return True, f"round-trips, {len(ids)} tokens for a short question"
 
 
-def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token with which the chat template ends an assistant's turn; None when it adds nothing there."""
-    turn = [*solve_messages("{question}", QUESTION), {"role": "assistant", "content": "REPLY"}]
-    after = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("REPLY")[2]
-    return next(iter(tokenizer(after, add_special_tokens=False)["input_ids"]), None)
-
-
 @check(
     "end of reply of {name}: replies that never stop and are all cut off; put that token into eos_token_id of "
     "generation_config.json"
@@ -175,9 +190,8 @@ def check_eos(name: str):
         configured = GenerationConfig.from_pretrained(name).eos_token_id
     except OSError:
         configured = None
-    stops = {*(configured if isinstance(configured, list) else [configured]), tokenizer.eos_token_id} - {None}
-    ending = turn_end(tokenizer)
-    names = ", ".join(tokenizer.convert_ids_to_tokens(sorted(stops))) or "no token at all"
+    stops, ending = stop_tokens(configured, tokenizer), turn_end(tokenizer)
+    names = ", ".join(tokenizer.convert_ids_to_tokens(stops)) or "no token at all"
     end = "nothing" if ending is None else tokenizer.convert_ids_to_tokens(ending)
     return ending in stops, f"the template ends a reply with {end}; generation stops at {names}"
 

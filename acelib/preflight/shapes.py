@@ -9,6 +9,7 @@ from acelib.core import ModelError
 # Bytes per weight. Weights are fp32 wherever they learn (an update at a learning rate of 5e-7 is lost in bf16), and
 # autocast computes in a bf16 copy; frozen ones, below LoRA adapters or of a reference, are in `models.dtype`.
 HALF, FULL, ADAM = 2, 4, 16  # bf16; fp32; fp32 with gradient and Adam's two moments
+NF4 = 0.516  # 4 bits, and 0.127 for scales (QLoRA, section 3)
 LOGIT = 12  # bytes: bf16 and fp32, each with its gradient
 TILE = 2**25, 2**15  # logits that are held at a time: so many in all (ours), or so many words of each token (TRL)
 GATHERED = 10**9  # weights that ZeRO-3 holds whole at a time (its default)
@@ -32,6 +33,11 @@ class Shape:
         attention = 2 * h * h + 2 * h * kv + h + 2 * kv
         layer = attention + 3 * h * self.intermediate + 2 * h
         return self.layers * layer + h + self.vocabulary * h * (1 if self.tied else 2)
+
+    def held(self, size: int, quantised: bool) -> float:
+        """Bytes of weights that do not learn, `size` each, or `quantised` to 4 bits but for the embeddings."""
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return embeddings * size + (self.parameters - embeddings) * (NF4 if quantised else size)
 
     def adapters(self, rank: int) -> int:
         """Number of weights of LoRA adapters on all linear layers of attention and MLP."""
@@ -78,18 +84,19 @@ def training_gib(
     logits: int = 0,
     lora_rank: int = 0,
     frozen: int = HALF,
+    quantised: bool = False,
     checkpointing: bool = True,
 ) -> float:
     """GiB per GPU of a training step on `sequences` x `tokens`, of which the last `logits` tokens go through the head.
 
     States (weights, gradients, moments) and a reference of `reference` bytes per weight are sharded over the GPUs;
-    below adapters of `lora_rank` the weights take `frozen` bytes instead. To them come the bf16 copy of weights that
-    learn, activations for the backward pass (all of them, or with `checkpointing` each layer's input and those of one
-    layer recomputed), and logits.
+    below adapters of `lora_rank` the weights take `frozen` bytes instead, or 4 bits where `quantised`, and one matrix
+    two bytes. To them come the bf16 copy of weights that learn, activations for the backward pass (all of them, or
+    with `checkpointing` each layer's input and those of one layer recomputed), and logits.
     """
     h, kv, inner = shape.hidden, shape.key_values, shape.intermediate
     if lora_rank:  # activations as one layer of Qwen2 keeps them in bf16: norms in fp32, every adapter's input once
-        states, in_use = shape.adapters(lora_rank) * ADAM + shape.parameters * frozen, 0
+        states, in_use = shape.adapters(lora_rank) * ADAM + shape.held(frozen, quantised), HALF * h * inner * quantised
         entry, layer = HALF * h, (22 * h + 4 * kv + 8 * inner) * frozen // HALF
     else:  # fp32 between the layers, and a bf16 copy of it for each matrix
         states = shape.parameters * (ADAM + reference)

@@ -8,6 +8,8 @@ from acelib.core import ArtifactError, read_json, write_json
 
 STATE = "trainer_state.json"
 SETTINGS = "settings.json"
+FITS = "micro_batch"
+FREE = ("micro_batch", "score_batch")  # settings that change no update
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -19,6 +21,18 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
+def fitting(folder: Path, micro_batch: int) -> int:
+    """How many examples a training in `folder` reads at a time: `micro_batch`, or the fewer that `shrink` noted."""
+    note = folder / FITS
+    return min(micro_batch, int(note.read_text())) if note.is_file() else micro_batch
+
+
+def shrink(folder: Path, micro_batch: int) -> None:
+    """Note in `folder` that memory did not suffice for `micro_batch` examples at a time: half as many next time."""
+    if micro_batch > 1:
+        write_json(folder / FITS, micro_batch // 2)
+
+
 def check_settings(folder: Path, settings: dict[str, Any], processes: int | None = None) -> None:
     """Note in `folder` what its checkpoints are made with: `settings` (JSON values) and the number of processes (by
     default that of this launch).
@@ -27,6 +41,7 @@ def check_settings(folder: Path, settings: dict[str, Any], processes: int | None
     random state and its own shard of the optimiser.
     """
     path, processes = folder / SETTINGS, processes or int(os.environ.get("WORLD_SIZE", 1))
+    settings = {key: one for key, one in settings.items() if key not in FREE}
     old = read_json(path) or settings
     if changed := [key for key in settings if old.get(key) != settings[key]]:
         raise ArtifactError(

@@ -24,7 +24,6 @@ from acelib.advantages import ALGORITHMS
 from acelib.core import EngineError, Profile, Progress
 from acelib.models import (
     check_room,
-    context_length,
     load_policy,
     load_tokenizer,
     prompt_tokens,
@@ -44,6 +43,7 @@ from acelib.training.settings import (
     common_arguments,
     loaded_dtype,
     precision,
+    quantisation,
     vllm_arguments,
 )
 
@@ -88,7 +88,9 @@ class ReinforceTrainer(CommonTrainer, GRPOTrainer):
         self.rollout_func = sample_rollout  # as an argument it is marked experimental; the pin holds it still
         check_together(engine, self.accelerator, samples=True)
         self.reward_weights = torch.tensor([1.0] + [0.0] * len(watch))
-        self.stop = stop_tokens(self.model, tokenizer)
+        self.stop = self.eos_token_ids = stop_tokens(self.model.generation_config.eos_token_id, tokenizer)
+        if args.use_vllm:
+            self.vllm_generation.generation_kwargs |= {"stop_token_ids": self.stop}
         # The sampler then runs these very weights, so its log-probs are those of the old policy up to rounding.
         self.samples_exactly = not (args.use_vllm or args.bf16 or engine.lora_rank)
 
@@ -326,10 +328,11 @@ def make_reinforce_trainer(
     )
     args = trainer_arguments(profile, scratch, max(map(len, tokens)) + settings.max_new_tokens)
     # After the arguments: with ZeRO-3 they decide how it is loaded.
-    model = load_policy(policy, dtype or loaded_dtype(profile), "cpu")
-    check_room(tokens, settings.max_new_tokens, context_length(model))
-    made_with = {"policy": policy, "reward": reward.__name__, "seed": profile.seed, "dtype": profile.models.dtype}
-    check_settings(scratch, made_with | {"lora_rank": profile.engine.lora_rank, **vars(settings)})
+    model = load_policy(policy, dtype or loaded_dtype(profile), "cpu", quantised=quantisation(profile))
+    check_room(model, tokens, settings.max_new_tokens)
+    engine, made_with = profile.engine, {"policy": policy, "reward": reward.__name__, "seed": profile.seed}
+    made_with |= {"dtype": profile.models.dtype, "lora_rank": engine.lora_rank, "quantise": engine.quantise}
+    check_settings(scratch, made_with | vars(settings))
     trainer = ReinforceTrainer(profile, model, tokenizer, dataset, reward, args, watch)
     trainer.add_callback(RolloutMonitor(trainer, measure, progress))
     return trainer

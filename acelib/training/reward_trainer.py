@@ -15,7 +15,15 @@ from acelib.models import load_tokenizer
 from acelib.reward_model import bradley_terry_loss, is_held_out, question_rows, regression_loss, score_questions
 from acelib.schema import Pair
 from acelib.training.checkpoints import check_settings
-from acelib.training.settings import CommonTrainer, adapters, check_together, common_arguments, loaded_dtype, precision
+from acelib.training.settings import (
+    CommonTrainer,
+    adapters,
+    check_together,
+    common_arguments,
+    loaded_dtype,
+    precision,
+    quantisation,
+)
 
 
 class QuestionRewardTrainer(CommonTrainer, RewardTrainer):
@@ -179,8 +187,10 @@ def make_reward_trainer(
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         callbacks=[_Report(progress)],
         peft_config=adapters(engine, "SEQ_CLS"),
+        quantization_config=quantisation(profile),
     )
     check_together(engine, trainer.accelerator, samples=False)
     made_with = {"seed": profile.seed, "n": n, "dtype": profile.models.dtype, "lora_rank": engine.lora_rank}
+    made_with["quantise"] = engine.quantise
     check_settings(scratch, made_with | vars(settings))
     return trainer

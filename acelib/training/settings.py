@@ -2,9 +2,10 @@
 
 Weights that learn are float32 on every device, and bfloat16 is left to autocast (or to DeepSpeed, which keeps float32
 copies of its own): at a learning rate of 5e-7 nearly every update of a bfloat16 weight would be rounded away. Those
-that stay frozen below LoRA adapters are held in the precision of the passes.
+that stay frozen below LoRA adapters are held in the precision of the passes, or in 4 bits (QLoRA).
 """
 
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -12,20 +13,21 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, is_peft_model
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
-from transformers import PrinterCallback
+from transformers import BitsAndBytesConfig, PrinterCallback
 
-from acelib.core import Engine, EngineError, Profile, full_disk_explained
+from acelib.core import DeviceError, Engine, EngineError, Profile, full_disk_explained
 from acelib.models import out_of_memory_explained, pick_device
 from acelib.reward_model import can_share_prefix
 from acelib.training.batches import largest_divisor
-from acelib.training.checkpoints import last_checkpoint
+from acelib.training.checkpoints import fitting, last_checkpoint, shrink
 from acelib.training.memory import MemoryWatch
 
 LOG_FILE = "training_log.json"  # beside the weights
@@ -76,14 +78,19 @@ class CommonTrainer:
         """Train to the end, from the newest whole checkpoint where there is one: called again after a crash, the run
         ends as it would have without. Then `path` gets the model and LOG_FILE, which holds `log_rows`; returns these.
 
-        Raises DeviceError when a GPU has too little memory, and FullDiskError.
+        Raises DeviceError when a GPU has too little memory, having noted that fewer examples at a time are to be read,
+        and FullDiskError.
         """
         scratch = Path(self.args.output_dir)
         checkpoint, remedy = last_checkpoint(scratch), f"lower {self.section}.micro_batch"
         _read_numbered_cpus()
         self.add_callback(MemoryWatch(remedy))
-        with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
+                self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except DeviceError:
+            shrink(scratch, self.args.per_device_train_batch_size)
+            raise
         if self.is_world_process_zero():
             path.mkdir(parents=True, exist_ok=True)
             (path / LOG_FILE).write_text(json.dumps(self.log_rows(), indent=1), encoding="utf-8")
@@ -96,7 +103,7 @@ class CommonTrainer:
         model, accelerator = self.accelerator.unwrap_model(self.model), self.accelerator
         if is_peft_model(model):
             if accelerator.is_main_process:
-                model.merge_and_unload().save_pretrained(path)
+                _unquantised(model, path).merge_and_unload().save_pretrained(path)
         else:
             if accelerator.distributed_type == DistributedType.FSDP:
                 accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
@@ -107,9 +114,42 @@ class CommonTrainer:
         accelerator.wait_for_everyone()
 
 
+def _unquantised(model: PeftModel, path: Path) -> PeftModel:
+    """The model itself, or its adapters on its base as that was before it went into 4 bits, on the CPU."""
+    base = model.get_base_model()
+    if not getattr(base, "is_quantized", False):
+        return model
+    with TemporaryDirectory(dir=path.parent) as folder:
+        model.save_pretrained(folder)
+        config = copy.deepcopy(base.config)
+        for name in ("quantization_config", "_is_quantized", "_pre_quantization_dtype"):
+            vars(config).pop(name, None)
+        plain = type(base).from_pretrained(base.name_or_path, config=config, dtype=base.dtype)
+        return PeftModel.from_pretrained(plain, folder)
+
+
 def loaded_dtype(profile: Profile) -> str:
     """What a model to train is loaded in: `models.dtype` below adapters, which are float32 themselves."""
     return profile.models.dtype if profile.engine.lora_rank else "float32"
+
+
+def quantisation(profile: Profile) -> BitsAndBytesConfig | None:
+    """How linear layers below adapters are held in 4 bits and multiplied in `models.dtype`: NF4, whose scales are
+    quantised, too. Raises EngineError when bitsandbytes is missing."""
+    if profile.engine.quantise == "none":
+        return None
+    if not find_spec("bitsandbytes"):
+        raise EngineError(
+            "engine.quantise is nf4, which takes bitsandbytes; run `pip install -r requirements-gpu.txt`, or set it to "
+            "none."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=profile.models.dtype,
+        llm_int8_skip_modules=["lm_head", "score"],
+    )
 
 
 @contextmanager
@@ -135,7 +175,7 @@ def common_arguments(profile: Profile, section: str, questions: int, examples: i
             f"processes; change the sizes in {section} so that the number of processes divides both."
         )
     per_process, gpu = examples // processes, pick_device(profile.models.device).type != "cpu"
-    at_once = largest_divisor(per_process, getattr(profile, section).micro_batch)
+    at_once = largest_divisor(per_process, fitting(folder, getattr(profile, section).micro_batch))
     return dict(
         output_dir=str(folder),
         seed=profile.seed,

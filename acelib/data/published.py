@@ -1,0 +1,24 @@
+"""Models that others trained, in the place of those that notebooks 04 and 06 make: a run without training."""
+
+from functools import partial
+from pathlib import Path
+
+from acelib.core import Run
+
+TABLES = ("imagined", "filtered", "filter_audit", "rl_log")  # what such a run has nothing of
+
+
+def adopt_models(run: Run, command: str) -> None:
+    """Puts the models of `run.profile.published` into the run, as links to their files, and empty tables for what is
+    not known of their training. Raises ModelError when there is no such model; ArtifactError as `Run.adopt` does."""
+    run.adopt(dict.fromkeys(TABLES, ()), {"source": run.profile.best_of_n.reward_model, "command": command})
+    for name, source in run.profile.published.items():
+        run.folder(name, partial(_link, run.profile.resolve(source)))
+
+
+def _link(source: str, path: Path, scratch: Path) -> None:
+    from acelib.models import local_folder
+
+    for file in local_folder(source).iterdir():
+        if file.is_file():
+            (path / file.name).symlink_to(file.resolve())
