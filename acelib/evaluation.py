@@ -7,7 +7,7 @@ from typing import Any
 
 from acelib.core import Progress
 from acelib.judge import Judge
-from acelib.models import SamplingParams, sample_tokens, solve_messages
+from acelib.models import SamplingParams, generate, solve_messages
 from acelib.sampling import judge_programs, sample_programs
 from acelib.schema import Problem, Row
 
@@ -69,7 +69,6 @@ EVALPLUS = Prompt(
     "Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:\n"
     "```python\n",
 )
-MARK = "-[[the reply goes on here]]-"
 
 
 def ask(
@@ -84,12 +83,7 @@ def ask(
 
     Raises ModelError when a prompt and `params.max_new_tokens` exceed the model's context.
     """
-    prompts = []
-    for problem in problems:
-        chat = solve_messages(prompt.user, problem.question)
-        # EvalPlus's way: whatever the template does to the end of a message, it does it after the mark
-        chat += [{"role": "assistant", "content": prompt.prefill + MARK}] if prompt.prefill else []
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=not prompt.prefill)
-        prompts.append(tokenizer(text.partition(MARK)[0], add_special_tokens=False)["input_ids"])
-    found = sample_tokens(model, tokenizer, prompts, params, progress=progress)
-    return [[prompt.prefill + tokenizer.decode(one.ids, skip_special_tokens=True) for one in row] for row in found]
+    begun = [{"role": "assistant", "content": prompt.prefill}] if prompt.prefill else []
+    chats = [solve_messages(prompt.user, problem.question) + begun for problem in problems]
+    found = generate(model, tokenizer, chats, params, progress)
+    return [[prompt.prefill + one.text for one in row] for row in found]

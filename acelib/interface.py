@@ -47,6 +47,12 @@ def signatures(text: str) -> list[tuple[str, inspect.Signature]]:
     return found
 
 
+def heads_of(program: str) -> list[str]:
+    """`name(arguments)` of every function at the top of a program, without types."""
+    tops = (parse(program) or ast.Module([], [])).body
+    return [f"{one.name}({_arguments(one)})" for one in tops if isinstance(one, ast.FunctionDef)]
+
+
 def named_functions(question: str) -> set[str]:
     """What the question itself calls a function: "function `f`", "def f(x)"; Python's own do not count."""
     names = _FUNCTION.findall(unicodedata.normalize("NFKC", question))

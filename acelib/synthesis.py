@@ -5,20 +5,22 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from acelib.core import CourseError, DataError, Progress, read_rows
 from acelib.extraction import answer_of
-from acelib.interface import calls_of, fits, named_functions, signatures, state_interface
+from acelib.interface import calls_of, fits, heads_of, named_functions, signatures, state_interface
 from acelib.judge import why_invalid
-from acelib.models import SamplingParams
+from acelib.models import SamplingParams, Server
 from acelib.sampling import sample_replies
 from acelib.schema import Problem, Row, called_functions, entry_point_of, parse
 from acelib.teacher_reply import as_asserts, merged, read_leniently, tests_of, usual_keys
 
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 MAX_CUTS = 4
+PARAGRAPH = 200  # tokens, for a question
 REPLY_SCHEMA = {
     "type": "object",
     "properties": {"question": {"type": "string"}, "tests": {"type": "array", "items": {"type": "string"}}},
@@ -194,17 +196,70 @@ def imagine(
     prompt: str,
     log: Path,
     form: str = "json",
+    tests: str = "none",
     progress: Progress | None = None,
 ) -> list[Row]:
     """The teacher's raw reply to every seed: rows with `id`, `source` and `reply`, in the order of the seeds.
 
-    `prompt` is a template with {program}; a server is held to a JSON schema if `form` is json. Replies go to `log` as
-    they come, before anybody parses them: called again with the same log, only what is missing is generated.
+    `prompt` is a template with {program}; a server is held to a JSON schema if `form` is json. With `turns` the teacher
+    is asked twice (see `_in_turns`), the second time with `tests`. Replies go to `log` as they come, before anybody
+    parses them: called again with the same log, only what is missing is generated. Raises as `sample_replies`.
     """
-    chats = {row["id"]: [{"role": "user", "content": prompt.replace("{program}", row["program"])}] for row in seeds}
-    schema = REPLY_SCHEMA if form == "json" else None
-    replies = sample_replies(teacher, tokenizer, chats, params, log=log, json_schema=schema, progress=progress)
-    return [{"id": row["id"], "source": row["source"], "reply": replies[row["id"]][0]} for row in seeds]
+    if form == "turns":
+        replies = _in_turns(teacher, tokenizer, seeds, params, prompt=prompt, tests=tests, log=log, progress=progress)
+    else:
+        chats = {row["id"]: [{"role": "user", "content": prompt.replace("{program}", row["program"])}] for row in seeds}
+        schema = REPLY_SCHEMA if form == "json" else None
+        replies = sample_replies(teacher, tokenizer, chats, params, log=log, json_schema=schema, progress=progress)
+        replies = {key: texts[0] for key, texts in replies.items()}
+    return [{"id": row["id"], "source": row["source"], "reply": replies[row["id"]]} for row in seeds]
+
+
+def _in_turns(
+    teacher: Any,
+    tokenizer: Any,
+    seeds: Sequence[Row],
+    params: SamplingParams,
+    *,
+    prompt: str,
+    tests: str,
+    log: Path,
+    progress: Progress | None,
+) -> dict[str, str]:
+    """For a teacher that is weak: first the question in one paragraph, then, asked with {question} and {program}, the
+    tests in a code block. Both replies are begun for it, with the name and the arguments of the seed's last function:
+    small models otherwise solve the question, or keep the name to themselves. Raises CourseError for a server."""
+    if isinstance(teacher, Server):
+        raise CourseError("A server cannot go on from a reply that is begun; set synthesis.form to json or code.")
+    heads = {row["id"]: heads_of(row["program"])[-1:] for row in seeds}
+    begun = {key: f"Write a Python function `{one[0]}` that" if one else "Write" for key, one in heads.items()}
+
+    def ask(template: str, values: dict[str, dict[str, str]], begins: dict[str, str], log: Path, tokens: int):
+        """Both replies are asked for like this; the first one is a paragraph, and only the second shows progress."""
+        chats, limited = {}, replace(params, max_new_tokens=min(tokens, params.max_new_tokens))
+        for key, filled in values.items():
+            text = re.sub(r"\{(question|program)\}", lambda match, filled=filled: filled[match[1]], template)
+            chats[key] = [{"role": "user", "content": text}, {"role": "assistant", "content": begins[key]}]
+        shown = progress if template == tests else None
+        found = sample_replies(teacher, tokenizer, chats, limited, log=log, progress=shown)
+        return {key: begins[key] + texts[0] for key, texts in found.items()}
+
+    values = {row["id"]: {"program": row["program"]} for row in seeds}
+    written = ask(prompt, values, begun, log.with_name(f"questions-{log.name}"), PARAGRAPH)
+    questions = {key: _paragraph(text) for key, text in written.items()}
+    values = {key: one | {"question": questions[key]} for key, one in values.items()}
+    calls = {key: f"{one[0].partition('(')[0]}(" if one else "" for key, one in heads.items()}
+    begun = {key: f"Here are the tests:\n\n```python\nassert {call}" for key, call in calls.items()}
+    return {
+        key: f"{questions[key]}\n\n{text}"
+        for key, text in ask(tests, values, begun, log, params.max_new_tokens).items()
+    }
+
+
+def _paragraph(text: str) -> str:
+    """The first one of `text`, up to its last whole sentence."""
+    first = re.split(r"\n\s*\n|```", text)[0].strip()
+    return first if first[-1:] in ".!?:`" else re.sub(r"(?s)([.!?])\s[^.!?]*$", r"\1", first)
 
 
 def problems_from_replies(replies: Sequence[Row], seeds: Sequence[Row] = ()) -> tuple[list[Problem], Counter]:

@@ -106,12 +106,17 @@ def verdicts(judge: Judge, problem: Problem, tests: list[str], programs: Sequenc
     return [[bool(one.passed) for one in report.verdicts] for report in reports] or [[] for _ in programs]
 
 
-def laboratory(profile: Profile, problems: Sequence[Problem], solutions: dict[str, str], folder: Path) -> list[Row]:
-    """One row per problem. `correct` and `pass_rate` are by the benchmark's tests, `results` by the imagined ones."""
-    longer = assume(profile, engine=assume(profile.engine, shard_questions=64))  # one program each
+def benchmark_programs(profile: Profile, problems: Sequence[Problem], folder: Path) -> tuple[list[Row], list[Row]]:
+    """AceCode rows of the problems with the policy's greedy and with its sampled programs, judged; kept in `folder`."""
+    longer = assume(profile, engine=assume(profile.engine, shard_questions=16 * profile.engine.shard_questions))
     params = SamplingParams.of(profile.sampling, n=SAMPLES, temperature=1.0, top_p=1.0, seed=profile.seed)
     greedy = sample_and_judge(longer, problems, params.greedy(), folder / "greedy", Show())
-    sampled = sample_and_judge(profile, problems, params, folder / "sampled", Show())
+    return greedy, sample_and_judge(profile, problems, params, folder / "sampled", Show())
+
+
+def laboratory(profile: Profile, problems: Sequence[Problem], solutions: dict[str, str], folder: Path) -> list[Row]:
+    """One row per problem. `correct` and `pass_rate` are by the benchmark's tests, `results` by the imagined ones."""
+    greedy, sampled = benchmark_programs(profile, problems, folder)
     tests = imagine_tests(profile, problems, folder)
     rows = []
     with Judge.from_settings(profile.judge) as judge:
@@ -165,8 +170,7 @@ def main() -> None:
     args = parser.parse_args()
     profile = load_profile(args.profile)
     if args.model:
-        models = assume(profile.models, policy=str(args.model), teacher=str(args.model))
-        profile = assume(profile, models=models)
+        profile = assume(profile, models=assume(profile.models, policy=args.model, teacher=args.model))
     torch.set_num_threads(profile.threads)
     args.scratch.mkdir(parents=True, exist_ok=True)
     rows = laboratory(profile, *questions(args.humaneval, args.mbpp, args.questions), args.scratch)

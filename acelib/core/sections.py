@@ -104,6 +104,7 @@ class Prompts:
 
     teacher: str
     solve: str
+    tests: str = "none"  # with synthesis.form turns: what the teacher is asked after the question
 
     @field_validator("teacher", "solve")
     @classmethod
@@ -120,7 +121,7 @@ class Synthesis:
 
     questions: int = Field(ge=1, le=10**6)
     tests_per_question: int = Field(ge=1, le=50)
-    form: Literal["json", "code"]
+    form: Literal["json", "code", "turns"]
     temperature: Real = Field(ge=0, le=2)
     max_new_tokens: int = Field(ge=16, le=32_768)
     max_repeats: int = Field(ge=0, le=1000)

@@ -26,6 +26,7 @@ from acelib.models.params import SamplingParams
 from acelib.models.server import Server, connect, is_address
 
 Conversation = list[dict[str, str]]
+MARK = "-[[the reply goes on here]]-"
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,13 @@ def load_policy(
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Conversation) -> str:
-    """The conversation as the model sees it, ready for the assistant's reply."""
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    """The conversation as the model sees it, ready for the assistant's reply, or in the middle of it where the last
+    message is the assistant's."""
+    if messages[-1]["role"] != "assistant":
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    *before, begun = messages  # EvalPlus's way: whatever the template does to the end of a message comes after the mark
+    marked = [*before, begun | {"content": begun["content"] + MARK}]
+    return tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=False).partition(MARK)[0]
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Conversation]) -> list[list[int]]:
