@@ -3,35 +3,41 @@
 A reply may be a fenced block, several of them, bare code, code between chat, or a base model's rambling. Whatever it
 is, `extract_program` returns source text or None; None is a normal answer and becomes a verdict, not an exception.
 
-One principle: the answer is what comes after the thoughts; in it, the last piece that parses and defines the entry
+One principle: the answer is what comes after the thoughts; in it, the last piece that compiles and defines the entry
 point, fenced pieces before bare ones; with the pieces that define names it lacks; without a line of chat. Where there
 is none, the same is tried without each of the disguises that programs come in: prompts, line numbers, entities, JSON.
 """
-
-from __future__ import annotations
 
 import ast
 import builtins
 import html
 import json
 import re
-import textwrap
+import symtable
 import warnings
 from itertools import islice
-from typing import NamedTuple
 
 from acelib.core import CourseError
+from acelib.schema import parse
 
-_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*([\w+.#-]*)[ \t]*([^\n`]*)$")
+# A fence with its language, the code, and the fence that closes it, where that does not open the next block.
+_BLOCK = re.compile(
+    r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.#-]*)[^\n`]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|(?=^[ \t]*\1)|\Z)", re.M | re.S
+)
 _PYTHON = re.compile(r"(?:python|py)[\d.]*|", re.I)
 _THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)"
 _THOUGHTS = re.compile(rf"<{_THOUGHT}>.*?(</{_THOUGHT}>|\Z)", re.S | re.I)
 _BEFORE_ANSWER = re.compile(rf"\A.*</{_THOUGHT}>", re.S | re.I)
 _MARKER = re.compile(r"(?:<\|[^|<>\n]{1,40}\|>|</?s>|\[/?(?:CODE|INST|PYTHON|ANSWER)\])[ \t]*$", re.M)
-_GLUED_FENCE = re.compile(r"^([ \t]*[^`~\s\n][^`\n]*?)[ \t]*```[ \t]*$", re.M)  # `return x```` in one line
+_STARTS = r"(?:async )?def \w|class \w|import \w|from [\w.]+ import |@\w|\w+(?:: ?[\w\[\], ]+)? = "
+_CODE_START = re.compile(rf"^(?:{_STARTS})", re.M)
+_GLUED_END = re.compile(r"^([ \t]*[^`~\s\n][^`\n]*?)[ \t]*```[ \t]*$", re.M)  # `return x```` in one line
+_GLUED_START = re.compile(rf"^([ \t]*(?:`{{3,}}|~{{3,}})[ \t]*[\w+.#-]*)[ \t]+(?={_STARTS})", re.M)
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))
-_CODE_START = re.compile(r"(?:async )?def \w|class \w|import \w|from [\w.]+ import |@\w|\w+(?:: ?[\w\[\], ]+)? = ")
-_ATTEMPTS = 50
+_SIGNS = dict(zip(map(ord, "\xa0\u3000\u2028\u2029\x85“”‘’：，（）"), "  \n\n\n\"\"'':,()"))
+_JSON_STRING = re.compile(r'"(?:[^"\\\n]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*"')
+_INDENT = re.compile(r"^[ \t]+(?=(?:async )?def \w|class \w|import \w|from \w|@\w)", re.M)
+_ATTEMPTS = 50  # to compile: a model in a loop writes thousands of beginnings
 _DISGUISES = (
     lambda text: text.translate(_SIGNS),
     lambda text: re.sub(
@@ -46,54 +52,44 @@ _DISGUISES = (
     lambda text: re.sub(r"^[ \t]*[!%$].*$", "", text, flags=re.M),  # lines for a notebook or a shell
     lambda text: re.sub(rf"^{(_INDENT.search(text) or [''])[0]}", "", text, flags=re.M),
 )
-_SIGNS = dict(zip(map(ord, "\xa0\u3000\u2028\u2029\x85“”‘’：，（）"), "  \n\n\n\"\"'':,()"))
-_JSON_STRING = re.compile(r'"(?:[^"\\\n]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*"')
-_INDENT = re.compile(r"^[ \t]+(?=(?:async )?def \w|class \w|import \w|from \w|@\w)", re.M)
 
 
 def extract_program(reply: str, entry_point: str | None = None) -> str | None:
     """The program in a reply, or None when there is none.
 
-    Fenced blocks win over bare text. Among several the last one that parses and defines `entry_point` is taken (models
-    revise themselves downwards), together with blocks that define what it uses and lacks; without such a block, the
-    first that parses and defines anything. A block or bare text that breaks off, or turns into prose, is cut back to
-    its longest beginning that parses; lines of prose that happen to parse are left out.
+    Fenced blocks win over bare text. Among several the last one that compiles and defines `entry_point` is taken
+    (models revise themselves downwards), together with blocks that define what it uses and lacks; without such a
+    block, the first that compiles and defines anything. A block or bare text that breaks off, or turns into prose, is
+    cut back to its longest beginning that compiles; lines of prose that happen to do so are left out.
     Raises CourseError when `reply` is not a string.
     """
     if not isinstance(reply, str):
         raise CourseError(f"extract_program needs the reply as a string, not {type(reply).__name__}.")
     program = _program_in(text := answer_of(reply), entry_point)
-    if program is not None and (entry_point is None or entry_point in _definitions(program)):
+    if program is not None and (entry_point is None or entry_point in _defined(program)):
         return program
     found = (_program_in(undo(text), entry_point) for undo in _DISGUISES)
-    wanted = (
-        one for one in found if one is not None and (names := _definitions(one)) and entry_point in {None, *names}
-    )
+    wanted = (one for one in found if one is not None and (names := _defined(one)) and entry_point in {None, *names})
     return next(wanted, program)
 
 
 def _program_in(text: str, entry_point: str | None) -> str | None:
-    blocks, around = _blocks(text)
-    fenced = _programs([block.code for block in blocks if _PYTHON.fullmatch(block.tag)])
+    fenced, bare, others = _programs(text)
     if entry_point is not None:
-        others = [block.code for block in blocks if not _PYTHON.fullmatch(block.tag)]
-        inner = [block.code for code in others for block in _blocks(code)[0]]  # a whole reply inside a fence
-        for find in (lambda: fenced, lambda: _bare_programs(around), lambda: _programs(inner + others)):
-            pieces = find()
-            wanted = [place for place, program in enumerate(pieces) if entry_point in _definitions(program)]
-            if wanted:
-                done = [place for place in wanted if not _is_stub(pieces[place], entry_point)]
-                return _with_what_it_lacks(pieces, (done or wanted)[-1], fenced)
-    programs = fenced or _bare_programs(around)
-    defining = [p for p in programs if _definitions(p)]
-    return (defining or programs or [None])[0]
+        inner = [program for one in others for programs in _programs(one)[:2] for program in programs]
+        for programs in (fenced, bare, inner):
+            if wanted := [one for one in programs if entry_point in _defined(one)]:
+                done = [one for one in wanted if not _is_stub(one, entry_point)]
+                return _with_what_it_lacks((done or wanted)[-1], programs + fenced)
+    programs = fenced or bare
+    return next((one for one in programs if _defined(one)), next(iter(programs), None))
 
 
 def answer_of(reply: str) -> str:
-    """The reply without thoughts, invisible characters and the markers that end a turn."""
+    """The reply without thoughts, invisible characters and the markers that end a turn; fences stand alone."""
     text = reply.replace("\r\n", "\n").replace("\r", "\n").translate(_INVISIBLE)
     text = _BEFORE_ANSWER.sub("", _THOUGHTS.sub("", text))
-    return _GLUED_FENCE.sub(r"\1\n```", _MARKER.sub("", text))
+    return _GLUED_START.sub(r"\1\n", _GLUED_END.sub(r"\1\n```", _MARKER.sub("", text)))
 
 
 def first_block(reply: str, entry_point: str | None = None) -> str | None:
@@ -111,204 +107,119 @@ EXTRACTIONS = {"extract_program": extract_program, "first_block": first_block, "
 
 def python_blocks(text: str) -> list[str]:
     """Fenced blocks that are marked as Python or not marked at all, as they stand (whether or not they parse)."""
-    return [block.code for block in _blocks(text)[0] if _PYTHON.fullmatch(block.tag)]
+    return [_dedented(code) for _, language, code in _BLOCK.findall(text) if _PYTHON.fullmatch(language)]
 
 
-class _Block(NamedTuple):
-    tag: str
-    code: str
+def _dedented(text: str) -> str:
+    """The text without the indentation of its first line of code."""
+    indent = re.match(r"(?:[ \t]*\n)*([ \t]*)", text)[1]
+    return re.sub(rf"^(?:[ \t]+$|{indent})", "", text, flags=re.M)
 
 
-def _blocks(text: str) -> tuple[list[_Block], list[str]]:
-    """The fenced blocks of a text, and the texts around them.
-
-    A block ends at the first fence after which it parses (a docstring may hold fences of its own), else at the first.
-    """
-    lines = text.split("\n")
-    fences = [match for line in lines if (match := _FENCE.match(line))] if "```" in text or "~~~" in text else []
-    places = [place for place, line in enumerate(lines) if _FENCE.match(line)] if fences else []
-    blocks, around, position, number = [], [], 0, 0
-    while number < len(fences):
-        start, opening = places[number], fences[number]
-        closers = [n for n in range(number + 1, len(fences)) if _closes(fences[n], opening)]
-        ends = [places[n] for n in closers] or [len(lines)]
-        codes = ((end, _content(opening, lines[start + 1 : end])) for end in islice(ends, _ATTEMPTS))
-        end, code = next(
-            ((end, code) for end, code in codes if code.strip() and _syntax_error(code) is None), (None, "")
-        )
-        if end is None:
-            end, code = ends[0], _content(opening, lines[start + 1 : ends[0]])
-        around.append("\n".join(lines[position:start]))
-        blocks.append(_Block(opening.group(2), code))
-        reopened = (
-            end < len(lines) and _FENCE.match(lines[end]).group(2) and _FENCE.match(lines[end]).group(2).isascii()
-        )
-        position = end if reopened else end + 1
-        number = next((n for n in range(number + 1, len(fences)) if places[n] >= position), len(fences))
-    return blocks, [*around, "\n".join(lines[position:])]
+def _programs(text: str) -> tuple[list[str], list[str], list[str]]:
+    """The programs in blocks of Python, those in the text around blocks, and the texts in blocks of other languages."""
+    fenced, bare, others, end = [], [], [], 0
+    for block in islice(_BLOCK.finditer(text), _ATTEMPTS):
+        bare += _bare_programs(text[end : block.start()])
+        end = block.end()
+        if not _PYTHON.fullmatch(block[2]):
+            others.append(block[3])
+        elif program := _longest_program(_dedented(text[block.start(3) :])):  # a docstring may hold fences of its own
+            fenced.append(_without_chat(program))
+    return fenced, bare + _bare_programs(text[end:]), others
 
 
-def _closes(fence, opening) -> bool:
-    """Whether a fence may end the block: of the same sign, and bare, or the start of the next block."""
-    same = fence.group(1)[0] == opening.group(1)[0] and len(fence.group(1)) >= len(opening.group(1))
-    return same and (not fence.group(3) or bool(fence.group(2)))
-
-
-def _content(opening, lines: list[str]) -> str:
-    """The code of a block; what follows the language tag in its first line belongs to it if it looks like code."""
-    glued = opening.group(3)
-    first = [glued] if _CODE_START.match(glued) else []
-    return textwrap.dedent("\n".join([*lines, ""])) if not first else "\n".join([*first, *lines, ""])
-
-
-def _programs(codes: list[str]) -> list[str]:
-    return [program for code in codes if (program := _longest_program(code)) is not None]
-
-
-def _bare_programs(texts: list[str]) -> list[str]:
-    """Pieces of unfenced code, each from a line that looks like code as far as it parses."""
-    return [program for text in texts[:_ATTEMPTS] for program in _bare_pieces(text)]
-
-
-def _bare_pieces(text: str) -> list[str]:
-    found, lines, position, attempts = [], text.split("\n"), 0, 0
-    while position < len(lines) and attempts < _ATTEMPTS:  # a model in a loop writes thousands
-        if not _CODE_START.match(lines[position]):
-            position += 1
-            continue
-        attempts += 1
-        program = _longest_program("\n".join(lines[position:]), clean=False)
-        if program is None:
-            position += 1
-            continue
-        position += program.count("\n")
-        if (cleaned := _without_chat(program)) is not None:
-            found.append(cleaned)
-    return found
-
-
-def _with_what_it_lacks(pieces: list[str], place: int, fenced: list[str]) -> str:
-    """The chosen piece after those of its neighbours that define names which it uses and nobody else does."""
-    program, rest = pieces[place], [p for n, p in enumerate(pieces) if n != place]
-    rest += [p for p in fenced if fenced is not pieces]
-    for _ in rest:
-        missing = _used(program) - _bound(program) - vars(builtins).keys()
-        helper = next((p for p in reversed(rest) if (_definitions(p) | _imports(p)) & missing), None)
-        if helper is None:
+def _bare_programs(text: str) -> list[str]:
+    """Pieces of unfenced code, each from a line that looks like code as far as it compiles."""
+    found, end = [], 0
+    for _ in range(_ATTEMPTS):
+        if (start := _CODE_START.search(text, end)) is None:
             break
-        rest.remove(helper)
-        program = f"{helper}\n{program}"
-    return program
+        program, end = _longest_program(text[start.start() :]), start.end()
+        if program:
+            end = start.start() + len(program) - 1
+            found.append(program)
+    return list(map(_without_chat, found))
 
 
-def _longest_program(text: str, clean: bool = True) -> str | None:
-    """The longest beginning of `text`, in whole lines, that parses and holds a statement that is not a bare word."""
+def _longest_program(text: str) -> str | None:
+    """The longest beginning of `text`, in whole lines, that compiles and holds a statement that is not a bare word."""
     lines = text.rstrip().split("\n")
     for _ in range(_ATTEMPTS):
-        if not lines:
-            return None
         source = "\n".join(lines) + "\n"
-        error = _syntax_error(source)
-        if error is None:
-            return (_without_chat(source) if clean else source) if _definitions(source) or _acts(source) else None
-        cut = min(len(lines) - 1, (error.lineno or len(lines)) - 1)
-        lines = lines[: max(cut, 0)]
+        if (error := syntax_error(source)) is None:
+            body = parse(source).body
+            return (
+                source
+                if any(not isinstance(one, ast.Expr) or isinstance(one.value, ast.Call) for one in body)
+                else None
+            )
+        del lines[min(len(lines), error.lineno or 1) - 1 :]
         while lines and (not lines[-1].strip() or lines[-1].lstrip().startswith("@")):
             lines.pop()
     return None
 
 
-def _without_chat(source: str) -> str | None:
-    """The program without top-level lines that are words rather than code: `Done`, `no, wrong`, `Note: correct`."""
-    lines = source.split("\n")
-    for number, node in enumerate(_parse(source).body):
-        if _is_chat(node) and not (number == 0 and isinstance(node.value, ast.Constant)):
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
-    kept = "\n".join(lines)
-    if kept != source:
-        kept = kept.rstrip() + "\n"
-    return kept if kept.strip() and _syntax_error(kept) is None else source
-
-
-def _is_chat(node) -> bool:
-    if isinstance(node, ast.AnnAssign):
-        return node.value is None
-    harmless = (ast.Call, ast.Await, ast.Constant, ast.ListComp, ast.NamedExpr)
-    return isinstance(node, ast.Expr) and not isinstance(node.value, harmless)
-
-
-def _parse(source: str) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(source)
-
-
-def statements(source: str) -> list[ast.stmt]:
-    """The statements of a text; none where it does not parse."""
-    return _parse(source).body if _syntax_error(source) is None else []
-
-
-def _syntax_error(source: str) -> SyntaxError | None:
+def syntax_error(source: str) -> SyntaxError | None:
+    """Why a text is no program, and where; at its first line if Python cannot read it at all. None when it is one."""
     try:
-        body = _parse(source).body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's escape sequences
+            compile(source, "reply", "exec")
     except SyntaxError as error:
         return error
     except (ValueError, RecursionError, MemoryError) as error:
-        return SyntaxError(str(error), ("", 1, 0, ""))
-    astray = [
-        node for node in body if isinstance(node, (ast.Return, ast.Break, ast.Continue))
-    ]  # the parser lets them be
-    return SyntaxError("outside of a function", ("", astray[0].lineno, 0, "")) if astray else None
+        return SyntaxError(str(error), ("reply", 1, 1, ""))
+    return None
 
 
-def _definitions(source: str) -> set[str]:
-    """Names that the program's top level binds by def, class or assignment, also under `if`, `try` and `with`."""
-    names, todo = set(), list(_parse(source).body)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {t.id for t in targets if isinstance(t, ast.Name)}
-        elif isinstance(node, (ast.If, ast.Try, ast.With)):
-            todo += node.body
-    return names
+def _without_chat(source: str) -> str:
+    """The program without top-level lines that are words rather than code: `Done`, `no, wrong`, `Note: correct`."""
+    code = (ast.Call, ast.Await, ast.Constant, ast.ListComp, ast.NamedExpr)
+    lines = source.split("\n")
+    for node in parse(source).body:
+        expression = isinstance(node, ast.Expr) and not isinstance(node.value, code)
+        if expression or isinstance(node, ast.AnnAssign) and node.value is None:
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    kept = "\n".join(lines).rstrip() + "\n"
+    return kept if kept.strip() and syntax_error(kept) is None else source
 
 
-def _imports(source: str) -> set[str]:
-    imports = [node for node in _parse(source).body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    return {(name.asname or name.name).split(".")[0] for node in imports for name in node.names}
+def _with_what_it_lacks(program: str, rest: list[str]) -> str:
+    """The program after those of the `rest` that bind names which it uses and nobody else does."""
+    rest = [one for one in rest if one != program]
+    while True:
+        lacked = _free_names(program)
+        helper = next((one for one in reversed(rest) if lacked & _names(one, "is_assigned", "is_imported")), None)
+        if helper is None:
+            return program
+        rest.remove(helper)
+        program = f"{helper}\n{program}"
+
+
+def _names(source: str, *kinds: str) -> set[str]:
+    """Names of the program's top level of which a method of `symtable.Symbol` is true."""
+    symbols = symtable.symtable(source, "reply", "exec").get_symbols()
+    return {one.get_name() for one in symbols if any(getattr(one, kind)() for kind in kinds)}
+
+
+def _defined(source: str) -> set[str]:
+    return _names(source, "is_assigned")
+
+
+def _free_names(source: str) -> set[str]:
+    """Names that the program uses, at any depth, and neither it nor Python binds."""
+    tables = [symtable.symtable(source, "reply", "exec")]
+    for table in tables:
+        tables += table.get_children()
+    used = {
+        one.get_name() for table in tables for one in table.get_symbols() if one.is_global() and one.is_referenced()
+    }
+    return used - _names(source, "is_assigned", "is_imported") - vars(builtins).keys()
 
 
 def _is_stub(program: str, name: str) -> bool:
     """Whether all that the program defines under the name is a function that does nothing yet."""
-    found = [n for n in _parse(program).body if isinstance(n, ast.FunctionDef) and n.name == name]
-    idle = (ast.Pass, ast.Expr)
-    return bool(found) and all(isinstance(n, idle) and not _calls(n) for function in found for n in function.body)
-
-
-def _calls(node) -> bool:
-    return any(isinstance(part, (ast.Call, ast.Yield, ast.YieldFrom, ast.Await)) for part in ast.walk(node))
-
-
-def _used(source: str) -> set[str]:
-    return {n.id for n in ast.walk(_parse(source)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-
-
-def _bound(source: str) -> set[str]:
-    names = set()
-    for node in ast.walk(_parse(source)):
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            names.add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, ast.arg):
-            names.add(node.arg)
-        elif isinstance(node, ast.alias):
-            names.add((node.asname or node.name).split(".")[0])
-    return names
-
-
-def _acts(source: str) -> bool:
-    return any(not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call) for node in _parse(source).body)
+    found = [one for one in parse(program).body if isinstance(one, ast.FunctionDef) and one.name == name]
+    body = [part for one in found for part in one.body if not isinstance(part, ast.Pass)]
+    return bool(found) and all(isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in body)

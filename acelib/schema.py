@@ -52,8 +52,7 @@ class Problem:
     def from_row(cls, row: Row, number: int | None = None) -> "Problem":
         """From an AceCode-87K row, the one of that `number` in its file. Raises DataError when a column is missing or
         of another type, and when neither the row nor its tests name the function."""
-        place = _place(row, number)
-        _require(row, ("id", "question", "test_cases"), place)
+        place = _place(row, number, ("id", "question", "test_cases"))
         question, tests = as_text(row["question"], place, "question"), as_tests(row["test_cases"], place, "test_cases")
         entry_point = row.get("entry_point") or entry_point_of(tests, question)
         if not entry_point:
@@ -101,8 +100,7 @@ class Pair:
     @classmethod
     def from_row(cls, row: Row, number: int | None = None) -> "Pair":
         """From an AceCodePair-300K row; rates that it does not carry become nan. Raises DataError."""
-        place = _place(row, number)
-        _require(row, ("id", "instruction", "chosen", "rejected"), place)
+        place = _place(row, number, ("id", "instruction", "chosen", "rejected"))
         parts = [as_text(row.get(name) or "", place, name) for name in ("instruction", "input")]
         chosen, rejected = (as_text(row[name], place, name) for name in ("chosen", "rejected"))
         rates = (as_number(row.get(name), place, name) for name in ("chosen_rate", "rejected_rate"))
@@ -186,14 +184,12 @@ def _of_another_type(place: str, column: str, wanted: str, found: Any) -> DataEr
     return DataError(f"{place}, column {column} must be {wanted}, but is {found}; mend or drop the row.")
 
 
-def _place(row: Row, number: int | None) -> str:
-    return f"Row {number}" if number is not None else f"Row {row.get('id', '')!r}"
-
-
-def _require(row: Row, columns: Iterable[str], place: str) -> None:
-    missing = [column for column in columns if row.get(column) is None]
-    if missing:
+def _place(row: Row, number: int | None, columns: Iterable[str]) -> str:
+    """Words for a row, which must have these columns. Raises DataError."""
+    place = f"Row {number if number is not None else repr(row.get('id', ''))}"
+    if missing := [column for column in columns if row.get(column) is None]:
         raise DataError(
             f"{place} has no {', '.join(missing)}; expected the columns of "
             f"AceCode-87K or AceCodePair-300K, found {', '.join(row) or 'none'}."
         )
+    return place

@@ -21,6 +21,7 @@ from acelib.teacher_reply import as_asserts, merged, read_leniently, tests_of, u
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 MAX_CUTS = 4
 PARAGRAPH = 200  # tokens, for a question
+HERE = "Here are the tests:\n\n"
 REPLY_SCHEMA = {
     "type": "object",
     "properties": {"question": {"type": "string"}, "tests": {"type": "array", "items": {"type": "string"}}},
@@ -249,11 +250,9 @@ def _in_turns(
     questions = {key: _paragraph(text) for key, text in written.items()}
     values = {key: one | {"question": questions[key]} for key, one in values.items()}
     calls = {key: f"{one[0].partition('(')[0]}(" if one else "" for key, one in heads.items()}
-    begun = {key: f"Here are the tests:\n\n```python\nassert {call}" for key, call in calls.items()}
-    return {
-        key: f"{questions[key]}\n\n{text}"
-        for key, text in ask(tests, values, begun, log, params.max_new_tokens).items()
-    }
+    begun = {key: f"{HERE}```python\nassert {call}" for key, call in calls.items()}
+    written = ask(tests, values, begun, log, params.max_new_tokens)
+    return {key: f"{questions[key]}\n\n{text.removeprefix(HERE)}" for key, text in written.items()}
 
 
 def _paragraph(text: str) -> str:

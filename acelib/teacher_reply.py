@@ -11,46 +11,55 @@ import inspect
 import json
 import re
 from collections import Counter
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
-from acelib.extraction import answer_of, python_blocks, statements
+import json_repair
+
+from acelib.extraction import answer_of, syntax_error
 from acelib.interface import named_functions, signatures
 from acelib.schema import called_functions, parse
 
 _QUESTION_KEYS = ("question", "problem", "problem_statement", "description", "instruction", "prompt", "task")
 _TEST_KEYS = ("tests", "test_cases", "testcases", "test", "asserts", "assertions", "unit_tests", "examples", "cases")
-_QUESTION = re.compile(rf"[\"']?\b(?:{'|'.join(_QUESTION_KEYS)})[\"']?\s*[:=]\s*(\"\"\"|[\"'])", re.I)
-_TESTS = re.compile(rf"[\"']?\b(?:{'|'.join(_TEST_KEYS)})[\"']?\s*[:=]", re.I)
-_LISTED = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+([`\"']?)(assert\b.*?)\1[ \t]*$", re.M)
-_TAG = re.compile(
-    rf"</?(?:{'|'.join(_QUESTION_KEYS + _TEST_KEYS)})>|^[ \t]*[`~]{{3,}}(?:ya?ml|toml|xml)\b.*\n", re.M | re.I
-)
-_UNITTEST = {"assertEqual": "{} == {}", "assertEquals": "{} == {}", "assertTrue": "{}", "assertFalse": "not {}"}
-_RESULT = re.compile(r"(?:>>>\s*)?(\w+\(.*\))\s*(?:[-=]+>|→|returns?\b|should (?:return|be|equal)|\n)\s*(.+)")
 _INPUT_KEYS = ("input", "inputs", "args", "arguments", "parameters", "params", "given", "in")
 _SPREAD_KEYS = ("args", "arguments", "parameters", "params", "inputs")
 _OUTPUT_KEYS = (
     "expected",
-    "output",
-    "outputs",
-    "result",
     "expected_output",
     "expected_result",
+    "output",
+    "outputs",
+    "out",
+    "result",
     "return",
     "want",
-    "out",
 )
 _ASSERT_KEYS = ("assert", "assertion", "test", "code", "statement", "test_case", "testcase")
-_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[\"'\\/bfnrt])")
-_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_ITEM = re.compile(r"\bassert\b(?=[\s(\\])|\{")
-_NO_NAMES = {"o", "O", "s", "i", "e", "function", "method", "integer", "string", "array", "element"}  # O(n), string(s)
+_TAG = re.compile(
+    rf"</?(?:{'|'.join(_QUESTION_KEYS + _TEST_KEYS)})>|^[ \t]*[`~]{{3,}}(?:ya?ml|toml|xml)\b.*\n", re.M | re.I
+)
+_LISTED = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+([`\"']?)(assert\b.*?)\1[ \t]*$", re.M)
+_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+|^\s*`(?!`)|(?<!`)`\s*$")
+_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})", re.M)
+_ASSERT = re.compile(r"(?:(?<!\w)|(?<=\\n))assert\b(?=[\s(\\])")
+_CODE = re.compile(r"^[ \t]*(?:`{3,}|~{3,}|assert\b|def\b)|[\"']assert\b", re.M)
+_BEFORE_QUESTION = re.compile(r"^[\s#*]*(?:(?:question|problem|task)\s*[:=*#]*\s*\"?)?", re.I)
+_AFTER_QUESTION = re.compile(r"[\s#*\"]*(?:\b(?:tests?|test cases|asserts?)\s*[:=]?[*\s\[]*)?$", re.I)
 _HEAD = re.compile(
     r"^def (?P<name>[^\W\d]\w*\([^\n]*\)(?: *->[^\n]*)?) *:\s*[rR]?(?P<quote>\"{3}|'{3})(?P<said>.*?)(?P=quote)",
     re.M | re.S,
 )
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[\"'\\/bfnrt])")
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_UNITTEST = {"assertEqual": "{} == {}", "assertEquals": "{} == {}", "assertTrue": "{}", "assertFalse": "not {}"}
+_RESULT = re.compile(r"(?:>>>\s*)?(\w+\(.*\))\s*(?:[-=]+>|→|returns?\b|should (?:return|be|equal)|\n)\s*(.+)")
+_NO_NAMES = {"o", "O", "s", "i", "e", "function", "method", "integer", "string", "array", "element"}  # O(n), string(s)
 _BUILTINS = frozenset(vars(builtins))
-MAX_ITEM_CHARS, MAX_ITEMS, MAX_ARITY = 4000, 2000, 6
+END = "ENDOFREPLY"  # what it ends up in breaks off
+MAX_REPAIRED = 12_000  # characters; json_repair takes time by their square where quotes are missing
+MAX_ITEM_CHARS, MAX_ITEMS, MAX_ARITY, MAX_CUTS = 4000, 2000, 6, 20
 FALLBACK_NAME = "solution"
 FEWEST_WORDS = 6  # before a signature with a docstring: fewer are no question but its announcement
 
@@ -85,50 +94,73 @@ def tests_of(found: dict[str, Any]) -> list[Any]:
 
 def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:
     """({"question", "tests"}, whether the reply breaks off) of a reply that is not JSON, or None when it holds no
-    question with tests."""
-    text = answer_of(reply)
-    open_fence = len(re.findall(r"^[ \t]*(?:`{3,}|~{3,})", text, re.M)) % 2 == 1
-    text = _LISTED.sub(r"\2", _TAG.sub("\n", text))
-    if "“question”" in text.lower():
-        text = text.translate(dict.fromkeys(map(ord, "“”"), '"'))
+    question with tests.
+
+    Two readers look for tests, and the one that finds more is believed: json_repair, which mends JSON's quotes, commas
+    and brackets, and `_asserts`, which needs nothing but Python's own syntax.
+    """
+    answer = answer_of(reply)
+    text = _LISTED.sub(r"\2", _TAG.sub("\n", answer))
     if re.search(r'\{\s*\\"', text):  # JSON inside a JSON string
         text = re.sub(r"\\(.)", r"\1", text)
-    start = _QUESTION.search(text)
-    if start is None:
-        found = _outside_json(text)
-        return found and (found, open_fence)
-    question, rest = _string(text, start.end(), start.group(1))
-    if question is None:
-        return None
-    after = _TESTS.search(text, rest)
-    items, end = _items(text, after.end() if after else rest)
-    ended = re.match(r"[\s\"']*,?\s*(?:(?:#|//)[^\n]*\s*)*\]\s*(?:,|\}|`|$)|[\s\"']*\}\s*(?:`|$)", text[end:])
-    return {"question": question, "tests": items}, ended is None
+    if (found := _repaired(text)) is None:
+        prose = _in_prose(text)
+        return prose and (prose, len(_FENCE.findall(answer)) % 2 == 1)
+    asserts = _asserts(text + END)
+    tests = [test for test in tests_of(found) if END not in str(test)]
+    readable = sum(isinstance(test, dict) or isinstance(test, str) and parse(test) is not None for test in tests)
+    better = tests if readable >= sum(map(bool, asserts)) else asserts
+    return {"question": found["question"], "tests": better}, END in str(found)
 
 
-def _outside_json(text: str) -> dict[str, Any] | None:
-    """A question in prose, or as a signature with a docstring, and asserts in a code block or without one."""
-    first = re.search(r"^[ \t]*(?:`{3,}|~{3,}|assert\b|def\b)", text, re.M)
-    if first is None:
+def _repaired(text: str) -> dict[str, Any] | None:
+    """The object with a question and most tests, in what json_repair makes of a text; None without a question."""
+    with suppress(ValueError, RecursionError):
+        found = json_repair.loads(f"{text[:MAX_REPAIRED]}\n{END}", skip_json_loads=True)
+        objects = [usual_keys(one) for one in (found if isinstance(found, list) else [found]) if isinstance(one, dict)]
+        objects = [one for one in objects if one.get("question") and END not in one["question"]]
+        return max(objects, key=lambda one: len(tests_of(one)), default=None)
+    return None
+
+
+def _in_prose(text: str) -> dict[str, Any] | None:
+    """A question in prose, or as a signature with a docstring, before asserts in a code block or without one."""
+    if not any(asserts := _asserts(text)):
         return None
-    blocks = [block for block in python_blocks(text) if re.search(r"^\s*(?:assert|def)\b", block, re.M)]
-    code = "\n".join(blocks or [text[first.start() :]]) + "\n"
-    tests = [one for one in _items(code, 0)[0] if isinstance(one, str)]
-    words = re.sub(r"^[\s#*]*(?:question|problem|task)?\s*[:*#]*\s*", "", text[: first.start()], flags=re.I)
-    words = re.sub(r"\s*[#*]*\s*(?:tests?|test cases|asserts?)\s*:?[*\s]*$", "", words, flags=re.I).strip()
-    head = _HEAD.search(code)
+    words = text[: _CODE.search(text).start()]
+    words = _AFTER_QUESTION.sub("", _BEFORE_QUESTION.sub("", words)).strip()
+    head = _HEAD.search(text)
     if head and len(words.split()) < FEWEST_WORDS:
         words = f"Write the function `{head['name']}`.\n\n{inspect.cleandoc(head['said'])}"
-    return {"question": words, "tests": tests, "prose": True} if tests else None
+    return {"question": words, "tests": list(filter(None, asserts)), "prose": True}
 
 
-def _string(text: str, start: int, quote: str) -> tuple[str | None, int]:
-    """The string that begins at `start`, and where it ends: at a quote after which JSON could go on."""
-    after = r"\s*(?:,?\s*[\"']\w+[\"']\s*:|[,\n]\s*\w+\s*[:=]|,?\s*\}|,?\s*$)"
-    end = re.compile(rf"(?<!\\){re.escape(quote)}(?={after})").search(text, start)
-    if end is None:
-        return None, len(text)
-    return _unescaped(text[start : end.start()]), end.end()
+def _asserts(text: str) -> list[str | None]:
+    """Every assert from the first that parses on, quoted or not; None for one that does not parse."""
+    starts = [match.start() for match in _ASSERT.finditer(text)][:MAX_ITEMS]
+    found = []
+    for start, end in pairwise([*starts, len(text)]):
+        piece = text[start : min(end, start + MAX_ITEM_CHARS)]
+        quoted = text[max(0, start - 2) : start].endswith(('"', "'", "\\n"))
+        one = (quoted and _assertion(_unescaped(piece))) or _assertion(piece)
+        one = None if one and END in one else one
+        found += [one] if one or found else []
+    return found
+
+
+def _assertion(text: str) -> str | None:
+    """The assert that a text begins with, up to what cannot belong to it: a quote, a bracket, a comma, a new line."""
+    for _ in range(MAX_CUTS):
+        text = text.rstrip(", \t\n")
+        if (error := syntax_error(text)) is None:
+            first = parse(text)
+            return first and ast.get_source_segment(text, first.body[0])
+        before = sum(len(line) + 1 for line in text.split("\n")[: (error.lineno or 1) - 1])
+        at = before + (error.offset or 1) - 1
+        if at >= len(text) or text[at] in "([{" or not before and text[at] not in "\"'`])},/\\#":
+            return None
+        text = text[:at]
+    return None
 
 
 def _unescaped(text: str) -> str:
@@ -139,103 +171,6 @@ def _unescaped(text: str) -> str:
         return chr(int(code[1:], 16)) if code[0] == "u" and len(code) == 5 else _ESCAPES.get(code, code)
 
     return _ESCAPE.sub(one, text)
-
-
-def _items(text: str, start: int) -> tuple[list[Any], int]:
-    """Asserts and objects from `start` on, in order, and where the last of them ends."""
-    found, position, last = [], start, start
-    while len(found) < MAX_ITEMS and (match := _ITEM.search(text, position)):
-        at = match.start()
-        item, end = _object(text, at) if match.group() == "{" else _assertion(text, at)
-        if item is None:
-            position = at + 1
-            found.append(None)  # counted as a test that cannot be read
-        else:
-            found.append(item)
-            position = last = end
-    return found, last
-
-
-def _assertion(text: str, at: int) -> tuple[str | None, int]:
-    """The assert that begins at `at`, quoted or not, up to where it parses; a last one that breaks off is none."""
-    before = text[:at].rstrip()[-1:] if at else ""
-    quote = before if before in ("'", '"') and text[at - 1] == before else ""
-    following = _ITEM.search(text, at + 6)
-    limit = min(len(text), at + MAX_ITEM_CHARS)
-    if quote:
-        for end in re.finditer(rf"(?<!\\){quote}(?=\s*(?:[,\]}}:]|$|\n|//|#|[\"']assert\b))", text[at:limit]):
-            content = text[at : at + end.start()]
-            for candidate in (_unescaped(content), content):
-                if _is_assert(candidate):
-                    return candidate, at + end.end()
-            if following and at + end.end() > following.start():
-                break
-    if following and following.group() == "assert":
-        limit = min(limit, following.start())
-    ends = [at + m.start() for m in re.finditer(r",|\n|\]", text[at:limit])]
-    for end in reversed(ends) if not quote else ends:
-        candidate = text[at:end].strip().rstrip(",").rstrip()
-        candidate = re.sub(r"\s*//.*$", "", candidate)
-        if _is_assert(candidate):
-            return candidate, end
-    return None, at
-
-
-def _is_assert(text: str) -> bool:
-    tree = parse(text)
-    return tree is not None and bool(tree.body) and all(isinstance(node, ast.Assert) for node in tree.body)
-
-
-def _object(text: str, at: int) -> tuple[dict | None, int]:
-    """The complete object that begins at `at`, in JSON or as a Python dictionary, with remarks left out."""
-    end = _balanced(text, at)
-    if end is None:
-        return None, at
-    body = text[at:end]
-    for source in (body, re.sub(r"(?m)(?<![:\"'])\s*(?://|#)[^\n\"']*$", "", body)):
-        try:
-            found = json.loads(source, strict=False, object_pairs_hook=merged)
-        except (ValueError, RecursionError):
-            found = _literal(source)
-        if isinstance(found, dict):
-            return found, end
-    return None, at
-
-
-def _literal(source: str) -> Any:
-    words = {"null": "None", "true": "True", "false": "False"}
-    parts = re.split(r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')", source)
-    source = "".join(
-        part if number % 2 else re.sub(r"\b(null|true|false)\b", lambda m: words[m.group()], part)
-        for number, part in enumerate(parts)
-    )
-    if (tree := parse(source.strip())) is None:
-        return None
-    try:
-        return ast.literal_eval(tree.body[0].value)
-    except (ValueError, TypeError, AttributeError, IndexError, RecursionError, MemoryError, SyntaxError):
-        return None
-
-
-def _balanced(text: str, at: int) -> int | None:
-    depth, quote, position = 0, "", at
-    while position < min(len(text), at + MAX_ITEM_CHARS):
-        char = text[position]
-        if quote:
-            if char == "\\":
-                position += 1
-            elif char == quote:
-                quote = ""
-        elif char in "\"'":
-            quote = char
-        elif char in "{[(":
-            depth += 1
-        elif char in "}])":
-            depth -= 1
-            if depth == 0:
-                return position + 1
-        position += 1
-    return None
 
 
 def as_asserts(raw: list[Any], question: str, entry_point: str | None, counts: Counter) -> list[str | None]:
@@ -289,7 +224,7 @@ def _said_otherwise(text: str) -> list[Any]:
     text = re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+|^\s*`(?!`)|(?<!`)`\s*$", "", text)
     if text.lstrip().startswith("[") and isinstance(listed := _literal(text), list):
         return listed
-    body = statements(text)
+    body = (parse(text) or ast.Module([], [])).body
     if not body and (example := _RESULT.fullmatch(text.strip())):
         return ["assert {} == {}".format(*example.groups())]
     if len(body) == 1 and isinstance(body[0], ast.FunctionDef):
@@ -301,6 +236,14 @@ def _said_otherwise(text: str) -> list[Any]:
         ):
             return ["assert " + _UNITTEST[name].format(*map(ast.unparse, args))]
     return [text]
+
+
+def _literal(text: str) -> Any:
+    """The value that a text is in Python or JSON; None for any other."""
+    for read in (ast.literal_eval, json.loads):
+        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            return read(text.strip())
+    return None
 
 
 def _pair(item: dict) -> tuple[str, Any, Any] | None:

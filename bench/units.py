@@ -29,11 +29,11 @@ sys.path.insert(0, str(ROOT))
 import judge as bench_judge  # noqa: E402
 
 from acelib.core import Run, load_profile, read_rows, write_json, write_rows  # noqa: E402  # noqa: E402
-from acelib.course import machine  # noqa: E402
 from acelib.judge import Judge, Submission  # noqa: E402
 from acelib.models import SamplingParams, generate, load_policy, load_tokenizer, solve_messages  # noqa: E402
 from acelib.pairs import build_pairs  # noqa: E402
 from acelib.schema import Problem  # noqa: E402
+from runner.report import machine  # noqa: E402
 
 PAPER = load_profile("paper")
 CHARACTERS = 4  # per token, assumed

@@ -26,7 +26,6 @@ from acelib.core import (
     Profile,
     Run,
     end_descendants,
-    explained,
     load_profile,
     read_json,
     stoppable,
@@ -39,6 +38,7 @@ from acelib.engine import processes_per_machine
 from acelib.models import pick_device
 from acelib.schema import Row
 from experiments.trainings import STEPS, VARIANTS, Policy, Scorer, train_policy, train_scorer
+from tools.commands import explained
 
 PUBLISHED = ROOT / "data" / "grid"
 LONG = 80  # rollouts; what over-optimisation takes to show

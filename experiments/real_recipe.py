@@ -12,7 +12,7 @@ What is measured is measured on HumanEval and on MBPP's test tasks, in the words
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,7 @@ class Recipe:
         kept = {one.id for one in self.run.read("filtered", Problem)}
         problems = [one for one in self.run.read("imagined", Problem) if one.id in kept]
         params = SamplingParams.of(self.profile.sampling, seed=self.profile.seed + 1)
-        return self._judged(self.profile.models.policy, problems, params, scratch)
-
-    def _judged(self, model: str, problems: Sequence[Problem], params: SamplingParams, folder: Path) -> list[Row]:
-        profile = replace(self.profile, models=replace(self.profile.models, policy=model))
-        return sample_and_judge(profile, problems, params, folder, Show())
+        return sample_and_judge(self.profile, problems, params, scratch, Show())
 
     def samples(self, scratch: Path) -> list[Row]:
         return restrict_tests(self.run.read("samples_unfiltered"), self.run.read("filtered", Problem))
@@ -158,20 +154,23 @@ class Recipe:
             self._train(problems, learned, path, scratch, watch=[rule_reward(judge, problems)])
 
     def _train(self, problems: Sequence[Problem], reward: Any, path: Path, scratch: Path, **more: Any) -> None:
-        more["progress"] = self._shown(path.name)
-        for row in make_reinforce_trainer(self.profile, problems, reward, scratch, **more).train_and_save(path):
+        show = self._shown(path.name)
+        for row in make_reinforce_trainer(
+            self.profile, problems, reward, scratch, progress=show, **more
+        ).train_and_save(path):
             print({name: round(x, 4) for name, x in row.items() if isinstance(x, float)}, flush=True)
 
     def _benchmarks(self) -> list[Problem]:
         return questions(self.args.humaneval, self.args.mbpp, self.args.questions)[0]
 
     def _evaluated(self, policy: str, scratch: Path) -> list[Row]:
-        problems, folder = self._benchmarks(), str(self.run.path(policy))
+        problems, models = self._benchmarks(), assume(self.profile.models, policy=str(self.run.path(policy)))
+        trained = assume(self.profile, models=models)
         params = SamplingParams.of(
             self.profile.sampling, n=self.profile.evaluation.samples, temperature=1.0, seed=self.profile.seed + 2
         )
-        greedy = self._judged(folder, problems, params.greedy(), scratch / "greedy")
-        sampled = self._judged(folder, problems, params, scratch / "sampled")
+        greedy = sample_and_judge(trained, problems, params.greedy(), scratch / "greedy", Show())
+        sampled = sample_and_judge(trained, problems, params, scratch / "sampled", Show())
         return [
             {
                 "id": one.id,
@@ -239,7 +238,7 @@ def adopt_mbpp(run: Run, mbpp: str) -> None:
     run.adopt({"imagined": rows, "filtered": rows}, {"source": "MBPP", "command": "python experiments/real_recipe.py"})
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("questions_from", choices=("synthesised", "mbpp"))
     parser.add_argument("--profile", default="real")
@@ -253,7 +252,7 @@ def main() -> None:
     parser.add_argument("--laboratory", type=Path, help="scratch folder of experiments/real_laboratory.py")
     parser.add_argument("--steps", nargs="*", choices=STEPS, help="default: all")
     parser.add_argument("--wait", type=float, default=0.0, help="seconds to wait for steps of another process")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     args.laboratory = args.laboratory or args.run_dir / "laboratory"
     profile = load_profile(
         args.profile, {key: yaml.safe_load(value) for key, _, value in (one.partition("=") for one in args.set)}

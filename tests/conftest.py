@@ -20,22 +20,16 @@ from ray_nodes import PATIENCE, start_node
 from acelib.core.files import write_json
 from acelib.core.processes import peak_memory_mb
 from acelib.core.profiles import ROOT
-from acelib.course.report import TEST_RECORD
-from acelib.course.runner import contain
+from acelib.course import contain
+from runner.report import TEST_RECORD
 
 contain()
 STARTED = time.monotonic()
 
 
 RAY = ExitStack()
-SHARED = (
-    "cluster",
-    "smoke_run",
-    "in_two",
-    "said",
-    "full_disk",
-    "alone",
-)  # fixtures that take long and serve many tests
+# Fixtures that take long and serve many tests.
+SHARED = ("cluster", "smoke_run", "in_two", "said", "full_disk", "alone")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -43,7 +37,8 @@ def pytest_collection_modifyitems(config, items):
     """Tests that share what takes long stay on one worker. They and other slow ones come first, those on Ray before
     all, so that the workers end together."""
     for item in items:
-        shared = next((fixture for fixture in SHARED if fixture in item.fixturenames), None)
+        arguments = item.callspec.params if hasattr(item, "callspec") else {}  # of that name, they are no fixtures
+        shared = next((one for one in SHARED if one in item.fixturenames and one not in arguments), None)
         if shared:
             item.add_marker(pytest.mark.slow)
         if shared and getattr(config.option, "loadgroup", False):

@@ -7,7 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from acelib.core import ROOT
-from acelib.course.notebooks import code
+from runner.notebooks import code
 
 
 def notebook_function(number: str, name: str) -> Callable:

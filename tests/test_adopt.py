@@ -12,11 +12,11 @@ from acelib.core import ArtifactError, CourseError, DataError
 from acelib.core.profiles import load_profile
 from acelib.core.run import Run
 from acelib.core.tables import read_rows, write_rows
-from acelib.data.importing import counts_text, import_as_profile_says, import_dataset
 from acelib.judge import Judge
 from acelib.pairs import build_pairs
 from acelib.sampling import judge_programs, rows_to_programs
 from acelib.schema import Pair, Problem
+from tools.adopt import counts_text, import_as_profile_says, import_dataset
 
 FIXTURES = Path(__file__).parent / "fixtures"
 QUESTIONS, PAIRS = str(FIXTURES / "acecode.jsonl"), str(FIXTURES / "acecodepair.jsonl")

@@ -10,7 +10,7 @@ import grimp
 import pytest
 
 from acelib.core import ROOT
-from acelib.course.notebooks import code
+from runner.notebooks import code
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
 GRAPH = grimp.build_graph("acelib", cache_dir=None)
@@ -76,7 +76,7 @@ def test_rooms_are_entered_by_their_doors():
     readers = {path.name: "\n".join(code(path)) for path in (ROOT / "notebooks").glob("*.ipynb")}
     readers |= {
         path.name: path.read_text()
-        for folder in ("bench", "experiments", "tools")
+        for folder in ("bench", "experiments", "runner", "tools")
         for path in (ROOT / folder).glob("*.py")
     }
     past += [

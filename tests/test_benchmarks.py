@@ -12,11 +12,11 @@ from acelib.core.profiles import load_profile
 from acelib.core.tables import read_rows, write_rows
 from acelib.data import benchmarks
 from acelib.data.benchmarks import evalplus_tests, load_benchmark, read_benchmark
-from acelib.data.overlap import Benchmarks
 from acelib.data.sources import read_split
 from acelib.judge import Judge, Limits
 from acelib.sampling import judge_programs, submission
 from acelib.schema import Program
+from tools.overlap import Benchmarks
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = {"humaneval": 2, "humanevalplus": 3, "mbpp": 4, "mbppplus": 2}

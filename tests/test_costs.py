@@ -9,10 +9,10 @@ import pytest
 from acelib.core.logs import open_log
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
-from acelib.course.notebooks import code, read_notebook, tags
 from acelib.course.opening import open_run
 from acelib.preflight.cost_model import stages
 from acelib.preflight.costs import Meter, differences, estimate, measured
+from runner.notebooks import code, read_notebook, tags
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

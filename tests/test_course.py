@@ -17,9 +17,9 @@ from small_disk import on_small_disk
 
 from acelib.__main__ import main
 from acelib.core import CourseError, DeviceError, NotebookError
-from acelib.course.progress import Forecast, Line
-from acelib.course.runner import Course, select
 from acelib.models.devices import Gpu, Machine
+from runner.course import Course, select
+from runner.progress import Forecast, Line
 
 OPENING = 'profile = "pocket"\nrun_dir = "../runs/pocket"'
 OPEN_RUN = (
@@ -143,7 +143,7 @@ def test_a_disk_that_fills_up_in_a_notebook(course, tmp_path):
     write_notebook(course.folder / "01_a.ipynb", OPEN_RUN, "(run.dir / 'large').write_bytes(bytes(2**23))")
     disk = tmp_path / "disk"
     script = (
-        f"from acelib.course.runner import *\none = Course('pocket', run_dir={str(disk)!r}, "
+        f"from runner.course import *\none = Course('pocket', run_dir={str(disk)!r}, "
         f"folder=Path({str(course.folder)!r}))\ntry: one.run()\nexcept NotebookError as error: print(error)"
     )
     ended = subprocess.run([*on_small_disk(disk), sys.executable, "-c", script], capture_output=True, text=True)
@@ -196,7 +196,7 @@ STOPPED = """
 import signal, sys
 from pathlib import Path
 from acelib.core import stoppable
-from acelib.course import Course
+from runner.course import Course
 for name in ("SIGINT", "SIGTERM", "SIGHUP"):
     number = getattr(signal, name)
     signal.signal(number, signal.SIG_IGN if name in sys.argv[3:] else signal.SIG_DFL)

@@ -12,12 +12,12 @@ from datasets import load_dataset
 from acelib.core import ArtifactError, DataError
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
-from acelib.data import push
-from acelib.data.importing import import_as_profile_says, import_dataset
 from acelib.pairs import build_pairs
 from acelib.schema import Problem
 from tools import export as exporting
+from tools.adopt import import_as_profile_says, import_dataset
 from tools.export import FILES, export, main
+from tools.publish import push
 from tools.seeds import build_seeds
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -34,9 +34,9 @@ import json, os, sys, time
 time.sleep = lambda seconds: None  # between the client's own tries
 from acelib.core.errors import CourseError
 from acelib.models import load_policy, load_tokenizer
-from acelib.data.publish import push
+from tools.publish import push
 from acelib.models.reward_heads import load_classifier
-from acelib.data.sources import open_source
+from tools.sources import open_source
 def push_home(name):
     push(os.environ["HF_HOME"], name, ["README.md"], private=True)
 said = {}
@@ -164,7 +164,7 @@ def test_a_push_that_fails_says_why(said, name):
 def test_the_login_of_hf_auth_is_found_though_caches_move(tmp_path, places):
     places = {name: place.format(home=tmp_path) for name, place in places.items()}
     kept = {name: one for name, one in os.environ.items() if name not in ("XDG_CACHE_HOME", *HF)}
-    script = "from acelib.course.runner import contain; {}from huggingface_hub import get_token, constants; {}"
+    script = "from acelib.course import contain; {}from huggingface_hub import get_token, constants; {}"
 
     def say(*lines):
         ran = subprocess.run(

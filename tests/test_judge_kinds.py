@@ -82,7 +82,7 @@ UNTESTED = [
     "import unittest\nclass T(unittest.TestCase):\n    @unittest.expectedFailure\n"
     "    def test(self):\n        self.assertEqual(f(1), 5)",
     "import pytest\n@pytest.mark.skip(reason='no')\nclass TestF:\n    def test(self):\n        assert f(1) == 3",
-    "def test_it(capsys):\n    assert f(1) == 3",
+    "def test_it(tmp_path):\n    assert f(1) == 3",
     "assert f(1) == 3 if False else True",
 ]
 

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from acelib.__main__ import set_values
 from acelib.core.profiles import ROOT, load_profile
-from acelib.course.runner import Course
+from runner.course import Course
+from tools.commands import set_values
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 
 from acelib.core.profiles import ROOT
 from acelib.core.tables import read_rows, write_rows
-from acelib.course.notebooks import code, read_notebook, tags
-from acelib.course.report import broken_promises, scorecard, write_report
-from acelib.course.runner import NOTEBOOKS, Course
 from acelib.pocket.problems import compositions, phrase_question, true_tests
 from acelib.schema import Problem
+from runner.course import NOTEBOOKS, Course
+from runner.notebooks import code, read_notebook, tags
+from runner.report import broken_promises, scorecard, write_report
 
 SAME_AS = "same-as:"
 

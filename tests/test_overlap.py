@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from acelib.core import CourseError
-from acelib.data.overlap import Benchmarks, code_ngrams, ngrams, parse, signatures, words
 from tools.near_duplicates import NearDuplicates
+from tools.overlap import Benchmarks, code_ngrams, ngrams, parse, signatures, words
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = ("humaneval", "humanevalplus", "mbpp", "bigcodebench", "livecodebench")

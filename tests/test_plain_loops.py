@@ -10,11 +10,11 @@ from test_reward_model import profile as scorer_profile
 from test_reward_model import some_pairs
 from tiny_models import save_tiny_policy
 
-from acelib.course.notebooks import code, read_notebook, tags
-from acelib.course.runner import NOTEBOOKS
 from acelib.models import load_policy, load_tokenizer
 from acelib.reward_model import question_rows
 from acelib.training import make_reinforce_trainer, make_reward_trainer
+from runner.course import NOTEBOOKS
+from runner.notebooks import code, read_notebook, tags
 
 
 def plain_loop(number, folder):

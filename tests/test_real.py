@@ -3,10 +3,12 @@
 import ast
 from statistics import fmean
 
+import numpy as np
 import pytest
 
 from acelib.core import ROOT, read_rows
 from acelib.judge import LLM_PRELUDE, Judge, Submission
+from acelib.stats import auc
 
 LABORATORY = ROOT / "data" / "real" / "laboratory.parquet"
 
@@ -53,3 +55,29 @@ def test_the_judge_of_today_agrees(rows):
         for one, before in zip(report.verdicts, verdicts, strict=True)
     ]
     assert fmean(same) > 0.995  # helpers that a prompt gave are not shipped with it
+
+
+def test_features_belong_to_the_programs(rows):
+    """One row per layer and question, and what separates right from wrong programs is in them."""
+    features = read_rows(LABORATORY.with_name("features.parquet"))
+    layers = {row["layer"] for row in features}
+    known = {row["id"]: row for row in rows}
+    assert {(row["layer"], row["id"]) for row in features} == {(layer, name) for layer in layers for name in known}
+    last = {row["id"]: row for row in features if row["layer"] == max(layers)}
+    states = {
+        name: np.frombuffer(row["features"], np.float16).reshape(row["programs"], -1) for name, row in last.items()
+    }
+    assert {one.shape for one in states.values()} == {(17, 128)}
+    assert all(np.allclose(one.astype(float).mean(0), 0, atol=0.02) for one in states.values())
+
+    mixed = [name for name, row in known.items() if len(set(row["correct"])) == 2]
+    means = {}  # right minus wrong, per question
+    for name in mixed:
+        right = np.array(known[name]["correct"])
+        means[name] = states[name][1:][right].mean(0) - states[name][1:][~right].mean(0)
+    found = []
+    for half in (0, 1):  # the direction of one half ranks the other
+        direction = np.mean([means[name] for name in mixed[half::2]], axis=0, dtype=float)
+        for name in mixed[1 - half :: 2]:
+            found.append(auc((states[name][1:].astype(float) @ direction).tolist(), known[name]["correct"]))
+    assert fmean(found) > 0.6

@@ -12,7 +12,7 @@ from acelib.core import ArtifactError
 from acelib.core.files import write_json
 from acelib.core.profiles import load_profile
 from acelib.course.opening import NotebookRun
-from acelib.course.report import broken_promises, figure_text, write_report
+from runner.report import broken_promises, figure_text, write_report
 
 
 def row(claim, verdict, must_hold, here=None):

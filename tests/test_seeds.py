@@ -10,9 +10,9 @@ import yaml
 from acelib.__main__ import main
 from acelib.core import CourseError, DataError
 from acelib.core.tables import read_rows, write_rows
-from acelib.data.sources import open_source
 from acelib.synthesis import load_seeds
 from tools.seeds import build_seeds, counts_table, data_card, find_program, push_seeds
+from tools.sources import open_source
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SOURCES = [str(FIXTURES / name) for name in ("evol.jsonl", "oss.jsonl", "stack.jsonl")]

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from acelib import sampling
+from acelib import sampling, synthesis
 from acelib.core import CourseError, DataError
 from acelib.core.tables import write_rows
 from acelib.models.generation import Completion
 from acelib.models.params import SamplingParams
+from acelib.models.server import Server
 from acelib.synthesis import (
     TeacherReplyError,
     clean_test,
@@ -308,3 +309,60 @@ def test_wherever_a_reply_is_cut_nothing_but_whole_tests_come_out():
         assert kept == whole[: len(kept)]
         seen.add(len(kept))
     assert seen == {0, 1, 2, 3, 4}
+
+
+SEED = {
+    "id": "s",
+    "source": "mine",
+    "program": "import math\n\ndef area(r: float, /, unit='m'):\n    return math.pi * r\n",
+}
+
+
+def test_a_weak_teacher_is_asked_in_turns(monkeypatch, tmp_path):
+    """Both replies are begun for it, the question ends with its first paragraph, and what comes out can be read."""
+    asked = []
+
+    def replies(teacher, tokenizer, chats, params, *, log, progress):
+        asked.append((chats, params.max_new_tokens, log.name, progress))
+        said = [
+            " takes a radius `r`. It returns the area. It also\n\n```python\ndef area(r): ...",
+            "1.0) == 3.0\nassert area(2.0, 'cm') == 6.0\n```",
+        ]
+        return {key: [said[len(asked) - 1]] for key in chats}
+
+    monkeypatch.setattr(synthesis, "sample_replies", replies)
+    params = SamplingParams(max_new_tokens=320, batch_size=1, seed=0)
+    given = dict(prompt="Describe {program}", tests="{question} {program} {question}", log=tmp_path / "replies.jsonl")
+    (row,) = imagine(None, None, [SEED], params, form="turns", progress=print, **given)
+
+    (first, paragraph, questions, _), (second, whole, log, progress) = asked
+    assert first["s"] == [
+        {"role": "user", "content": f"Describe {SEED['program']}"},
+        {"role": "assistant", "content": "Write a Python function `area(r, /, unit='m')` that"},
+    ]
+    question = "Write a Python function `area(r, /, unit='m')` that takes a radius `r`. It returns the area."
+    assert second["s"][0]["content"] == f"{question} {SEED['program']} {question}"
+    assert second["s"][1]["content"].endswith("assert area(")
+    assert (paragraph, whole, questions, log, progress) == (
+        synthesis.PARAGRAPH,
+        320,
+        "questions-replies.jsonl",
+        "replies.jsonl",
+        print,
+    )
+    assert parse_reply(row["reply"]) == (question, ["assert area(1.0) == 3.0", "assert area(2.0, 'cm') == 6.0"])
+
+
+def test_a_server_cannot_go_on_from_what_is_begun(tmp_path):
+    server = object.__new__(Server)
+    with pytest.raises(CourseError, match="json or code"):
+        imagine(
+            server,
+            None,
+            [SEED],
+            SamplingParams(max_new_tokens=9, batch_size=1, seed=0),
+            prompt="",
+            log=tmp_path / "l",
+            form="turns",
+            tests="",
+        )

@@ -15,8 +15,9 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from acelib.core import ModelError, atomic, explained
+from acelib.core import ModelError, atomic
 from acelib.models import LM_HEAD, SUMMARY, load_tokenizer, read_head
+from tools.commands import explained
 
 LAYOUTS = ("trl", "llama-factory", "openrlhf")
 WEIGHT_FILES = {".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack"}

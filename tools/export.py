@@ -17,8 +17,9 @@ from typing import Any
 
 import yaml
 
-from acelib.core import ArtifactError, DataError, Run, atomic, digest, explained, load_profile, stoppable, write_json
-from acelib.data import dataset_card, push
+from acelib.core import ArtifactError, DataError, Run, atomic, digest, load_profile, stoppable, write_json
+from tools.commands import explained
+from tools.publish import dataset_card, push
 from tools.seeds import counts_table, questions_text
 
 TABLES = {"questions": "samples", "pairs": "pairs"}  # configuration: the artefact it is made of

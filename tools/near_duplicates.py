@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from acelib.core import digest
-from acelib.data import code_ngrams
+from tools.overlap import code_ngrams
 
 
 class NearDuplicates:

@@ -20,7 +20,9 @@ import nbformat
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from acelib.core import ROOT, CourseError, NotebookError, digest, load_profile, modules_digest, read_json, write_json
-from acelib.course import MADE_BY_PAPERMILL, NOTEBOOKS, Course, code, contain, parameters, read_notebook, tags
+from acelib.course import contain
+from runner.course import NOTEBOOKS, Course
+from runner.notebooks import MADE_BY_PAPERMILL, code, parameters, read_notebook, tags
 
 MAX_LINES = 30
 MAX_BYTES = 1_000_000

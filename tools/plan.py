@@ -4,14 +4,13 @@ python -m acelib plan [--profile NAME] [--set KEY=VALUE] [--questions N]
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
-from acelib.__main__ import set_values
-from acelib.core import Profile, explained, load_profile
+from acelib.core import Profile, load_profile
 from acelib.models import is_address
 from acelib.preflight import EVALUATES, NF4, CostModel, fetched_gb, fits, models_gb
+from tools.commands import PROFILE_AND_SET, explained, set_values
 
 PLAN = """\
 Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {amount}
@@ -122,13 +121,9 @@ def _short(tokens: float) -> str:
 
 @explained
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m acelib plan", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
-    parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[])
+    parser = argparse.ArgumentParser(
+        prog="python -m acelib plan", description=__doc__.partition("\n\n")[0], parents=[PROFILE_AND_SET]
+    )
     parser.add_argument("--questions", metavar="N", type=int, help="for N filtered questions, and RL in proportion")
     asked = parser.parse_args(words)
     print(plan(load_profile(asked.profile, set_values(asked.overrides)), asked.questions))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,10 +14,11 @@ from statistics import fmean
 from typing import Any
 
 from acelib.best_of_n import dual_agreement, expected_best, rate_then_score, share_passed, shown_outputs
-from acelib.core import DataError, explained, read_rows, stoppable, write_rows
+from acelib.core import DataError, read_rows, stoppable, write_rows
 from acelib.extraction import extract_program
 from acelib.judge import LLM_PRELUDE, Judge, Submission
 from acelib.schema import Row, entry_point_of
+from tools.commands import explained
 
 OWN = ("pass rate", "filtered pass rate", "dual agreement", "majority vote", "average", "oracle")
 

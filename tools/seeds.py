@@ -16,12 +16,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from acelib.core import CourseError, DataError, Log, atomic, explained, open_log, path_digest, stoppable, write_json
-from acelib.data import Benchmarks, Source, dataset_card, open_source, push
+from acelib.core import CourseError, DataError, Log, atomic, open_log, path_digest, stoppable, write_json
 from acelib.extraction import python_blocks
 from acelib.schema import Row, parse
+from tools.commands import explained
 from tools.installed import Installed
 from tools.near_duplicates import NearDuplicates
+from tools.overlap import Benchmarks
+from tools.publish import dataset_card, push
+from tools.sources import Source, open_source
 
 PUBLIC = (
     "ise-uiuc/Magicoder-Evol-Instruct-110K",

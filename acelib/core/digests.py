@@ -18,6 +18,7 @@ from typing import Any
 
 from acelib.core.profiles import ROOT, Profile
 
+SOURCES = (".py", ".yaml")
 # Rooms that move and show results; they do not make them.
 TOOLS = {"core", "course", "plots", "preflight"}
 # Changing these changes how fast a result comes, not what it is.
@@ -71,8 +72,8 @@ def _parse(file: Path, mtime_ns: int) -> tuple[str, tuple[str, ...]]:
 def _module_files(name: str) -> list[Path]:
     """The files of a room, or of a module: its source and the data beside it under the same name."""
     base = ROOT.joinpath(*name.split("."))
-    files = base.rglob("*.py") if base.is_dir() else (base.with_suffix(end) for end in (".py", ".yaml"))
-    return sorted(file for file in files if file.is_file())
+    files = base.rglob("*") if base.is_dir() else (base.with_suffix(end) for end in SOURCES)
+    return sorted(file for file in files if file.suffix in SOURCES and file.is_file())
 
 
 def modules_digest(names: Iterable[str]) -> str:

@@ -1,7 +1,6 @@
 """Processes of this machine: how they end, and the memory they take."""
 
 import ctypes
-import functools
 import math
 import resource
 import shutil
@@ -10,15 +9,13 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
-
-from acelib.core.errors import CourseError
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -81,20 +78,6 @@ class Child:
         return [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
 
 
-def explained(command: Callable[..., int | None]) -> Callable[..., int]:
-    """The command with an exit status: what it returns (None is 0), or 1 after a CourseError, which is printed."""
-
-    @functools.wraps(command)
-    def run(*args) -> int:
-        try:
-            return command(*args) or 0
-        except CourseError as error:
-            print(f"\n{error}", file=sys.stderr)
-            return 1
-
-    return run
-
-
 @contextmanager
 def stoppable() -> Iterator[None]:
     """A wanted stop raises KeyboardInterrupt in this block, then ends what the block started, and exits with 128 plus
@@ -129,20 +112,6 @@ def stoppable() -> Iterator[None]:
 def peak_memory_mb(who: int = resource.RUSAGE_SELF) -> int:
     """Highest resident memory of this process (or of its largest ended child, RUSAGE_CHILDREN) so far, MiB."""
     return resource.getrusage(who).ru_maxrss // 1024
-
-
-def tree_memory(process: psutil.Process) -> tuple[float, str]:
-    """MiB that a process and its descendants hold now, and how they were counted: as PSS, or where the system does not
-    tell it as RSS, which counts a shared page once per process."""
-    total, kind = 0, "PSS"
-    with suppress(psutil.NoSuchProcess):
-        for one in [process, *process.children(recursive=True)]:
-            with suppress(psutil.Error):
-                try:
-                    total += one.memory_full_info().pss
-                except (AttributeError, psutil.AccessDenied):
-                    total, kind = total + one.memory_info().rss, "RSS"
-    return total / 2**20, kind
 
 
 class GpuMemory:

@@ -5,9 +5,43 @@ import logging
 import os
 import random
 import warnings
+from pathlib import Path
 from typing import Any
 
-from acelib.core import Run, Threads, full_disk_explained, load_profile, read_json, write_json
+from acelib.core import ROOT, Run, Threads, full_disk_explained, load_profile, read_json, write_json
+
+
+def contain() -> None:
+    """Keep caches inside the checkout and hubs and telemetry out, for this process and its children."""
+    cache = ROOT / ".cache"
+    # The login is no cache: `hf auth login` keeps it where the hub's client looks unless it is told otherwise.
+    usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    values = {
+        "HF_TOKEN_PATH": Path(os.environ.get("HF_HOME", usual), "token").expanduser(),
+        "HF_HOME": cache / "huggingface",
+        "XDG_CACHE_HOME": cache / "xdg",
+        "MPLCONFIGDIR": cache / "matplotlib",
+        "IPYTHONDIR": cache / "ipython",
+        "JUPYTER_CONFIG_DIR": cache / "jupyter/config",
+        "JUPYTER_DATA_DIR": cache / "jupyter/data",
+        "JUPYTER_RUNTIME_DIR": cache / "jupyter/runtime",
+        "TORCHINDUCTOR_CACHE_DIR": cache / "inductor",
+        "HF_HUB_DISABLE_TELEMETRY": 1,
+        "DO_NOT_TRACK": 1,
+        "TRL_EXPERIMENTAL_SILENCE": 1,
+        "TRANSFORMERS_VERBOSITY": "warning",
+        "HF_HUB_DISABLE_PROGRESS_BARS": 1,
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": 1,
+        "PYTHONHASHSEED": 0,
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "PYDEVD_DISABLE_FILE_VALIDATION": 1,
+    }
+    for name, value in values.items():
+        os.environ.setdefault(name, str(value))
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(ROOT) not in paths:  # kernels find acelib also where it is not installed
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
 
 
 class NotebookRun(Run):

@@ -7,8 +7,8 @@ import ast
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate, groupby
 from pathlib import Path
 
 from acelib.core import DataError, Profile, read_rows
@@ -162,8 +162,9 @@ def evalplus_tests(test: str, entry_point: str) -> list[str]:
             exact.append(f"assert {entry_point}({', '.join(map(ast.unparse, inputs.elts))}) == {ast.unparse(result)}")
         else:
             rough.append((inputs, result))
-    for part in _parts(rough):
-        lists["inputs"].elts, lists["results"].elts = map(list, zip(*part))
+    lengths = accumulate(sum(len(ast.unparse(one)) for one in pair) for pair in rough)
+    for _, part in groupby(zip(rough, lengths), lambda one: one[1] // MAX_REFEREE_CHARS):
+        lists["inputs"].elts, lists["results"].elts = map(list, zip(*(pair for pair, _ in part)))
         exact.append(ast.unparse(tree) + call)
     return exact
 
@@ -175,16 +176,3 @@ def _is_exact(given: ast.expr, result: ast.expr) -> bool:
     except (ValueError, TypeError, RecursionError, MemoryError):
         return False
     return not any(isinstance(n, ast.Constant) and isinstance(n.value, (float, complex)) for n in ast.walk(result))
-
-
-def _parts(pairs: list[tuple[ast.expr, ast.expr]]) -> Iterator[list[tuple[ast.expr, ast.expr]]]:
-    part, size = [], 0
-    for pair in pairs:
-        length = sum(len(ast.unparse(one)) for one in pair)
-        if part and size + length > MAX_REFEREE_CHARS:
-            yield part
-            part, size = [], 0
-        part.append(pair)
-        size += length
-    if part:
-        yield part

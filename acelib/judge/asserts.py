@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from .inside import wire
 from .inside.checks import may_check
-from .inside.names import called_builtins, checked_by_name, is_real, program_names, replaceable
+from .inside.names import called_builtins, checked_by_name, is_real, program_names, replaceable, without_imports
 
 MAX_TEST_CHARS = 1_000_000
 MAX_LOCAL_BYTES = 32_768  # more data than this is compared in the referee, where CPU and memory are limited
@@ -72,7 +72,8 @@ def compile_test(text: str, own: str = "", also: tuple[str, ...] = ()) -> Assert
         return Assertion("bad", reason=f"the test does not parse: {type(error).__name__}: {error}"[:200])
     if (common := _common_form(tree, own)) is not None:
         return common
-    names = program_names(tree, own, also)
+    tree, foreign = without_imports(tree)
+    names = program_names(tree, own, also, foreign)
     if not names:
         by_name = checked_by_name(tree)
         if (candidates := called_builtins(tree)) or by_name:
@@ -236,6 +237,8 @@ def judge_lines(assertion: Assertion, lines: list[bytes]) -> tuple[str, str]:
                 raise NeedsReferee
             if b"[" in line and (_REFEREE_ONLY if assertion.simple or assertion.identity else _NOT_DATA).search(line):
                 raise NeedsReferee
+            if line.startswith(b'["y"') and (assertion.expected or b"[").startswith(b"["):
+                raise NeedsReferee  # a number of numpy's is compared with each part of a list
             node = wire.loads(line)
             if type(node) is list and node and node[0] == "x":
                 _, status, reason = node

@@ -34,7 +34,15 @@ PAGES = {
         "notebooks/A3_selectors",
     ],
     "Beside the course": ["docs/glossary", "docs/teaching"],
-    "The code": ["docs/architecture", "docs/hardware", "docs/scaling", "data/README", "data/real/README", "CHANGELOG"],
+    "The code": [
+        "docs/architecture",
+        "docs/hardware",
+        "docs/scaling",
+        "docs/real",
+        "data/README",
+        "data/real/README",
+        "CHANGELOG",
+    ],
     "Taking part": ["CONTRIBUTING", "SECURITY"],
 }
 

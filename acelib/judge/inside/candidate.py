@@ -9,6 +9,7 @@ import __future__
 import ast
 import builtins
 import copy
+import io
 import operator
 import os
 import random
@@ -25,6 +26,7 @@ RESULT_BYTES = 1_000_000
 RESULTS_BYTES = 8_000_000
 CONTINUE = 77
 MAX_CAUSES = 3
+MAX_PRINTED = 100_000  # characters between two answers
 MAX_FAILING = 100  # statements of a program that may fail beside its functions
 
 
@@ -218,7 +220,7 @@ class Server:
     def __init__(self, channel, namespace, note):
         self.channel, self.namespace, self.note = channel, namespace, note
         self.objects, self.numbers, self.remotes, self.shared = [], {}, {}, Shared(1)
-        self.loop = None
+        self.loop = self.printed = None
 
     def encode(self, value):
         return self.shared.encode(value, self._encode_plain)
@@ -305,9 +307,18 @@ class Server:
         except BaseException as error:
             answer = ["x", self._error(error)]
         try:
-            return [*answer, self.shared.changed(self._encode_plain)]
+            changed = self.shared.changed(self._encode_plain)
         except BaseException:
-            return [*answer, []]
+            changed = []
+        return [*answer, changed, *self._said()]
+
+    def _said(self) -> list[str]:
+        """What the program has printed since the last answer, where the test wants to know."""
+        if self.printed is None or not (text := self.printed.getvalue()):
+            return []
+        self.printed.seek(0)
+        self.printed.truncate()
+        return [text[:MAX_PRINTED]]
 
     def _perform(self, what, target, values, named):
         if what == "name":
@@ -318,6 +329,9 @@ class Server:
             return chance.seed(*values)
         if what == "setstate":
             return random.setstate(*values)
+        if what == "capture":
+            self.printed = sys.stdout = io.StringIO()
+            return None
         value = self.objects[target]
         if what == "call":
             return value(*values, **named)
@@ -353,13 +367,14 @@ class Server:
         return [node, args, text, attributes, index, getattr(error, "_of_the_test", None), cause]
 
 
-def _is_instance_by_name(value, module, name) -> bool:
+def _by_name(test, value, module, name) -> bool:
+    """`isinstance` or `issubclass`, with a class that has a name only."""
     kind = sys.modules.get(module)
     for part in name.split("."):
         kind = getattr(kind, part, None)
     if kind is None and module == "builtins":  # generators and the like, which only `types` names
         kind = next((one for one in vars(types).values() if getattr(one, "__name__", "") == name), None)
-    return isinstance(value, kind) if isinstance(kind, type) else False
+    return test(value, kind) if isinstance(kind, type) else False
 
 
 def _leave(value, error=None):
@@ -374,7 +389,9 @@ _OPERATIONS |= {f.__name__: f for f in (format, type, callable, reversed, dir, d
 _OPERATIONS |= {
     "isinstance": lambda kind, value: isinstance(value, kind),
     "issubclass": lambda kind, other: issubclass(other, kind),
-    "isinstance_of": _is_instance_by_name,
+    "isinstance_of": lambda value, *name: _by_name(isinstance, value, *name),
+    "issubclass_of": lambda value, *name: _by_name(issubclass, value, *name),
+    "reflected": lambda value, name, other: getattr(operator, name)(other, value),
     "content": lambda value: wire.reduce(value)[1],
     "enter": lambda value: type(value).__enter__(value),
     "exit": _leave,

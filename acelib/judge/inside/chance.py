@@ -3,6 +3,7 @@
 The hash seed is fixed when the interpreter starts, so the second run is in another zygote; the rest changes here.
 """
 
+import gc
 import random
 import sys
 import time
@@ -46,33 +47,15 @@ def _ahead(clock, shift: float):
 
 
 def _shift_dates(shift: float) -> None:
+    """`date.today` asks `time.time`, but `datetime.now` and `utcnow` ask the system: they are changed in the class
+    itself, of which programs derive their own and to which they compare types."""
     import datetime
 
-    real, day, delta = datetime.datetime, datetime.date, datetime.timedelta(seconds=shift)
+    methods, delta = gc.get_referents(vars(datetime.datetime))[0], datetime.timedelta(seconds=shift)
+    for name in ("now", "utcnow"):
+        methods[name] = classmethod(_later(methods[name], delta))
+    sys._clear_type_cache()
 
-    class Instances(type):
-        """An object of the real class is one of the class that stands in for it."""
 
-        def __instancecheck__(cls, value):
-            return isinstance(value, cls._real)
-
-        def __subclasscheck__(cls, kind):
-            return issubclass(kind, cls._real)
-
-        def __call__(cls, *args, **kwargs):
-            return cls._real(*args, **kwargs)
-
-        def __getattr__(cls, name):
-            return getattr(cls._real, name)
-
-    class ShiftedDatetime(metaclass=Instances):
-        _real = real
-        now = staticmethod(lambda tz=None: real.now(tz) + delta)
-        today = staticmethod(lambda: real.today() + delta)
-        utcnow = staticmethod(lambda: real.utcnow() + delta)
-
-    class ShiftedDate(metaclass=Instances):
-        _real = day
-        today = staticmethod(lambda: (real.today() + delta).date())
-
-    datetime.datetime, datetime.date = ShiftedDatetime, ShiftedDate
+def _later(method, delta):
+    return lambda cls, *args, **kwargs: method.__get__(None, cls)(*args, **kwargs) + delta

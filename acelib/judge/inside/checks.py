@@ -9,23 +9,26 @@ import builtins
 import sys
 
 CHECKS = "__checks__"
-TYPE_OF = "__type_of__"
+TYPE_OF, BETWEEN = "__type_of__", "__between__"
 PYTHONS_OWN = frozenset(("math", "np", "numpy", "collections", "itertools", "random", "datetime", "pytest", "re"))
 _CHECKING_NAMES = ("assert", "raises", "fail", "approx")
 
 
-def always_true(node, names=frozenset()) -> bool:
-    """Whether an assert of this expression holds for every program: `assert (f(1) == 2, "message")`, `assert f`."""
+def always_true(node, names=frozenset(), truth=True) -> bool:
+    """Whether an expression is true (or not `truth`) for every program: `assert (f(1) == 2, "message")`, `assert f`."""
     if isinstance(node, ast.Constant):
-        return bool(node.value)
+        return bool(node.value) == truth
+    if isinstance(node, ast.BoolOp):
+        one_is_enough = isinstance(node.op, ast.Or) == truth
+        return (any if one_is_enough else all)(always_true(value, names, truth) for value in node.values)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return always_true(node.operand, names, not truth)
+    if not truth:
+        return False
     if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
         return bool(node.elts)
     if isinstance(node, ast.Dict):
         return bool(node.keys)
-    if isinstance(node, ast.BoolOp):
-        return (any if isinstance(node.op, ast.Or) else all)(always_true(value, names) for value in node.values)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        return isinstance(node.operand, ast.Constant) and not node.operand.value
     if isinstance(node, ast.Name):
         return node.id in names
     if isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
@@ -33,19 +36,52 @@ def always_true(node, names=frozenset()) -> bool:
     return isinstance(node, (ast.GeneratorExp, ast.Lambda, ast.JoinedStr))
 
 
-def says_nothing(node, names=frozenset()) -> bool:
-    """Whether an assert of this expression says nothing of the program: it always holds, or is about Python only."""
-    if always_true(node, names):
-        return True
-    used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-    of_python = all(hasattr(builtins, name) or name in PYTHONS_OWN for name in used - names)
-    return not isinstance(node, ast.Constant) and not used & names and of_python
+def says_nothing(node, names, reached) -> bool:
+    """Whether an assert of this expression says nothing of the program: it always holds, or is about Python and what
+    the test itself has made."""
+    return always_true(node, names) or (not isinstance(node, ast.Constant) and not _used(node) & reached)
 
 
-def may_check(tree: ast.AST, names=frozenset()) -> bool:
-    """Whether anything in the test could fail: an assert that is not always true, a raise, or a library's check."""
+def reached_by(tree: ast.AST, names) -> set[str]:
+    """Names in a test that may have to do with the program: its own, and all that stand in one statement with those."""
+    reached = {*names}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assert) and not says_nothing(node.test, names):
+        if isinstance(node, ast.arg):
+            reached.add(node.arg)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            reached |= {(one.asname or one.name).split(".")[0] for one in node.names} - PYTHONS_OWN
+    statements, before = list(_statements(getattr(tree, "body", []))), None
+    while before != len(reached):
+        before = len(reached)
+        for used, owners in statements:
+            if used & reached:
+                reached |= owners | {one for one in used if not hasattr(builtins, one) and one not in PYTHONS_OWN}
+    return reached
+
+
+def _statements(body, owners=frozenset()):
+    """(names in a statement, names of the definitions that it stands in); what branches, loops, tries or opens counts
+    as one statement with all that is in it."""
+    for statement in body:
+        if isinstance(statement, _DEFINITIONS):
+            yield from _statements(statement.body, owners | {statement.name})
+        else:
+            defined = {node.name for node in ast.walk(statement) if isinstance(node, _DEFINITIONS)}
+            yield _used(statement) | defined, owners
+
+
+def _used(node) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def may_check(tree: ast.AST, names, reached=None) -> bool:
+    """Whether anything in the test could fail: an assert that says something, a raise, or a library's check."""
+    reached = reached_by(tree, names) if reached is None else reached
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) and not says_nothing(node.test, names, reached):
             return True
         if _fails(node):
             return True
@@ -57,13 +93,14 @@ def may_check(tree: ast.AST, names=frozenset()) -> bool:
 class Checks:
     """Hears of the assertions of one test."""
 
-    def __init__(self):
-        self.seen, self.held = 0, True
+    def __init__(self, asked):
+        """`asked()` is the number of questions that the program has answered."""
+        self.seen, self.held, self._asked, self._before = 0, True, asked, asked()
 
     def note(self, value) -> bool:
-        """The truth of an assertion, which is hereby evaluated."""
+        """The truth of an assertion, which is hereby evaluated; it counts once the program was asked something."""
         truth = bool(value)
-        self.seen, self.held = self.seen + 1, truth
+        self.seen, self.held = self.seen + (not truth or self._asked() > self._before), truth
         return truth
 
     def branch(self, value):
@@ -92,6 +129,16 @@ class Checks:
         counted.original = function
         return counted
 
+    def uncounted(self, function):
+        """`function`, a check of a library, here about nothing of the program."""
+
+        def call(*args, **kwargs):
+            seen = self.seen
+            function(*args, **kwargs)
+            self.seen = seen
+
+        return call
+
     def verdict(self):
         """True, or the failure node of a test that ended without an exception."""
         if not self.seen:
@@ -100,14 +147,18 @@ class Checks:
 
 
 class _Instrument(ast.NodeTransformer):
-    def __init__(self, names):
-        self._names = names
+    def __init__(self, tree, names):
+        self._names, self._reached, self._made = names, reached_by(tree, names), _made_names(tree, names)
+        self._measured = {id(part) for node in ast.walk(tree) for part in _measured(node, names)}
+
+    def _is_made(self, node) -> bool:
+        return is_made(node, self._names, self._made)
 
     def _call(self, method, *args):
         return ast.Call(ast.Attribute(ast.Name(CHECKS, ast.Load()), method, ast.Load()), list(args), [])
 
     def visit_Assert(self, node):
-        trivial = says_nothing(node.test, self._names)
+        trivial = says_nothing(node.test, self._names, self._reached)
         self.generic_visit(node)
         if not trivial:
             node.test = self._call("note", node.test)
@@ -127,8 +178,37 @@ class _Instrument(ast.NodeTransformer):
                 handler.body.insert(0, ast.Expr(self._call("caught")))
         return node
 
+    def visit_Expr(self, node):
+        args = node.value.args if isinstance(node.value, ast.Call) else ()
+        nothing = args and called_name(node.value).startswith("assert") and not any(map(self._is_reached, args))
+        self.generic_visit(node)
+        if nothing:  # self.assertTrue(True)
+            node.value.func = self._call("uncounted", node.value.func)
+        return node
+
+    def _is_reached(self, node) -> bool:
+        return bool(_used(node) & self._reached)
+
+    def visit_BinOp(self, node):
+        mixed = self._is_made(node.left) != self._is_made(node.right) and id(node) not in self._measured
+        self.generic_visit(node)
+        return self._between(f"__{_OPERATORS[type(node.op)]}__", node.left, node.right) if mixed else node
+
+    def visit_AugAssign(self, node):
+        mixed = self._is_made(node.target) and not self._is_made(node.value)
+        self.generic_visit(node)
+        if not mixed:
+            return node
+        name = f"__i{_OPERATORS[type(node.op)]}__"
+        return ast.Assign([node.target], self._between(name, ast.Name(node.target.id, ast.Load()), node.value))
+
+    def _between(self, name, left, right):
+        return ast.Call(ast.Name(BETWEEN, ast.Load()), [ast.Constant(name), left, right], [])
+
     def visit_Call(self, node):
         self.generic_visit(node)
+        if getattr(node.func, "id", "") == "map":
+            node.args = [ast.Name(TYPE_OF, ast.Load()) if _is_type(one) else one for one in node.args]
         if isinstance(node.func, ast.Name) and node.func.id == "type" and len(node.args) == 1 and not node.keywords:
             node.func = ast.Name(TYPE_OF, ast.Load())
         return node
@@ -156,8 +236,56 @@ def called_name(call) -> str:
 
 
 def instrument(tree: ast.Module, names) -> ast.Module:
-    """The same test, reporting its assertions to the object called CHECKS and asking TYPE_OF for types."""
-    return ast.fix_missing_locations(_Instrument(names).visit(tree))
+    """The same test, reporting its assertions to the object called CHECKS, asking TYPE_OF for types, and BETWEEN for
+    operators between an object that it makes with a class of the program and data."""
+    return ast.fix_missing_locations(_Instrument(tree, names).visit(tree))
+
+
+def is_made(node, names, made) -> bool:
+    """Whether an expression is an object that the test makes with a class of the program: `Vector(1, 2) * 3`."""
+    if isinstance(node, ast.BinOp):
+        return is_made(node.left, names, made) or is_made(node.right, names, made)
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in names and node.func.id[:1].isupper()
+    return isinstance(node, ast.Name) and node.id in made
+
+
+def _made_names(tree, names) -> set[str]:
+    """Variables that are only ever assigned an object so made."""
+    made: set[str] = set()
+    for _ in range(3):  # a variable that is made of another
+        good = {
+            id(t)
+            for n in ast.walk(tree)
+            if isinstance(n, ast.Assign) and is_made(n.value, names, made)
+            for t in n.targets
+        }
+        good |= {id(node.target) for node in ast.walk(tree) if isinstance(node, ast.AugAssign)}
+        other = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                (made if id(node) in good else other).add(node.id)
+        made -= other
+    return made
+
+
+def _measured(node, names) -> list:
+    """Differences that are to be small: of `abs(Price(2) - 1.5) < 0.1` the program must not see the 1.5."""
+    parts = []
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) not in names:
+        parts = node.args
+    elif isinstance(node, ast.Compare) and not all(isinstance(op, (ast.Eq, ast.NotEq)) for op in node.ops):
+        parts = [node.left, *node.comparators]
+    return [part for part in parts if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub)]
+
+
+def _is_type(node) -> bool:
+    return isinstance(node, ast.Name) and node.id == "type"
+
+
+_OPERATORS = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "truediv", ast.FloorDiv: "floordiv"}
+_OPERATORS |= {ast.Mod: "mod", ast.Pow: "pow", ast.MatMult: "matmul", ast.LShift: "lshift", ast.RShift: "rshift"}
+_OPERATORS |= {ast.BitAnd: "and", ast.BitOr: "or", ast.BitXor: "xor"}
 
 
 def uncalled(tree: ast.Module) -> list:

@@ -45,26 +45,70 @@ KNOWN = {
     for name in names.split()
 }
 
+OF_A_MODULE = ("__name__", "__file__", "__doc__")
+PROGRAMS = ("solution", "main", "program", "submission", "answer", "your_module", "module")  # as tests call it
+
 
 def is_real(name: str) -> bool:
     """Whether a name that a test calls is Python's own, whatever the program defines."""
     return name in KNOWN or hasattr(builtins, name)
 
 
-def is_foreign(node: ast.ImportFrom) -> bool:
+def without_imports(tree: ast.Module) -> tuple[ast.Module, frozenset]:
+    """(the test without its imports from the program, the names that it imported so).
+
+    What is imported are names like others: `solution.f` becomes `f`, and `from solution import f as g` says `g = f`.
+    """
+    imports = _Imports()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports.modules |= {one.asname or one.name for one in node.names if one.name in PROGRAMS}
+        elif isinstance(node, ast.ImportFrom) and _is_foreign(node):
+            imports.names |= {one.name for one in node.names}
+    if imports.modules or imports.names:
+        tree = ast.fix_missing_locations(imports.visit(tree))
+    return tree, frozenset(imports.names)
+
+
+class _Imports(ast.NodeTransformer):
+    def __init__(self):
+        self.modules, self.names = set(), set()
+
+    def visit_Import(self, node):
+        node.names = [one for one in node.names if one.name not in PROGRAMS]
+        return node if node.names else ast.Pass()
+
+    def visit_ImportFrom(self, node):
+        if not _is_foreign(node):
+            return node
+        renamed = [one for one in node.names if one.asname]
+        return [ast.Assign([ast.Name(one.asname, ast.Store())], ast.Name(one.name, ast.Load())) for one in renamed] or (
+            ast.Pass()
+        )
+
+    def visit_Attribute(self, node):
+        self.generic_visit(node)
+        if not isinstance(node.value, ast.Name) or node.value.id not in self.modules:
+            return node
+        self.names.add(node.attr)
+        return ast.Name(node.attr, node.ctx)
+
+
+def _is_foreign(node: ast.ImportFrom) -> bool:
     """`from solution import f`: an import from what can only be the program."""
     root = (node.module or "").partition(".")[0]
     return root not in sys.stdlib_module_names and root not in MODULES
 
 
-def program_names(tree: ast.AST, own: str = "", also: tuple = ()) -> frozenset:
-    """Names that the test takes from the program; `own` is the function it is about, where that is known.
+def program_names(tree: ast.AST, own: str = "", also: tuple = (), foreign: frozenset = frozenset()) -> frozenset:
+    """Names that the test takes from the program; `own` is the function it is about, where that is known, and
+    `foreign` are names that it imports from there.
 
     A name is the program's when the test neither defines nor imports it and it is no builtin, module or well-known
     name of the standard library: those are always the real ones, or a program could redefine `abs` in its favour.
     Programs do define functions called `sum` or `gcd`: such a name is the program's if it is `own`, or one of `also`.
     """
-    bound, used, bases, foreign = set(), set(), set(), set()
+    bound, used, bases = set(), set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
@@ -72,15 +116,15 @@ def program_names(tree: ast.AST, own: str = "", also: tuple = ()) -> frozenset:
             bound.add(node.name)
         elif isinstance(node, ast.arg):
             bound.add(node.arg)
-        elif isinstance(node, ast.ExceptHandler) and node.name:
+        elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
             bound.add(node.name)
-        elif isinstance(node, ast.ImportFrom) and is_foreign(node):
-            foreign |= {name.name for name in node.names if not name.asname}
+        elif isinstance(node, ast.MatchMapping) and node.rest:
+            bound.add(node.rest)
         elif isinstance(node, ast.alias):
             bound.add((node.asname or node.name).split(".")[0])
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             bases.add(node.value.id)
-    real = {n for n in used if is_real(n) or (n in bases and n in MODULES)}
+    real = {n for n in used if is_real(n) or (n in bases and n in MODULES) or n in OF_A_MODULE}
     free = used - (bound - foreign) - real | foreign & used
     if own and own not in bound and (own in used or checked_by_name(tree)):
         free.add(own)

@@ -10,7 +10,8 @@ never has: such an attribute would be the program's invention.
 import builtins
 import importlib
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque
+from _thread import RLock
+from collections import deque
 
 import wire
 from channel import Closed
@@ -40,8 +41,11 @@ _PLAIN_DUNDERS = frozenset(
         "__defaults__",
     ]
 )
-_CONTAINERS = (list, dict, set, bytearray, deque, OrderedDict, Counter, defaultdict)
 _VALUES = (int, str, float, tuple, frozenset, bytes, complex)
+_WITH_CONTENT = tuple(base for base, _ in wire.BASES if base not in _VALUES)
+
+
+_OF_EVERYTHING = ("bool", "hash", "type", "seed", "setstate", "capture")  # tells nothing
 
 
 class Gone(BaseException):
@@ -115,27 +119,35 @@ class Program:
     """The program's process, seen from here."""
 
     def __init__(self, channel):
-        self.channel, self.before_asking = channel, None
+        self.channel, self.before_asking, self.asked = channel, None, 0
         self.local, self.raised, self.stand_ins, self.shared = [], [], {}, Shared(-1)
-        self._coroutines, self._local_numbers = {}, {}
+        self._coroutines, self._local_numbers, self._one_at_a_time = {}, {}, RLock()
 
     def name(self, name: str):
         return self.request("name", name)
 
     def request(self, what, target, args=(), kwargs=None):
         """Ask the program's process to do something; returns data or a stand-in, raises what the program raised."""
-        kwargs = kwargs or {}
-        if self.before_asking is not None:
-            self.before_asking()
+        with self._one_at_a_time:
+            if self.before_asking is not None:
+                self.before_asking()
+            self.asked += what not in ("name", *_OF_EVERYTHING)
+            answer = self._request(what, target, args, kwargs or {})
+            self.asked += what == "name" and type(answer) is not Proxy
+            return answer
+
+    def _request(self, what, target, args, kwargs):
         try:
             nodes = [self._encode(a) for a in args]
             named = [[key, self._encode(value)] for key, value in kwargs.items()]
             self.channel.send([what, target, nodes, named, self.shared.changed(self._encode_plain)])
             while (message := self.channel.receive())[0] == "ask":
                 self.channel.send(self._answer(*message[1:]))
-            kind, answer, changed = message
+            kind, answer, changed, *printed = message
             for node in changed:
                 self.shared.decode(node, self._decode)
+            for text in printed:
+                sys.stdout.write(text)
             if kind == "x":
                 raise self._exception(*answer)
             return self.shared.decode(answer, self._decode)
@@ -156,7 +168,8 @@ class Program:
             number = self._coroutines[id(value)][1]
         if number is not None:
             return ["h", "program", number]
-        if wire.reduce(value)[0] is not None:
+        base, exact = wire.reduce(value)
+        if base is not None and type(exact) is not type(value):
             return None  # of a class of the test that is derived from a builtin: passed on as the builtin value
         if id(value) not in self._local_numbers:
             self.local.append(value)
@@ -263,8 +276,8 @@ def _exception_of_python(module: str, name: str):
 
 def _known_base(name):
     """The builtin class of a name, for `isinstance`; None for others."""
-    kind = next((c for c in _CONTAINERS if c.__name__ == name), getattr(builtins, str(name), None))
-    return kind if kind in _CONTAINERS or _is_exception(kind) else None
+    kind = next((c for c in _WITH_CONTENT if c.__name__ == name), getattr(builtins, str(name), None))
+    return kind if kind in _WITH_CONTENT or _is_exception(kind) else None
 
 
 def _made(kind, args):
@@ -288,7 +301,10 @@ def _is_plain_attribute(value, name) -> bool:
     if hasattr(value, "__name__") and name in ("__name__", "__qualname__", "__doc__", "__module__"):
         return isinstance(getattr(value, name), str)
     of_test = type(value).__module__ == MAIN or (isinstance(value, type) and value.__module__ == MAIN)
-    return of_test and not name.startswith("_")
+    return (of_test or type(value).__name__ in _ARGUMENTS) and not name.startswith("_")
+
+
+_ARGUMENTS = ("Random", "Generator", "RandomState", "StringIO", "BytesIO", "Pattern", "Match")  # all methods harmless
 
 
 def _defined_by_test(value, name) -> bool:
@@ -306,6 +322,9 @@ def replace_content(old, new) -> bool:
     elif isinstance(old, deque):
         old.clear()
         old.extend(new)
+    elif type(old).__name__ == "SimpleNamespace":
+        vars(old).clear()
+        vars(old).update(vars(new))
     elif type(old).__name__ == "ndarray" and old.shape == new.shape and old.dtype == new.dtype:
         old[...] = new
     else:
@@ -356,9 +375,9 @@ def ask(value, what, /, *args, **kwargs):
 
 def content(value):
     """`value`, or the builtin value of a Proxy for a list, dict and the like, read with the builtin's own methods."""
-    if type(value) is Proxy and object.__getattribute__(value, "_base") in _CONTAINERS:
+    if type(value) is Proxy and object.__getattribute__(value, "_base") in _WITH_CONTENT:
         found = ask(value, "content")
-        return found if type(found) in _CONTAINERS else value
+        return found if stand_in_number(found) is None else value
     return value
 
 
@@ -467,7 +486,7 @@ def _forward_between(name, operation, finish=lambda result: result):
     With data on the other side, what a list, dict and the like *is* decides, here."""
 
     def method(self, other):
-        if is_stand_in(other):
+        if is_stand_in(other) and operation is not None:
             return finish(ask(self, operation, other))
         own = content(self)
         if own is self or not hasattr(type(own), name):
@@ -475,6 +494,15 @@ def _forward_between(name, operation, finish=lambda result: result):
         return getattr(own, name)(other)
 
     setattr(Proxy, name, method)
+
+
+def _in_place(name):
+    """`xs += [1]` of a list, dict and the like is done where it lives; of other objects it is arithmetic."""
+
+    def method(self, other):
+        return ask(self, name, other) if self.__class__ in wire.MUTABLE or is_stand_in(other) else NotImplemented
+
+    return method
 
 
 _ARITHMETIC = (
@@ -500,6 +528,8 @@ for _name in ("neg", "pos", "abs", "invert", "getitem", "setitem", "delitem"):
     _forward(f"__{_name}__", _name)
 for _name in _ARITHMETIC:
     _forward_between(f"__{_name}__", f"__{_name}__")
+    _forward_between(f"__r{_name}__", None)
+    setattr(Proxy, f"__i{_name}__", _in_place(f"__i{_name}__"))
 for _name in _ORDER:
     _forward_between(f"__{_name}__", _name, bool)
 

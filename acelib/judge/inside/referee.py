@@ -21,7 +21,7 @@ import chance
 import checks as checking
 import wire
 from channel import Channel, Closed
-from names import KNOWN, MODULES, checked_by_name, is_foreign, program_names
+from names import KNOWN, MODULES, checked_by_name, program_names, without_imports
 from program import MAIN, Gone, Program
 from stand_ins import BUILTINS, Skipped, ask_over_there, make_pytest, mirror_seeds
 
@@ -47,7 +47,7 @@ def run_job(fd: int, candidate: int) -> None:
 
 
 def _run_test(text: str, own: str, also: list, program):
-    checks = checking.Checks()
+    checks = checking.Checks(lambda: program.asked)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -77,12 +77,11 @@ class _Test:
 
     def __init__(self, text: str, own: str, also: list, program, checks):
         self.own, self.program, self.checks, self.skipped = own, program, checks, None
-        self.tree = ast.parse(text)
-        names = program_names(self.tree, own, also)
+        self.tree, foreign = without_imports(ast.parse(text))
+        names = program_names(self.tree, own, also, foreign)
         self.by_name = checked_by_name(self.tree)
-        self.tree.body = [n for n in self.tree.body if not (isinstance(n, ast.ImportFrom) and is_foreign(n))]
         self.pytest = sys.modules["pytest"] = make_pytest(checks)
-        self.namespace = {"__name__": MAIN, **BUILTINS, checking.CHECKS: checks}
+        self.namespace = {"__name__": MAIN, "__file__": "test.py", **BUILTINS, checking.CHECKS: checks}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Name) and node.id not in names and not hasattr(builtins, node.id):
                 self._bind_real(node.id)
@@ -94,13 +93,16 @@ class _Test:
         program.before_asking = None
         if "seed" in text:
             mirror_seeds(program)
+        if "stdout" in text or "capsys" in text:
+            program.request("capture", 0)
         for name in names:
             self.namespace[name] = program.name(name)
         self.uncalled = {node.name for node in checking.uncalled(self.tree)}
         self.defined = [
             n for n in self.tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         ]
-        self.asserting = {node.name for node in self.defined if checking.may_check(node)}
+        reached = checking.reached_by(self.tree, names)
+        self.asserting = {node.name for node in self.defined if checking.may_check(node, names, reached)}
         self.code = compile(checking.instrument(self.tree, names), "<test>", "exec")
 
     def _bind_real(self, name: str) -> None:
@@ -142,6 +144,8 @@ class _Test:
                 instance = found()
                 self._set_up(getattr(instance, "setup_method", None), getattr(instance, name))
                 self._run_function(getattr(instance, name), found)
+            for inner in [one for one in vars(found).values() if isinstance(one, type)]:
+                self._run_class(inner, True)
 
     def _set_up(self, function, *arguments) -> None:
         if function is not None:
@@ -149,16 +153,16 @@ class _Test:
 
     def _run_function(self, function, owner=None) -> None:
         """Run a test function for each of its cases, with the arguments that a test runner would give it."""
-        if getattr(function, "skipped", False) or getattr(owner, "skipped", False):
+        if getattr(function, "__skipped__", False) or getattr(owner, "__skipped__", False):
             return
         instance = {"self": getattr(function, "__self__", None)}
         marks = [
             (names.replace(",", " ").split() if isinstance(names, str) else list(names), list(cases))
-            for names, cases in (*getattr(function, "cases", ()), *getattr(owner, "cases", ()))
+            for names, cases in (*getattr(function, "__cases__", ()), *getattr(owner, "__cases__", ()))
         ]
         try:
             for name in checking.needed(function):
-                params = getattr(self.pytest.fixtures.get(name), "params", None) or ()
+                params = getattr(self.pytest.fixtures.get(name), "__params__", None) or ()
                 requests = [instance | {"request": types.SimpleNamespace(param=one)} for one in params]
                 marks += [([name], [self._made(name, given) for given in requests])] if requests else []
             for case in itertools.product(*(cases for _, cases in marks)):

@@ -1,9 +1,12 @@
 """What a test finds in place of pytest and of a few builtins: they perform the check, or say that they cannot."""
 
 import builtins
+import io
+import operator
 import re
 import sys
 import types
+from collections import namedtuple
 from importlib import import_module
 
 from program import ask, is_stand_in, stand_in_number
@@ -42,12 +45,12 @@ def make_pytest(checks) -> types.ModuleType:
                 raise AssertionError(f"{str(self.value)!r} does not match {pattern!r}")
             return True
 
-    def raises(expected, *args, match=None, **kwargs):
+    def raises(expected_exception, *args, match=None, **kwargs):
         if not args:
             if kwargs:
                 raise TypeError(f"pytest.raises in the judge does not know {', '.join(kwargs)}")
-            return Raises(expected, match)
-        with Raises(expected, match) as caught:
+            return Raises(expected_exception, match)
+        with Raises(expected_exception, match) as caught:
             args[0](*args[1:], **kwargs)
         return caught
 
@@ -68,7 +71,7 @@ def make_pytest(checks) -> types.ModuleType:
         def mark(function):
             module.fixtures[name or function.__name__] = function
             module.autouse += [name or function.__name__] * bool(autouse)
-            function.params = params
+            function.__params__ = params
             return function
 
         return mark if function is None else mark(function)
@@ -76,7 +79,7 @@ def make_pytest(checks) -> types.ModuleType:
     def missing(name):
         raise AttributeError(f"the judge has no pytest.{name}; it knows raises, approx, fail, skip, mark and fixture")
 
-    module.fixtures, module.autouse = {}, []
+    module.fixtures, module.autouse = {"capsys": capsys}, []
     module.raises, module.fail, module.skip, module.importorskip = raises, fail, skip, importorskip
     module.fixture, module.approx, module.mark, module.main = fixture, Approx, Mark(), lambda *_, **__: 0
     module.param = lambda *values, **_: values if len(values) != 1 else values[0]
@@ -84,16 +87,33 @@ def make_pytest(checks) -> types.ModuleType:
     return module
 
 
+def capsys():
+    """pytest's fixture: what is printed from now on, also by the program."""
+    sys.stdout = out = io.StringIO()
+
+    def readouterr():
+        text = out.getvalue()
+        out.seek(0)
+        out.truncate()
+        return Captured(text, "")
+
+    return types.SimpleNamespace(readouterr=readouterr)
+
+
+Captured = namedtuple("Captured", "out err")
+
+
 class Mark:
     """`pytest.mark`: parametrize and skip mean something here, other marks nothing."""
 
     def __getattr__(self, name):
-        def mark(*args, **_):
+        def mark(*args, argnames=None, argvalues=None, **_):
             def add(function):
                 if name == "parametrize":
-                    function.cases = [*getattr(function, "cases", ()), args[:2]]
+                    names, cases, *_ = *args, *(one for one in (argnames, argvalues) if one is not None)
+                    function.__cases__ = [*getattr(function, "__cases__", ()), (names, cases)]
                 elif name in ("skip", "skipif", "xfail"):
-                    function.skipped = name == "skip" or any(args[:1]) or name == "xfail"
+                    function.__skipped__ = name == "skip" or any(args[:1]) or name == "xfail"
                 return function
 
             bare = len(args) == 1 and isinstance(args[0], (types.FunctionType, type)) and name != "parametrize"
@@ -157,13 +177,30 @@ class Approx:
 
 def isinstance_(value, kinds):
     """`isinstance`, also of the program's objects."""
+    return _belongs(builtins.isinstance, value, kinds)
+
+
+def issubclass_(value, kinds):
+    """`issubclass`, also of the program's classes."""
+    return _belongs(builtins.issubclass, value, kinds)
+
+
+def _belongs(test, value, kinds):
     if not is_stand_in(value):
-        return builtins.isinstance(value, kinds)
+        return test(value, kinds)
     flat = _flat(kinds)
-    if any(stand_in_number(kind) is not None and builtins.isinstance(value, kind) for kind in flat):
+    if any(stand_in_number(kind) is not None and test(value, kind) for kind in flat):
         return True
     named = [kind for kind in flat if builtins.isinstance(kind, type) and stand_in_number(kind) is None]
-    return any(kind is object or ask(value, "isinstance_of", kind.__module__, kind.__qualname__) for kind in named)
+    what = f"{test.__name__}_of"
+    return any(kind is object or ask(value, what, kind.__module__, kind.__qualname__) for kind in named)
+
+
+def between(name, left, right):
+    """An operator between an object that the test has made with a class of the program, and what the test says."""
+    if is_stand_in(left) == is_stand_in(right):
+        return getattr(operator, name)(left, right)
+    return ask(left, name, right) if is_stand_in(left) else ask(right, "reflected", name, left)
 
 
 def _flat(kinds):
@@ -185,6 +222,7 @@ _OVER_THERE = {  # what these say of an object, its own process has to say
     "inspect": "isabstract isclass iscoroutine iscoroutinefunction isfunction isgenerator isgeneratorfunction ismethod "
     "signature getmembers getdoc",
     "asyncio": "iscoroutinefunction iscoroutine",
+    "json": "dumps",
 }
 
 
@@ -206,7 +244,8 @@ def _over_there(module: str, name: str, original):
     return function
 
 
-BUILTINS = {"isinstance": isinstance_, "callable": callable_, "__type_of__": type_of}
+BUILTINS = {"isinstance": isinstance_, "issubclass": issubclass_, "callable": callable_}
+BUILTINS |= {"__type_of__": type_of, "__between__": between}
 
 
 def mirror_seeds(program) -> None:

@@ -14,11 +14,12 @@ import datetime
 import json
 import re
 import sys
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque
 from decimal import Decimal
 from fractions import Fraction
 from importlib import import_module
 from json.encoder import c_make_encoder, encode_basestring_ascii
+from types import MappingProxyType, SimpleNamespace
 
 BIG = 1 << 63
 MAX_DEPTH = 150
@@ -67,7 +68,7 @@ def encode(value, handle=None, depth=0):
         return ["t", *[encode(v, handle, depth) for v in value]]
     if kind is dict:
         return ["d", *[encode(v, handle, depth) for pair in value.items() for v in pair]]
-    if kind is set or kind is _KEYS or kind is _ITEMS:
+    if kind is set:
         return ["s", *[encode(v, handle, depth) for v in value]]
     if kind is frozenset:
         return ["f", *[encode(v, handle, depth) for v in value]]
@@ -78,7 +79,7 @@ def encode(value, handle=None, depth=0):
     return _encode_unusual(value, kind, handle, depth)
 
 
-_KEYS, _ITEMS = type({}.keys()), type({}.items())
+_VIEWS = {type(getattr({}, name)()): name for name in ("keys", "values", "items")}
 
 
 def _encode_unusual(value, kind, handle, depth):
@@ -86,12 +87,15 @@ def _encode_unusual(value, kind, handle, depth):
         return ["n", _NAMED_BACK[value]]
     if kind in _COLLECTIONS:
         return _encode_collection(value, kind, handle, depth)
+    if kind in _VIEWS and (handle is not None or _VIEWS[kind] != "values"):
+        nodes = [encode(v, handle, depth) for v in value]
+        return ["u", kind.__name__, ["s", *nodes]] if handle is None else ["V", _VIEWS[kind], *nodes]
     if kind in _DATES:
-        zone = _zone(getattr(value, "tzinfo", None))
+        zone = _zone(getattr(value, "tzinfo", None), handle)
         if zone is not None:
             return ["T", kind.__name__, *_DATES[kind](value), *zone]
     elif kind is datetime.timezone:
-        return _zone(value)[0]
+        return _zone(value, handle)[0]
     elif kind is range:
         if handle is not None or value[:MAX_RANGE] == value:
             return ["r", *[encode(part) for part in (value.start, value.stop, value.step)]]
@@ -110,14 +114,15 @@ def _encode_unusual(value, kind, handle, depth):
     base, exact = reduce(value)
     if base is None:
         return _opaque(value)
-    if type(exact) is not base:
-        return ["o", base.__name__, True]
+    if type(exact) is kind:
+        return _opaque(value)
     node = encode(exact, handle, depth)
     return node if handle is not None else ["u", str(kind.__name__)[:80], node]
 
 
 def _encode_collection(value, kind, handle, depth):
-    items = value if kind is deque else [part for pair in value.items() for part in pair]
+    mapping = vars(value) if kind is SimpleNamespace else value
+    items = value if kind is deque else [part for pair in mapping.items() for part in pair]
     nodes = [encode(item, handle, depth) for item in items]
     if kind is defaultdict:
         factory = value.default_factory
@@ -131,10 +136,12 @@ def _is_named(value) -> bool:
     return type(value) in _NAMED_KINDS and value in _NAMED_BACK
 
 
-def _zone(zone):
+def _zone(zone, handle):
     """Nodes for a time zone: none for None, None where it is not data."""
     if zone is None:
         return []
+    if type(zone).__name__ == "ZoneInfo" and handle is not None:  # a file, which is only read where limits hold
+        return [["Z", zone.key]]
     if type(zone) is not datetime.timezone:
         return None
     offset, name = zone.utcoffset(None), zone.tzname(None)
@@ -190,11 +197,21 @@ BASES = (  # the base class's own methods, so that an override in a subclass is 
     (bytearray, lambda v: bytearray(bytes(bytearray.__getitem__(v, slice(None))))),
     (deque, lambda v: deque(deque.__iter__(v), deque.maxlen.__get__(v))),
     (complex, lambda v: complex.__add__(v, 0)),
+    (Decimal, Decimal),
+    (Fraction, lambda v: Fraction(v._numerator, v._denominator)),
+    *((kind, lambda v, kind=kind: kind(*kind.__reduce__(v)[1])) for kind in (datetime.datetime, datetime.date)),
+    *((kind, lambda v, kind=kind: kind(*kind.__reduce__(v)[1])) for kind in (datetime.time, datetime.timedelta)),
+    *((kind, lambda v: v.data.copy()) for kind in (UserDict, UserList)),
+    (UserString, lambda v: v.data),
+    (ChainMap, dict),
+    (MappingProxyType, lambda v: v.copy()),
+    (memoryview, lambda v: v.tobytes() if v.format == "B" and v.ndim == 1 else v),
 )
 
 
 def reduce(value):
-    """(builtin base class, exact value of it) of an object of a subclass; (None, None) for others."""
+    """(base class, value that equals what it does) of an object of a subclass of a builtin or a value type, or of a
+    wrapper of one; (None, None) for others."""
     for base, exact in BASES:
         if issubclass(type(value), base):
             return base, exact(value)
@@ -236,6 +253,10 @@ def decode(node, handle=None, depth=0):
             return _MAPPINGS[tag](mapping) if tag != "G" else defaultdict(decode(node[1], handle, depth), mapping)
         if tag == "r":
             return _range([decode(v) for v in node[1:]], handle)
+        if tag == "V":
+            return _view(node[1], [decode(v, handle, depth) for v in node[2:]])
+        if tag == "Z" and handle is not None:
+            return import_module("zoneinfo").ZoneInfo(node[1])
         if tag == "y":
             return decode(node[1]) if handle is None else _numpy_scalar(node[2], decode(node[1]))
         if tag == "a":
@@ -244,7 +265,7 @@ def decode(node, handle=None, depth=0):
             return decode(node[2], handle, depth)
         if tag == "T":
             numbers = [part for part in node[2:] if type(part) is int]
-            zone = [decode(part) for part in node[2:] if type(part) is list]
+            zone = [decode(part, handle) for part in node[2:] if type(part) is list]
             fold = {"fold": numbers.pop()} if node[1] in ("time", "datetime") else {}
             return _DATES_BY_NAME[node[1]](*numbers, *zone, **fold)
         if tag == "o":
@@ -276,6 +297,13 @@ def _range(parts, handle):
     if handle is None and len(value) > MAX_RANGE:
         raise WireError("range too long")
     return value
+
+
+def _view(name, items):
+    """A dictionary's keys, values or items, in their order."""
+    if name == "values":
+        return dict(enumerate(items)).values()
+    return dict(items).items() if name == "items" else dict.fromkeys(items).keys()
 
 
 def _by_text(name, text):
@@ -330,8 +358,8 @@ _NAMED = {
 }
 _NAMED_BACK = {f: name for name, f in _NAMED.items()}
 _NAMED_KINDS = (type, type(len), type(Ellipsis), type(NotImplemented))  # their hash and equality are the interpreter's
-_COLLECTIONS = {OrderedDict: "O", Counter: "C", defaultdict: "G", deque: "q"}
-_MAPPINGS = {"O": OrderedDict, "C": Counter, "G": defaultdict}
+_COLLECTIONS = {OrderedDict: "O", Counter: "C", defaultdict: "G", deque: "q", SimpleNamespace: "N"}
+_MAPPINGS = {"O": OrderedDict, "C": Counter, "G": defaultdict, "N": lambda mapping: SimpleNamespace(**mapping)}
 MUTABLE = (list, dict, set, bytearray, *_COLLECTIONS)
 _DATES = {
     datetime.date: lambda v: v.timetuple()[:3],

@@ -5,6 +5,7 @@ never reads a program or a result either: a job is a memory file that it hands t
 the zygote had once read, a later child could find in its own memory.
 """
 
+import builtins
 import ctypes
 import gc
 import json
@@ -67,6 +68,7 @@ def main() -> None:
     sys.meta_path.append(PackageFinder(setup["packages"]))
     for name in PREWARM:
         __import__(name)
+    builtins.exit = builtins.quit = sys.exit  # as Python's `site` has them, which is not loaded here
     watcher = Watcher(control)
     try:
         box = sandbox.Sandbox(setup["level"], setup)

@@ -1,20 +1,22 @@
 """`metrics.json` and one self-contained `report.html` of a run: scorecard, figures, time and memory, profile."""
 
+import argparse
 import base64
-import json
 import os
 import platform
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from acelib.core import ROOT, ArtifactError, Run, atomic, load_profile, read_json, versions, write_json
-from acelib.course.notebooks import title
-from acelib.course.progress import clock
-from acelib.course.runner import NOTEBOOKS
+from runner.notebooks import NOTEBOOKS, title
+from runner.progress import clock
+from tools.commands import explained
 
 ADOPTED = "not testable: data were adopted"
 ABOUT_FILTERING = ("filter", "filtered_rm")  # claims that need the tests which the data's authors have dropped
@@ -91,7 +93,8 @@ def write_report(run_dir: Path) -> tuple[Path, dict[str, Any]]:
     }
     write_json(run_dir / "metrics.json", values)
     verdicts = [row["verdict"] for row in values["scorecard"] if row["must_hold"] and row["verdict"] != ADOPTED]
-    environment = Environment(loader=PackageLoader("acelib.course", "."), autoescape=True, undefined=StrictUndefined)
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"clock": clock, "figure": figure_text}
     page = environment.get_template("report.template.html").render(
         run=values,
@@ -102,7 +105,7 @@ def write_report(run_dir: Path) -> tuple[Path, dict[str, Any]]:
         metrics=[
             (name, key, figure_text(here)) for name, one in notebooks.items() for key, here in one["metrics"].items()
         ],
-        profile=_flat(profile),
+        profile=profile,
     )
     with atomic(run_dir / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -120,12 +123,14 @@ def _figures(folder: Path) -> list[tuple[str, str]]:
     return [(text, base64.b64encode(file.with_suffix(".png").read_bytes()).decode()) for _, text, file in drawn]
 
 
-def _flat(values: dict[str, Any], where: str = "") -> list[tuple[str, str]]:
-    """Dotted names with values."""
-    rows = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{where}{key}.")
-        else:
-            rows.append((where + key, value if isinstance(value, str) else json.dumps(value)))
-    return rows
+@explained
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m acelib scorecard", description="Print the scorecard of a run.")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a claim that must hold does not")
+    parser.add_argument("run_dir", type=Path)
+    asked = parser.parse_args(words)
+    broken = broken_promises(asked.run_dir)
+    print(scorecard_text(scorecard(asked.run_dir)))
+    for claim in broken:
+        print(f"Must hold and does not: {claim}", file=sys.stderr)
+    return 1 if broken and asked.check else 0

@@ -1,6 +1,9 @@
 """Start from published data: rows of AceCode-87K, or one's own in its columns, become what notebooks 03 to 07 read."""
 
+import argparse
 import ast
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -9,14 +12,15 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
-from acelib.core import ArtifactError, DataError, Run, atomic, path_digest, write_rows
-from acelib.data.overlap import REASONS, Benchmarks
-from acelib.data.publish import dataset_card
-from acelib.data.sources import Source, open_source
+from acelib.core import ArtifactError, DataError, Run, atomic, load_profile, path_digest, write_rows
 from acelib.extraction import extract_program
 from acelib.interface import state_interface
 from acelib.judge import Judge, Report, Verdict, why_invalid
 from acelib.schema import Pair, Problem, Row, as_list, as_number, as_text, parse
+from tools.commands import PROFILE, explained
+from tools.overlap import REASONS, Benchmarks
+from tools.publish import dataset_card
+from tools.sources import Source, open_source
 
 NOTE = (
     "The source holds only tests that passed its authors' filter: `imagined` equals `filtered`, and comparisons of "
@@ -135,12 +139,14 @@ def counts_text(counts: Counter) -> str:
 
 
 def data_card(origin: dict[str, Any], dropped: Sequence[Row]) -> str:
-    """README.md for the tables that `import_dataset` wrote, from `import_card.md`."""
+    """README.md for the tables that `import_dataset` wrote, from `adopt_card.md`."""
     sources = [(origin["source"], origin["version"])]
     sources += [(origin["pairs"], origin["pairs_version"])] if "pairs" in origin else []
     found = Counter((row["benchmark"], row["reason"]) for row in dropped)
     counts = counts_text(origin["counts"])
-    return dataset_card("import_card.md", sources, origin=origin, counts=counts, found=found, reasons=REASONS)
+    return dataset_card(
+        Path(__file__).with_name("adopt_card.md"), sources, origin=origin, counts=counts, found=found, reasons=REASONS
+    )
 
 
 class Decontaminator:
@@ -306,3 +312,33 @@ def _pairs(
         raise DataError(f"{name} holds no pairs{' but such like a benchmark' * bool(every)}; mend the file.")
     counts.update({"pairs of questions like a benchmark's, left out": len(every) - len(found), "pairs": len(found)})
     return found, source.version
+
+
+@explained
+def main(words: Sequence[str] | None = None) -> None:
+    words = sys.argv[1:] if words is None else words
+    parser = argparse.ArgumentParser(
+        prog="python -m acelib adopt",
+        description="Start from published questions and programs, at notebook 03.",
+        parents=[PROFILE],
+    )
+    parser.add_argument("source", help="TIGER-Lab/AceCode-87K, or a .jsonl or .parquet file with its columns")
+    parser.add_argument("--run-dir", type=Path, required=True, help="where to write, such as runs/mine")
+    parser.add_argument("--pairs", metavar="SOURCE", help="TIGER-Lab/AceCodePair-300K, or a file with its columns")
+    parser.add_argument(
+        "--questions-only", action="store_true", help="let notebook 03 sample programs from your policy"
+    )
+    parser.add_argument("--model", help="whose programs to take, where the set holds those of several models")
+    parser.add_argument("--limit", metavar="N", type=int, help="rows to read")
+    parser.add_argument(
+        "--decontaminate", metavar="FILE", nargs="+", default=[], help="benchmarks to keep out besides the profile's"
+    )
+    asked = parser.parse_args(words)
+    run, command = (
+        Run(asked.run_dir, load_profile(asked.profile)),
+        shlex.join(["python", "-m", "acelib", "adopt", *words]),
+    )
+    wanted = {name: getattr(asked, name) for name in ("pairs", "model", "questions_only", "limit", "decontaminate")}
+    print(counts_text(import_dataset(run, asked.source, **wanted, command=command)))
+    print(f"Data card, and what was dropped for a benchmark's sake: {asked.run_dir / 'adopted'}")
+    print(f"Go on with: make course PROFILE={asked.profile} RUN_DIR={asked.run_dir} FROM=03")

@@ -7,8 +7,9 @@ from typing import Any
 
 import nbformat
 
-from acelib.core import NotebookError
+from acelib.core import ROOT, NotebookError
 
+NOTEBOOKS = ROOT / "notebooks"
 MADE_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
 
 

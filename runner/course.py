@@ -4,6 +4,7 @@ A notebook is skipped when its code, acelib, the profile, the shipped data and e
 they were. Only the exit status counts; the executed notebook of a failure stays for reading.
 """
 
+import argparse
 import json
 import os
 import re
@@ -12,6 +13,8 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,17 +35,20 @@ from acelib.core import (
     digest,
     full_disk_explained,
     load_profile,
+    modules_digest,
     profile_values,
     read_json,
-    tree_memory,
     versions,
     write_json,
 )
-from acelib.course.notebooks import code, failure, parameters
-from acelib.course.progress import Forecast, Line, clock
-from acelib.data import adopt_models, import_as_profile_says, read_benchmark
+from acelib.data import read_benchmark
+from runner.notebooks import NOTEBOOKS, code, failure, parameters
+from runner.progress import Forecast, Line, clock
+from runner.report import scorecard_text, write_report
+from tools.adopt import import_as_profile_says
+from tools.commands import PROFILE_AND_SET, explained, set_values
+from tools.published import adopt_models
 
-NOTEBOOKS = ROOT / "notebooks"
 # A process of its own: within ours papermill would take over the signals and the working directory.
 PAPERMILL = [*("-m", "papermill", "-k", "python3"), "--no-progress-bar", *("--log-level", "WARNING")]
 FULL_DISK = "the disk is full; make room, what was finished before is kept"
@@ -55,40 +61,6 @@ SIGNS = {
 }
 MAKES_DATA = ("01", "02")  # what they make is adopted where the profile says data.adopt
 TRAINS = (*MAKES_DATA, "03", "04", "06")  # what they make others have published where it says best_of_n.reward_model
-SHOWS_RESULTS = ("notebooks", "progress", "report", "runner")  # modules of this room that make none
-
-
-def contain() -> None:
-    """Keep caches inside the checkout and hubs and telemetry out, for this process and its children."""
-    cache = ROOT / ".cache"
-    # The login is no cache: `hf auth login` keeps it where the hub's client looks unless it is told otherwise.
-    usual = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    values = {
-        "HF_TOKEN_PATH": Path(os.environ.get("HF_HOME", usual), "token").expanduser(),
-        "HF_HOME": cache / "huggingface",
-        "XDG_CACHE_HOME": cache / "xdg",
-        "MPLCONFIGDIR": cache / "matplotlib",
-        "IPYTHONDIR": cache / "ipython",
-        "JUPYTER_CONFIG_DIR": cache / "jupyter/config",
-        "JUPYTER_DATA_DIR": cache / "jupyter/data",
-        "JUPYTER_RUNTIME_DIR": cache / "jupyter/runtime",
-        "TORCHINDUCTOR_CACHE_DIR": cache / "inductor",
-        "HF_HUB_DISABLE_TELEMETRY": 1,
-        "DO_NOT_TRACK": 1,
-        "TRL_EXPERIMENTAL_SILENCE": 1,
-        "TRANSFORMERS_VERBOSITY": "warning",
-        "HF_HUB_DISABLE_PROGRESS_BARS": 1,
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": 1,
-        "PYTHONHASHSEED": 0,
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "PYDEVD_DISABLE_FILE_VALIDATION": 1,
-    }
-    for name, value in values.items():
-        os.environ.setdefault(name, str(value))
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(ROOT) not in paths:  # kernels find acelib also where it is not installed
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, paths)])
 
 
 def _is_local(profile: Profile) -> bool:
@@ -230,11 +202,8 @@ class Course:
 
     def key(self, path: Path, used: list[str]) -> str:
         """Digest of all that the notebook's results depend on; `used` are the artefacts it read or wrote."""
-        tools = {ROOT / "acelib" / "course" / f"{name}.py" for name in SHOWS_RESULTS} | {ROOT / "acelib/__main__.py"}
-        sources = sorted({*(ROOT / "acelib").rglob("*.py"), *(ROOT / "acelib").rglob("*.yaml")} - tools)
-        texts = {str(file.relative_to(ROOT)): file.read_text(encoding="utf-8") for file in sources}
         contents = {name: self.store.content(name) for name in used}
-        return digest([code(path), texts, profile_values(self.profile), versions(), contents])
+        return digest([code(path), modules_digest(["acelib"]), profile_values(self.profile), versions(), contents])
 
     def up_to_date(self, path: Path) -> bool:
         """Whether the notebook has run here, and all that its results depend on is as it was."""
@@ -312,3 +281,34 @@ def _watch(process: Child, line: Line, forecast: Forecast, progress: Path) -> di
         line.show(seconds, stage, forecast.see(seconds, stage))
     seconds = round(time.monotonic() - start, 1)
     return {"seconds": seconds, "stages": forecast.stages, "peak_mb": round(peak), "memory": memory}
+
+
+def tree_memory(process: psutil.Process) -> tuple[float, str]:
+    """MiB that a process and its descendants hold now, and how they were counted: as PSS, or where the system does not
+    tell it as RSS, which counts a shared page once per process."""
+    total, kind = 0, "PSS"
+    with suppress(psutil.NoSuchProcess):
+        for one in [process, *process.children(recursive=True)]:
+            with suppress(psutil.Error):
+                try:
+                    total += one.memory_full_info().pss
+                except (AttributeError, psutil.AccessDenied):
+                    total, kind = total + one.memory_info().rss, "RSS"
+    return total / 2**20, kind
+
+
+@explained
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m acelib course", description="Run the notebooks and write the report.", parents=[PROFILE_AND_SET]
+    )
+    parser.add_argument("--from", dest="first", metavar="NN", help="begin with this notebook")
+    parser.add_argument("--only", metavar="NN", help="run only this notebook, also when it is up to date")
+    parser.add_argument("--run-dir", type=Path, help="where to write (default: runs/<profile>)")
+    parser.add_argument("--force", action="store_true", help="run notebooks that are up to date, too")
+    asked = parser.parse_args(words)
+    course = Course(asked.profile, set_values(asked.overrides), asked.run_dir)
+    course.run(asked.first, asked.only, asked.force)
+    report, values = write_report(course.dir)
+    print(f"\n{scorecard_text(values['scorecard'])}\n" if values["scorecard"] else "")
+    print(f"{values['total_seconds'] / 60:.1f} minutes, peak {values['peak_mb'] / 1024:.1f} GiB. Report: {report}")

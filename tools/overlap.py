@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from acelib.core import CourseError
-from acelib.data.benchmarks import benchmark_rows
+from acelib.data import benchmark_rows
 from acelib.schema import Row, parse
 
 QUESTIONS = ("question", "prompt", "text", "complete_prompt", "instruct_prompt", "question_content")

@@ -1,0 +1,40 @@
+"""The recipe as one script, on pocket models: the steps that a real model takes on a GPU."""
+
+import pytest
+
+from acelib.core import ROOT, ArtifactError, Run, load_profile
+from acelib.schema import Pair
+from experiments.real_recipe import STEPS, main
+
+PROFILE = ROOT / "tests" / "smoke.yaml"
+LEFT_OUT = ("scores", "evaluation_rule", "evaluation_rm", "policy_rule")  # on real benchmarks; one training is enough
+
+
+@pytest.mark.slow
+def test_the_recipe_makes_what_the_notebooks_make(tmp_path, capsys):
+    steps = [step for step in STEPS if step not in LEFT_OUT]
+    given = [
+        "synthesised",
+        "--profile",
+        str(PROFILE),
+        "--run-dir",
+        str(tmp_path),
+        "--seeds",
+        str(ROOT / "data/seeds.jsonl"),
+    ]
+    main([*given, "--steps", *steps])
+    run = Run(tmp_path, load_profile(PROFILE))
+    assert {step for step in steps if run.path(step).exists()} == set(steps)
+    assert all(pair.chosen_rate - pair.rejected_rate > run.profile.pairs.min_gap for pair in run.read("pairs", Pair))
+    audit = run.read("reward_audit")
+    assert all(len(row["score"]) == len(row["pass_rate"]) == run.profile.sampling.n for row in audit)
+    capsys.readouterr()
+    assert (run.path("policy_rm") / "model.safetensors").exists()
+
+    main([*given, "--steps", *steps])
+    assert "made in" not in capsys.readouterr().out  # all is kept
+
+
+def test_a_step_says_what_it_lacks(tmp_path):
+    with pytest.raises(ArtifactError, match="There is no 'hard_questions'"):
+        main(["synthesised", "--profile", str(PROFILE), "--run-dir", str(tmp_path), "--steps", "policy_rule"])
