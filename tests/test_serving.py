@@ -11,9 +11,10 @@ from served import serve
 from tiny_models import save_tiny_policy
 
 from acelib.core import CourseError, EngineError, ModelError
-from acelib.core.profiles import load_profile
+from acelib.core.profiles import ROOT, load_profile
 from acelib.engine import serving
 from acelib.engine.serving import open_sampler, reply_settings
+from acelib.models.generation import load_tokenizer, stop_tokens
 from acelib.models.params import SamplingParams
 from acelib.models.server import Server
 from acelib.sampling import sample_replies
@@ -117,6 +118,8 @@ def test_the_command_line_of_vllm_names_every_option(tmp_path, monkeypatch):
     assert told[0][0] == sys.executable and tokenizer is None and server.limits.dollars_per_million_output == 0
     assert f"serve {profile.resolve('data/models/policy')} --host 127.0.0.1 --port " in line
     assert "--dtype bfloat16 --tensor-parallel-size 2 --data-parallel-size 4 --gpu-memory-utilization 0.90 " in line
+    assert line.endswith("--generation-config vllm --disable-uvicorn-access-log")  # no top-k or penalty of the model's
+    assert server.options == {"stop_token_ids": stop_tokens(None, load_tokenizer(ROOT / "data/models/policy"))}
     assert server.url.rpartition(":")[2] == f"{told[0][told[0].index('--port') + 1]}/v1"
 
 
