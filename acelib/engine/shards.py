@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,6 @@ EVERY = 1.0  # seconds between two looks at what the samplers have done of their
 LABEL = "sampling and judging"
 
 
-@dataclass(frozen=True)
-class _Job:
-    """All that a sampler needs to know, wherever it is; it travels."""
-
-    profile: Profile
-    model: str  # a folder or a hub name
-    options: dict[str, Any]  # of `sample_programs`
-
-
 def sample_and_judge(
     profile: Profile,
     problems: Sequence[Problem],
@@ -69,6 +60,7 @@ def sample_and_judge(
     if len({problem.id for problem in problems}) < len(problems):
         raise DataError("Two problems have the same id; give every problem its own.")
     size, location = profile.engine.shard_questions, profile.resolve(profile.models.policy)
+    there = replace(profile, models=replace(profile.models, policy=location))  # the same folder, wherever it is sampled
     options = dict(params=params, prompt=profile.prompts.solve, model_name=profile.models.policy)
     shards = [problems[start : start + size] for start in range(0, len(problems), size)]
     weights = path_digest(location) if Path(location).is_dir() else location
@@ -81,11 +73,11 @@ def sample_and_judge(
     meter = _Meter(progress, params.n, len(problems), sum(map(len, missing.values())))
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        job, ray, workers = _Job(profile, location, options), None, profile.judge.workers
+        ray, workers = None, profile.judge.workers
         if profile.engine.cluster != "none":
             ray = join_cluster(profile.engine.cluster)
             workers = min(MOST_WORKERS, max(1, int(ray.cluster_resources().get("CPU", 0))))
-        made = _on_cluster(ray, job, missing, meter) if ray else _here(job, missing, logs, meter)
+        made = _on_cluster(ray, there, options, missing, meter) if ray else _here(there, options, missing, logs, meter)
         with closing(made), (ClusterJudge if ray else Judge).from_settings(profile.judge, workers) as judge:
             for number, programs in made:
                 rows = samples_to_rows(shards[number], programs, judge_programs(judge, shards[number], programs))
@@ -112,22 +104,23 @@ class _Meter:
 
 
 def _here(
-    job: _Job, shards: dict[int, Sequence[Problem]], logs: Sequence[Path], meter: _Meter
+    profile: Profile, options: dict, shards: dict[int, Sequence[Problem]], logs: Sequence[Path], meter: _Meter
 ) -> Iterator[tuple[int, list[Program]]]:
-    model, tokenizer = open_sampler(job.profile, job.model, logs[0].parent)
+    """(shard, its programs), one after the other; `options` are those of `sample_programs`."""
+    model, tokenizer = open_sampler(profile, profile.models.policy, logs[0].parent)
     for number, shard in shards.items():
 
         def progress(done: int, total: int, number: int = number, questions: int = len(shard)) -> None:
             meter.show({number: questions * done / total})
 
-        yield number, sample_programs(model, tokenizer, shard, log=logs[number], **job.options, progress=progress)
+        yield number, sample_programs(model, tokenizer, shard, log=logs[number], **options, progress=progress)
 
 
 class _Sampler:
     """In a Ray actor: opens its model once and samples one shard after the other."""
 
-    def __init__(self, job: _Job):
-        self.job, self.opened, self.part = job, None, (-1, 0.0)
+    def __init__(self, profile: Profile, options: dict):
+        self.profile, self.options, self.opened, self.part = profile, options, None, (-1, 0.0)
         self._folder = tempfile.TemporaryDirectory(prefix="acelib-")
 
     def progress(self) -> tuple[int, float]:
@@ -140,20 +133,20 @@ class _Sampler:
 
         folder = Path(self._folder.name)
         if self.opened is None:  # not in __init__, where Ray would wrap what goes wrong into text
-            self.opened = open_sampler(self.job.profile, self.job.model, folder)
+            self.opened = open_sampler(self.profile, self.profile.models.policy, folder)
         log = folder / "replies.jsonl"
         try:
-            return sample_programs(*self.opened, shard, log=log, **self.job.options, progress=progress)
+            return sample_programs(*self.opened, shard, log=log, **self.options, progress=progress)
         finally:
             log.unlink(missing_ok=True)
 
 
 def _on_cluster(
-    ray: Any, job: _Job, shards: dict[int, Sequence[Problem]], meter: _Meter
+    ray: Any, profile: Profile, options: dict, shards: dict[int, Sequence[Problem]], meter: _Meter
 ) -> Iterator[tuple[int, list[Program]]]:
     """(shard, its programs) as they come. What a lost sampler had in hand goes to the others."""
     waiting, flying, why = deque(shards), {}, ""
-    samplers = _start_samplers(ray, job)
+    samplers = _start_samplers(ray, profile, options)
     try:
         while waiting or flying:
             in_hand = Counter(place for place, _ in flying.values())
@@ -202,12 +195,12 @@ def _sampled(ray: Any, samplers: Iterable[Any], flying: set[int]) -> dict[int, f
     return found
 
 
-def _start_samplers(ray: Any, job: _Job) -> dict[str, Any]:
+def _start_samplers(ray: Any, profile: Profile, options: dict) -> dict[str, Any]:
     """One actor per `vllm_parallel` GPUs, or per node where there are none, by a name that says where it is."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    vllm = job.profile.engine.generation == "vllm"
-    gpus = 0 if job.profile.models.device == "cpu" else job.profile.engine.vllm_parallel if vllm else 1
+    vllm = profile.engine.generation == "vllm"
+    gpus = 0 if profile.models.device == "cpu" else profile.engine.vllm_parallel if vllm else 1
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     places = [(node, int(node["Resources"].get("GPU", 0)) // gpus if gpus else 0) for node in nodes]
     if not any(count for _, count in places):
@@ -222,7 +215,7 @@ def _start_samplers(ray: Any, job: _Job) -> dict[str, Any]:
     return {
         f"{node['NodeManagerAddress']} ({node['NodeID'][:6]}/{place})": actor.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(job)
+        ).remote(profile, options)
         for node, count in places
         for place in range(count)
     }

@@ -19,15 +19,12 @@ Sample = Callable[[Sequence[Conversation], int, float], list[list[str]]]  # conv
 Measure = Callable[[Sample], dict[str, float]]
 PHASES = ("generate", "reward", "reference", "update", "evaluate")
 SAME = ["reward", "reward_std", "entropy", "mixed", "unjudged", "sampled", "sampler_gap"]
-SAME += ["loss", "grad_norm", "learning_rate"]
+SAME += ["loss", "grad_norm", "learning_rate", "pass_at_1", "greedy", "test_pass_rate"]
 RENAMED = {
     "kl": "kl_per_reply",
     "length": "completions/mean_length",
     "truncated": "completions/clipped_ratio",
     "clip_fraction": "clip_ratio/region_mean",
-    "pass_at_1": "held_out/pass_at_1",
-    "greedy": "held_out/greedy",
-    "test_pass_rate": "held_out/test_pass_rate",
 }  # columns of `log_rows` that have another name in the trainer's log
 PATIENCE = 5  # rollouts without any signal before the run says so, and over which the KL is averaged
 
@@ -73,7 +70,7 @@ class RolloutMonitor(TrainerCallback):
         with trainer.timed("evaluate"):
             found = self.measure(partial(sample_texts, trainer))
         for name, value in found.items():
-            trainer._metrics["train"][f"held_out/{name}"].append(value)
+            trainer._metrics["train"][name].append(value)
         if trainer.is_world_process_zero():
             sampled, greedy = found["pass_at_1"], found["greedy"]
             print(f"  rollout {trainer.rollout}: held-out pass@1 {sampled:.3f}, greedy {greedy:.3f}", flush=True)
