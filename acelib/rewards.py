@@ -9,7 +9,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import torch
@@ -83,15 +83,12 @@ def checked(reward: RewardFunction, seconds: float) -> RewardFunction:
                 answer.set_exception(error)
 
         threading.Thread(target=work, daemon=True).start()
-        try:
-            values = answer.result(seconds)
-        except TimeoutError:
-            if answer.done():  # the error is the reward's own
-                raise
+        if not wait([answer], seconds).done:
             raise DataError(
                 f"The reward {reward.__name__!r} gave no answer within {seconds:g} s (reinforce.reward_seconds); mend "
                 "it and start again, the run goes on from its last checkpoint."
-            ) from None
+            )
+        values = answer.result()
         bad = sum(value is not None and not math.isfinite(value) for value in values)
         if bad:
             raise DataError(
