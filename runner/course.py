@@ -22,7 +22,6 @@ from typing import Any, TextIO
 import psutil
 import yaml
 from filelock import FileLock, Timeout
-from tools.published import adopt_models
 
 from acelib.core import (
     ROOT,
@@ -48,6 +47,7 @@ from runner.progress import Forecast, Line, clock
 from runner.report import scorecard_text, write_report
 from tools.adopt import import_as_profile_says
 from tools.commands import PROFILE_AND_SET, explained, set_values
+from tools.published import adopt_models
 
 # A process of its own: within ours papermill would take over the signals and the working directory.
 PAPERMILL = [*("-m", "papermill", "-k", "python3"), "--no-progress-bar", *("--log-level", "WARNING")]

@@ -11,7 +11,7 @@ from test_remote import ask, questions
 from tiny_models import save_tiny_policy, save_tiny_reward_model, tiny_config, tiny_policy, tiny_tokenizer
 from transformers import Qwen2ForCausalLM
 
-from acelib.core import ModelError
+from acelib.core import ModelError, load_profile
 from acelib.models.generation import (
     generate,
     load_policy,
@@ -24,7 +24,7 @@ from acelib.models.generation import (
 )
 from acelib.models.params import SamplingParams
 from acelib.reward_model import load_reward_model, score
-from acelib.training.settings import LOCAL, vllm_arguments
+from acelib.training.settings import vllm_arguments
 
 PARAMS = SamplingParams(n=3, temperature=1.2, max_new_tokens=12, batch_size=4, seed=0)
 CHATS = [solve_messages("{question}", one) for one in ("Sort xs.", "Return the sum of the even numbers.")]
@@ -83,7 +83,7 @@ def test_a_server_that_knows_fewer_settings_gets_fewer_and_a_top_p_that_is_asked
 
 def test_vllm_in_the_trainer_is_told_every_setting():
     """TRL names them all in each request; here it must not be told others."""
-    told = vllm_arguments(LOCAL, 10)
+    told = vllm_arguments(load_profile("pocket").engine, 10)
     assert not {"top_p", "top_k", "repetition_penalty", "generation_kwargs"} & told.keys()
 
 

@@ -13,11 +13,13 @@ from tiny_models import tiny_policy
 
 from acelib.core import NotebookError, ProfileError, Run
 from acelib.core.profiles import load_profile
-from acelib.data import adopt_models
 from acelib.models import reward_heads
 from acelib.models.generation import load_policy, load_tokenizer
 from acelib.preflight.cost_model import stages
 from acelib.reward_model import load_reward_model, score
+from runner.course import Course
+from tools.plan import plan
+from tools.published import adopt_models
 
 
 def save_checkpoint(folder, seed, dtype):

@@ -1,23 +1,19 @@
 """Frozen weights in 4 bits: both trainers, on the CPU where bitsandbytes is installed; else one sentence."""
 
-import dataclasses
-
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_reinforce import PROBLEMS, options, wordy
-from test_reward_model import Settings, some_pairs
+from test_reinforce import PROBLEMS, profile, wordy
+from test_reward_model import profile as scorer_profile
+from test_reward_model import some_pairs
 from tiny_models import save_tiny_policy
 
 from acelib.core import EngineError
 from acelib.models.generation import load_policy
 from acelib.reward_model import load_reward_model
-from acelib.training import settings
-from acelib.training.reinforce_trainer import make_reinforce_trainer, train
-from acelib.training.reward_trainer import make_reward_trainer, train_reward_model
-from acelib.training.settings import LOCAL
+from acelib.training import make_reinforce_trainer, make_reward_trainer, settings
 
-NF4 = dataclasses.replace(LOCAL, lora_rank=4, quantise="nf4")
+NF4 = {"lora_rank": 4, "quantise": "nf4"}
 
 
 class Killed(BaseException):
@@ -40,16 +36,17 @@ def base(tmp_path):
 def test_without_bitsandbytes_it_says_what_to_install(base, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(EngineError, match="takes bitsandbytes; run `pip install -r requirements-gpu.txt`"):
-        make_reinforce_trainer(base, PROBLEMS, wordy, tmp_path / "s", engine=NF4, **options())
+        make_reinforce_trainer(profile(base, engine=NF4), PROBLEMS, wordy, tmp_path / "s")
 
 
 def policy(base, path, scratch, progress=None):
-    return train(base, PROBLEMS, wordy, path, scratch, engine=NF4, progress=progress, **options())
+    small = profile(base, engine=NF4)
+    return make_reinforce_trainer(small, PROBLEMS, wordy, scratch, progress=progress).train_and_save(path)
 
 
 def scorer(base, path, scratch, progress=None):
-    options = dict(settings=Settings(epochs=2.0), n=4, seed=0, device="cpu", engine=NF4, progress=progress)
-    return train_reward_model(some_pairs(), base, path, scratch, **options)
+    small = scorer_profile(base, engine=NF4, epochs=2.0)
+    return make_reward_trainer(small, some_pairs(), scratch, progress).train_and_save(path)
 
 
 @pytest.mark.parametrize("job", [policy, scorer])
@@ -79,8 +76,8 @@ def test_a_killed_run_goes_on_and_what_is_saved_is_whole(base, tmp_path, job, mo
 def test_matrices_below_adapters_take_4_bits_and_what_learns_is_float32(base, tmp_path):
     pytest.importorskip("bitsandbytes")
     trainers = [
-        make_reinforce_trainer(base, PROBLEMS, wordy, tmp_path / "p", engine=NF4, **options()),
-        make_reward_trainer(some_pairs(), base, tmp_path / "r", settings=Settings(), n=4, seed=0, engine=NF4),
+        make_reinforce_trainer(profile(base, engine=NF4), PROBLEMS, wordy, tmp_path / "p"),
+        make_reward_trainer(scorer_profile(base, engine=NF4), some_pairs(), tmp_path / "r"),
     ]
     for trainer in trainers:
         held = {(one.requires_grad, one.dtype) for one in trainer.model.parameters()}

@@ -256,8 +256,8 @@ def preflight_reinforce(
     # In this process, which vLLM would not leave clean. Nothing learns here, so the policy may be as the reference is:
     # equal weights then give equal log-probs, and with the reward model beside them the three fit where the training
     # itself is spread over several GPUs.
-    engine = replace(profile.engine, generation="transformers", lora_rank=0, gradient_checkpointing=False)
-    here, dtype = replace(profile, engine=engine), profile.models.dtype
+    usual = dict(generation="transformers", lora_rank=0, quantise="none", gradient_checkpointing=False)
+    here, dtype = replace(profile, engine=replace(profile.engine, **usual)), profile.models.dtype
     with TemporaryDirectory() as folder:
         trainer = make_reinforce_trainer(here, problems, rewards[0], Path(folder), dtype=dtype)
         tokenizer, stop = trainer.processing_class, trainer.stop
