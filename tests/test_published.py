@@ -5,8 +5,6 @@ import json
 
 import pytest
 import torch
-from acelib.course.runner import Course
-from acelib.preflight.plan_text import plan
 from safetensors.torch import load_file
 from test_reward_heads import save_reward_model, scores_by_hand
 from tiny_models import tiny_policy
