@@ -1,6 +1,6 @@
 """The paper's claims (`scorecard.yaml`) against what was measured."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -47,7 +47,7 @@ def verdict(claim: Claim, here: Interval | None, reproduced: bool | None = None)
 def scorecard(
     evidence: dict[str, Interval | None], reproduced: bool | None = None, recorded: dict[str, Interval] | None = None
 ) -> list[Row]:
-    """One row per claim of the paper: the text of `Claim`, here and recorded ({value, low, high} or None), verdict.
+    """One row per claim of the paper: the fields of `Claim`, here and recorded ({value, low, high} or None), verdict.
 
     `evidence` has an entry for every claim that this run could measure, `recorded` for those that a real model's
     recorded programs speak about; `reproduced` as in `verdict`. Raises DataError on an unknown key.
@@ -57,12 +57,9 @@ def scorecard(
     unknown = (evidence.keys() | recorded.keys()) - set(known)
     if unknown:
         raise DataError(f"No claim is called {', '.join(sorted(unknown))}; known: {', '.join(known)}.")
-    shown = ("key", "claim", "measure", "paper", "caveat", "recorded_as", "must_hold")
     rows = []
     for claim in CLAIMS:
         here, there = evidence.get(claim.key), recorded.get(claim.key)
         found = {"recorded": there and there._asdict(), "here": here and here._asdict()}
-        rows.append(
-            {name: getattr(claim, name) for name in shown} | found | {"verdict": verdict(claim, here, reproduced)}
-        )
+        rows.append(asdict(claim) | found | {"verdict": verdict(claim, here, reproduced)})
     return rows
