@@ -87,10 +87,8 @@ def usual_keys(found: dict[str, Any]) -> dict[str, Any]:
 
 def tests_of(found: dict[str, Any]) -> list[Any]:
     """The tests of an object, under whatever key they stand."""
-    for key in _TEST_KEYS:
-        if found.get(key) is not None:
-            return found[key] if isinstance(found[key], list) else [found[key]]
-    return []
+    tests = next((found[key] for key in _TEST_KEYS if found.get(key) is not None), [])
+    return tests if isinstance(tests, list) else [tests]
 
 
 def read_leniently(reply: str) -> tuple[dict[str, Any], bool] | None:

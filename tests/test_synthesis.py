@@ -121,6 +121,19 @@ def test_a_loop_that_fills_the_reply_is_counted_as_one():
     assert counts["replies: filled up by a loop, salvaged"] == 1 and counts["replies: truncated, salvaged"] == 0
 
 
+def test_what_stands_beside_a_test_becomes_no_part_of_it():
+    odd = '"n": "a"b"'  # and 'a'", " would be a text of four characters
+    reply = f"""{{"question": "Write f.", {odd}, "tests": ["assert f(1) == 'a'", "assert f(2) == 'b'"]}}"""
+    assert parse_reply(reply)[1] == ["assert f(1) == 'a'", "assert f(2) == 'b'"]
+
+
+def test_a_question_that_has_swallowed_a_test_is_none():
+    tests = ", ".join(json.dumps(f"# {i} > 3\nassert f({i}) == 3") for i in range(9))
+    reply = f'{{"question": "Write f. Add one> [1]\\nassert f(1) == 2", {tests}]}}'
+    with pytest.raises(TeacherReplyError, match="no question with tests"):
+        parse_reply(reply)
+
+
 HEAD = 'def f(x: int) -> int:\n    """Add one to x."""\n'
 
 
