@@ -147,11 +147,12 @@ def as_number(value: Any, place: str, column: str) -> float:
 
 
 def as_list(value: Any, place: str, column: str, of: type = object) -> list[Any]:
-    """A column that must be a list `of` something; a list written as JSON is read. Raises DataError that names row and
-    column."""
+    """A column that must be a list `of` something; a list written as JSON, or as Python prints it, is read. Raises
+    DataError that names row and column."""
     if isinstance(value, str):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                value = read(value) if isinstance(value, str) else value
         if not isinstance(value, list):
             raise _of_another_type(place, column, "a list", "text that is not a JSON list")
     if isinstance(value, dict) or not hasattr(value, "__iter__"):

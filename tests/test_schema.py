@@ -94,7 +94,8 @@ ROW = {"id": "a", "question": "Write f.", "test_cases": ["assert f(1) == 2", "as
 
 
 @pytest.mark.parametrize(
-    "tests", [json.dumps(ROW["test_cases"]), "\n".join(ROW["test_cases"]), tuple(ROW["test_cases"])]
+    "tests",
+    [json.dumps(ROW["test_cases"]), repr(ROW["test_cases"]), "\n".join(ROW["test_cases"]), tuple(ROW["test_cases"])],
 )
 def test_tests_in_another_form_are_read_as_they_are_meant(tests):
     assert Problem.from_row(ROW | {"test_cases": tests}) == Problem.from_row(ROW)
