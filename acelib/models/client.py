@@ -198,7 +198,7 @@ class Client:
             status, said = getattr(error, "status_code", None), _said(error)
             about_one = status == 413 or status in (400, 403, 422) and ONE_REQUEST.search(said)
             if status in (400, 422) and not about_one:
-                if more := _concession(body, str(error)):
+                if more := _concession(body, f"{error} {error.body}"):  # FastAPI has the reason in the body alone
                     request.concessions |= {more}
                     continue
                 setting = str(error.param).partition(".")[0]  # that all requests share, unless it is the messages
