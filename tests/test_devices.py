@@ -89,7 +89,7 @@ def test_a_launch_says_how_many_gpus_it_wants(tmp_path):
     assert processes_per_machine(str(file)) == (8, 16) and processes_per_machine("none") == (1, 1)
     for text in ("num_machines: 2\n", "[]", "a: [", ""):
         file.write_text(text)
-        with pytest.raises(EngineError, match="is no accelerate configuration .*; correct engine.launch"):
+        with pytest.raises(EngineError, match="is no accelerate configuration .*; set engine.launch"):
             processes_per_machine(str(file))
     profile = load_profile("pocket", {"models.device": "cuda", "engine.launch": str(tmp_path / "none.yaml")})
     (found,) = preflight_gpu(profile)
