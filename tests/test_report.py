@@ -30,7 +30,7 @@ def row(claim, verdict, must_hold, here=None):
 
 
 INTERVAL = {"value": 0.25, "low": -0.1, "high": 0.5}
-HOLDS = row("Filters <filter>", "holds", True, INTERVAL)
+HOLDS = row("Filters <filter>", "holds", True, INTERVAL) | {"recorded": INTERVAL, "recorded_as": "by tests alone"}
 OPEN = row("Nobody knows", "not testable here", False)
 
 
@@ -53,6 +53,7 @@ def make_run(tmp_path):
 def test_report_and_metrics(make_run):
     path, values = write_report(make_run(HOLDS, OPEN))
     page = path.read_text()
+    assert "by tests alone" in page and "not measured" in page and "one seed" in page
     assert json.loads((path.parent / "metrics.json").read_text()) == json.loads(json.dumps(values))
     assert values["notebooks"]["00_start_here"]["metrics"]["questions"] == 800 and values["total_seconds"] == 90.0
     expected = ["1 of 1 hold", "Filters &lt;filter&gt;", "0.250 <span class=quiet>[−0.100, 0.500]", "not testable here"]
