@@ -24,6 +24,7 @@ from acelib.schema import parse
 _BLOCK = re.compile(
     r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+.#-]*)[^\n`]*\n(.*?)(?:^[ \t]*\1[`~]*[ \t]*$|(?=^[ \t]*\1)|\Z)", re.M | re.S
 )
+_LONG_STRING = re.compile(r"\"{3}|'{3}")
 _PYTHON = re.compile(r"(?:python|py)[\d.]*|", re.I)
 _THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)"
 _THOUGHTS = re.compile(rf"<{_THOUGHT}>.*?(</{_THOUGHT}>|\Z)", re.S | re.I)
@@ -50,6 +51,8 @@ _DISGUISES = (
     lambda text: re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"\n\1\n", text),
     lambda text: re.sub(r"^.*?[.:!,][ \t]+(?=def \w+\(.*:[ \t]*$)", "", text, flags=re.M),  # Sure! def f(x):
     lambda text: re.sub(r"^[ \t]*[!%$].*$", "", text, flags=re.M),  # lines for a notebook or a shell
+    lambda text: re.sub(r"(?<=[^`\s])[ \t]*```.*$", "", text, flags=re.M),  # return x``` Hope this helps!
+    lambda text: re.sub(r"\x1b\[[\d;]*m|[\x01-\x08\x0b-\x1f\x7f]|</?s>|<\|[^|<>\n]{1,40}\|>", "", text),
     lambda text: re.sub(rf"^{(_INDENT.search(text) or [''])[0]}", "", text, flags=re.M),
 )
 
@@ -74,15 +77,25 @@ def extract_program(reply: str, entry_point: str | None = None) -> str | None:
 
 
 def _program_in(text: str, entry_point: str | None) -> str | None:
+    quoted = _LONG_STRING.search(text) and _BLOCK.search(text)  # fences may stand inside strings
+    if quoted and syntax_error(text) is None and (names := _defined(text)) and entry_point in {None, *names}:
+        return _without_chat(text)
     fenced, bare, others = _programs(text)
-    if entry_point is not None:
-        inner = [program for one in others for programs in _programs(one)[:2] for program in programs]
-        for programs in (fenced, bare, inner):
-            if wanted := [one for one in programs if entry_point in _defined(one)]:
-                done = [one for one in wanted if not _is_stub(one, entry_point)]
-                return _with_what_it_lacks((done or wanted)[-1], programs + fenced)
-    programs = fenced or bare
-    return next((one for one in programs if _defined(one)), next(iter(programs), None))
+    found: list[str] = []
+    for read in (
+        lambda: fenced,
+        lambda: bare,
+        lambda: _bare_programs(text) if quoted else [],
+        lambda: [program for one in others for programs in _programs(one)[:2] for program in programs],
+    ):
+        programs = read()
+        if wanted := [one for one in programs if entry_point in _defined(one)]:
+            done = [one for one in wanted if not _is_stub(one, entry_point)]
+            return _with_what_it_lacks((done or wanted)[-1], programs + fenced)
+        found = found or programs
+        if found and entry_point is None:
+            break
+    return next((one for one in found if _defined(one)), next(iter(found), None))
 
 
 def answer_of(reply: str) -> str:

@@ -24,7 +24,7 @@ from acelib.schema import called_functions, parse
 END = "ENDOFREPLY"  # what it ends up in breaks off
 _QUESTION_KEYS = ("question", "problem", "problem_statement", "description", "instruction", "prompt", "task")
 _TEST_KEYS = ("tests", "test_cases", "testcases", "test", "asserts", "assertions", "unit_tests", "examples", "cases")
-_INPUT_KEYS = ("input", "inputs", "args", "arguments", "parameters", "params", "given", "in")
+_INPUT_KEYS = ("input", "inputs", "args", "arguments", "parameters", "params", "given", "in", "call")
 _SPREAD_KEYS = ("args", "arguments", "parameters", "params", "inputs")
 _OUTPUT_KEYS = (
     "expected",
@@ -42,7 +42,7 @@ _TAG = re.compile(
     rf"</?(?:{'|'.join(_QUESTION_KEYS + _TEST_KEYS)})>|^[ \t]*[`~]{{3,}}(?:ya?ml|toml|xml)\b.*\n", re.M | re.I
 )
 _LISTED = re.compile(r"^[ \t]*(?:[-*•]|\d+[.)])[ \t]+([`\"']?)(assert\b.*?)\1[ \t]*$", re.M)
-_BULLET = re.compile(r"^\s*(?:(?:[-*•]|\d+[.)])\s+)?(?:`(?!`))?|(?<!`)`\s*$")
+_BULLET = re.compile(r"^\s*(?:(?:[-*•]|\d+[.)]|(?:(?:test|case|example)\s*)+\d*\s*:)\s+)?(?:`(?!`))?|(?<!`)`\s*$", re.I)
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})", re.M)
 _ASSERT = re.compile(r"(?:(?<!\w)|(?<=\\n))assert\b(?=[\s(\\])")
 _CODE = re.compile(r"^[ \t]*(?:`{3,}|~{3,}|assert\b|def\b)|[\"']assert\b", re.M)
@@ -87,7 +87,8 @@ def usual_keys(found: dict[str, Any]) -> dict[str, Any]:
 
 def tests_of(found: dict[str, Any]) -> list[Any]:
     """The tests of an object, under whatever key they stand."""
-    tests = next((found[key] for key in _TEST_KEYS if found.get(key) is not None), [])
+    default = [found] if {"inputs", "outputs"} <= found.keys() else []
+    tests = next((found[key] for key in _TEST_KEYS if found.get(key) is not None), default)
     return tests if isinstance(tests, list) else [tests]
 
 
@@ -180,13 +181,47 @@ def as_asserts(raw: list[Any], question: str, entry_point: str | None) -> tuple[
     Pairs of input and output become asserts that call the function the other tests call, the question names, or
     `entry_point`; where nobody names one, FALLBACK_NAME.
     """
-    pairs = [pair for item in raw if (pair := _pair(item))]
-    texts = [text for item in raw if not _pair(item) for text in _texts(item)]
+    parts = [part for item in raw for part in _parts(item)]
+    pairs = [part for part in parts if isinstance(part, tuple)]
+    texts = [text for part in parts if not isinstance(part, tuple) for text in _texts(part)]
     called = Counter(name for text in texts if text for name in called_functions(text))
     named, arity = _named_function(question)
     name = max(called, key=called.get) if called else named or entry_point or FALLBACK_NAME
     made = _calls(pairs, name, arity if name == named else None)
     return texts + [test for test in made if test], made.count(None)
+
+
+def _parts(item: Any) -> list[Any]:
+    """A test as (key, input, output) where it is a pair, or several; as an assert where its input is a call."""
+    match item:
+        case {"inputs": [*given], "outputs": [*wanted]} if len(given) == len(wanted):
+            key = "args" if all(isinstance(one, list) for one in given) else "input"
+            pairs = [(key, *pair) for pair in zip(given, wanted, strict=True)]
+        case {} if item and all(map(_is_call, item)):
+            pairs = [("call", *pair) for pair in item.items()]
+        case [given, wanted] if not any(isinstance(one, str) and re.search("assert|==", one) for one in item):
+            pairs = [("call", given, wanted)]
+        case {}:
+            found = {str(key).lower(): value for key, value in item.items()}
+            given, wanted = (next((key for key in keys if key in found), None) for keys in (_INPUT_KEYS, _OUTPUT_KEYS))
+            pairs = [(given, found[given], found[wanted])] if given and wanted else []
+        case _:
+            pairs = []
+    made = [f"assert {one[1]} == {_in_code(one[2])}" if one[0] == "call" and _is_call(one[1]) else one for one in pairs]
+    return made or [item]
+
+
+def _is_call(value: Any) -> bool:
+    match isinstance(value, str) and parse(value.strip()):
+        case ast.Module([ast.Expr(ast.Call())]):
+            return True
+    return False
+
+
+def _in_code(value: Any) -> str:
+    """The value in Python; a text that is a value itself counts as that (`"2"`, `"true"`, `"None"`)."""
+    known = isinstance(value, str) and (value in ("None", "null") or _literal(value) is not None)
+    return repr(_literal(value) if known else value)
 
 
 def _texts(item: Any) -> list[str | None]:
@@ -225,12 +260,6 @@ def _literal(text: str) -> Any:
     return None
 
 
-def _pair(item: Any) -> tuple[str, Any, Any] | None:
-    found = {str(key).lower(): value for key, value in item.items()} if isinstance(item, dict) else {}
-    given, wanted = (next((key for key in keys if key in found), None) for keys in (_INPUT_KEYS, _OUTPUT_KEYS))
-    return (given, found[given], found[wanted]) if given and wanted else None
-
-
 def _named_function(question: str) -> tuple[str | None, int | None]:
     """The one function that the question names, and its number of parameters where it says."""
     heads = {name: len(head.parameters) for name, head in signatures(question) if name not in _NO_NAMES | _BUILTINS}
@@ -254,7 +283,8 @@ def _calls(pairs: list[tuple[str, Any, Any]], name: str, arity: int | None) -> l
                 arguments = _from_list(key, given, lengths, arity)
             case _:
                 arguments = repr(given)
-        made.append(None if arguments is None else f"assert {name}({arguments}) == {wanted!r}")
+        said = _in_code(wanted) if _is_call(given) else repr(wanted)
+        made.append(None if arguments is None else f"assert {name}({arguments}) == {said}")
     return made
 
 
