@@ -19,6 +19,7 @@ from decimal import Decimal
 from fractions import Fraction
 from importlib import import_module
 from json.encoder import c_make_encoder, encode_basestring_ascii
+from operator import is_
 from types import MappingProxyType, SimpleNamespace
 
 BIG = 1 << 63
@@ -368,7 +369,15 @@ _DATES = {
     datetime.timedelta: lambda v: (v.days, v.seconds, v.microseconds),
 }
 _DATES_BY_NAME = {kind.__name__: kind for kind in _DATES}
-_CONTAINERS = {"l": list, "t": tuple, "s": set, "f": frozenset}
+
+
+def _in_order(kind, items):
+    """A set whose elements come in the order of `items`; where hashes collide, who came first decides."""
+    made = kind(items)
+    return made if len(made) < 2 or all(map(is_, made, items)) else kind(reversed(items))
+
+
+_CONTAINERS = {"l": list, "t": tuple, "s": lambda v: _in_order(set, v), "f": lambda v: _in_order(frozenset, v)}
 _SCALARS = {
     "i": lambda text: int(text, 16),
     "b": lambda text: text.encode("latin-1"),
