@@ -195,57 +195,40 @@ def imagine(
 ) -> list[Row]:
     """The teacher's raw reply to every seed: rows with `id`, `source` and `reply`, in the order of the seeds.
 
-    `prompt` is a template with {program}; a server is held to a JSON schema if `form` is json. With `turns` the teacher
-    is asked twice (see `_in_turns`), the second time with `tests`. Replies go to `log` as they come, before anybody
-    parses them: called again with the same log, only what is missing is generated. Raises as `sample_replies`.
+    `prompt` is a template with {program}; a server is held to a JSON schema if `form` is json. With `turns` a teacher
+    that is weak writes the question in one paragraph and then, asked with `tests` ({question}, {program}), the tests.
+    Both replies are begun for it, with the name and the arguments of the seed's last function: small models otherwise
+    solve the question, or keep the name to themselves. Replies go to `log` as they come, before anybody parses them:
+    called again with the same log, only what is missing is generated. Raises as `sample_replies`, and CourseError for
+    a server that is to go on from what is begun.
     """
-    if form == "turns":
-        replies = _in_turns(teacher, tokenizer, seeds, params, prompt=prompt, tests=tests, log=log, progress=progress)
-    else:
-        chats = {row["id"]: [{"role": "user", "content": prompt.replace("{program}", row["program"])}] for row in seeds}
-        schema = REPLY_SCHEMA if form == "json" else None
-        replies = sample_replies(teacher, tokenizer, chats, params, log=log, json_schema=schema, progress=progress)
-        replies = {key: texts[0] for key, texts in replies.items()}
-    return [{"id": row["id"], "source": row["source"], "reply": replies[row["id"]]} for row in seeds]
-
-
-def _in_turns(
-    teacher: Any,
-    tokenizer: Any,
-    seeds: Sequence[Row],
-    params: SamplingParams,
-    *,
-    prompt: str,
-    tests: str,
-    log: Path,
-    progress: Progress | None,
-) -> dict[str, str]:
-    """For a teacher that is weak: first the question in one paragraph, then, asked with {question} and {program}, the
-    tests in a code block. Both replies are begun for it, with the name and the arguments of the seed's last function:
-    small models otherwise solve the question, or keep the name to themselves. Raises CourseError for a server."""
-    if isinstance(teacher, Server):
+    heads = {row["id"]: (heads_of(row["program"]) or [""])[-1] for row in seeds} if form == "turns" else {}
+    if heads and isinstance(teacher, Server):
         raise CourseError("A server cannot go on from a reply that is begun; set synthesis.form to json or code.")
-    heads = {row["id"]: heads_of(row["program"])[-1:] for row in seeds}
-    begun = {key: f"Write a Python function `{one[0]}` that" if one else "Write" for key, one in heads.items()}
+    schema, questions, begun = REPLY_SCHEMA if form == "json" else None, {}, {}
 
-    def ask(template: str, values: dict[str, dict[str, str]], begins: dict[str, str], log: Path, tokens: int):
-        """Both replies are asked for like this; the first one is a paragraph, and only the second shows progress."""
-        chats, limited = {}, replace(params, max_new_tokens=min(tokens, params.max_new_tokens))
-        for key, filled in values.items():
-            text = re.sub(r"\{(question|program)\}", lambda match, filled=filled: filled[match[1]], template)
-            chats[key] = [{"role": "user", "content": text}, {"role": "assistant", "content": begins[key]}]
-        shown = progress if template == tests else None
-        found = sample_replies(teacher, tokenizer, chats, limited, log=log, progress=shown)
-        return {key: begins[key] + texts[0] for key, texts in found.items()}
+    def ask(template: str, log: Path, params: SamplingParams, progress: Progress | None) -> dict[str, str]:
+        chats = {}
+        for row in seeds:
+            known = {"{program}": row["program"], "{question}": questions.get(row["id"], "")}
+            said = re.sub("|".join(map(re.escape, known)), lambda match, known=known: known[match[0]], template)
+            reply = [{"role": "assistant", "content": begun[row["id"]]}] if begun else []
+            chats[row["id"]] = [{"role": "user", "content": said}, *reply]
+        found = sample_replies(teacher, tokenizer, chats, params, log=log, json_schema=schema, progress=progress)
+        return {key: begun.get(key, "") + texts[0] for key, texts in found.items()}
 
-    values = {row["id"]: {"program": row["program"]} for row in seeds}
-    written = ask(prompt, values, begun, log.with_name(f"questions-{log.name}"), PARAGRAPH)
-    questions = {key: _paragraph(text) for key, text in written.items()}
-    values = {key: one | {"question": questions[key]} for key, one in values.items()}
-    calls = {key: f"{one[0].partition('(')[0]}(" if one else "" for key, one in heads.items()}
-    begun = {key: f"{HERE}```python\nassert {call}" for key, call in calls.items()}
-    written = ask(tests, values, begun, log, params.max_new_tokens)
-    return {key: f"{questions[key]}\n\n{text.removeprefix(HERE)}" for key, text in written.items()}
+    if heads:
+        begun = {key: f"Write a Python function `{head}` that" if head else "Write" for key, head in heads.items()}
+        short = replace(params, max_new_tokens=min(PARAGRAPH, params.max_new_tokens))
+        written = ask(prompt, log.with_name(f"questions-{log.name}"), short, None)
+        questions = {key: _paragraph(text) for key, text in written.items()}
+        begun = {
+            key: f"{HERE}```python\nassert {head.partition('(')[0]}{'(' * bool(head)}" for key, head in heads.items()
+        }
+    replies = ask(tests if heads else prompt, log, params, progress)
+    if heads:
+        replies = {key: f"{questions[key]}\n\n{text.removeprefix(HERE)}" for key, text in replies.items()}
+    return [{"id": row["id"], "source": row["source"], "reply": replies[row["id"]]} for row in seeds]
 
 
 def _paragraph(text: str) -> str:

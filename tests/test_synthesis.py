@@ -345,7 +345,7 @@ def test_a_weak_teacher_is_asked_in_turns(monkeypatch, tmp_path):
     """Both replies are begun for it, the question ends with its first paragraph, and what comes out can be read."""
     asked = []
 
-    def replies(teacher, tokenizer, chats, params, *, log, progress):
+    def replies(teacher, tokenizer, chats, params, *, log, json_schema, progress):
         asked.append((chats, params.max_new_tokens, log.name, progress))
         said = [
             " takes a radius `r`. It returns the area. It also\n\n```python\ndef area(r): ...",

@@ -5,17 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cost_model": [
-            "ACECODE",
-            "EVALUATES",
-            "CostModel",
-            "Stage",
-            "at_scale",
-            "fetched_gb",
-            "fits",
-            "models_gb",
-            "stages",
-        ],
+        "cost_model": ["ACECODE", "EVALUATES", "CostModel", "at_scale", "fetched_gb", "fits", "models_gb", "stages"],
         "costs": ["Meter"],
         "findings": ["report", "require"],
         "machine": ["check_judge", "check_machine", "preflight", "preflight_gpu"],
