@@ -144,7 +144,7 @@ def test_trainings_heed_the_engine_and_go_on_after_a_stop(finished, tmp_path, mo
         train_policy(adapted, spec, tmp_path)
     assert json.loads((tmp_path / "training" / "settings.json").read_text())["lora_rank"] == 2
     monkeypatch.undo()
-    monkeypatch.setattr("experiments.trainings.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr("experiments.trainings.make_reinforce_trainer", lambda *a, **k: pytest.fail("trained again"))
     assert len(train_policy(adapted, spec, tmp_path)["correct"]) == 2
 
 

@@ -281,8 +281,8 @@ def test_a_reference_that_is_not_the_policy_is_caught(trainer, rehearsal, proble
     assert checks.check_reference(trainer.model, trainer.ref_model, *ids).ok
     assert checks.check_reference(trainer.model, None, *ids).ok
 
-    def changed_after_loading(*args):
-        model = load_policy(*args)
+    def changed_after_loading(*args, **kwargs):
+        model = load_policy(*args, **kwargs)
         torch.manual_seed(0)
         with torch.no_grad():
             for parameter in model.parameters():
