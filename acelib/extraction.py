@@ -178,13 +178,12 @@ def syntax_error(source: str) -> SyntaxError | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other people's escape sequences
-            symtable.symtable(source, "reply", "exec")
-            strays = [one for one in ast.parse(source).body if isinstance(one, ast.Return | ast.Break | ast.Continue)]
+            compile(source, "reply", "exec")
     except SyntaxError as error:
         return error
     except (ValueError, RecursionError, MemoryError) as error:
         return SyntaxError(str(error), ("reply", 1, 1, ""))
-    return SyntaxError("outside of a function", ("reply", strays[0].lineno, 1, "")) if strays else None
+    return None
 
 
 def _without_chat(source: str) -> str:
