@@ -1,6 +1,6 @@
 """What a real model's hidden states say about its recorded programs (`data/real/laboratory.parquet`).
 
-    python experiments/real_features.py --humaneval humaneval.jsonl.gz [--model FOLDER]
+    python -m experiments.real_features --humaneval humaneval.jsonl.gz [--model FOLDER]
 
 makes `data/real/features.parquet`: per question and layer the hidden state at the last token of each program (the
 greedy one first, then the samples), minus the question's mean, in the first 128 principal components. A reward model is

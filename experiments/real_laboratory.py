@@ -1,6 +1,6 @@
 """A real model's programs and imagined tests for public benchmarks, whose own tests and solutions know the truth.
 
-    python experiments/real_laboratory.py --model FOLDER_OR_HUB_NAME --humaneval humaneval.jsonl.gz --mbpp mbpp.jsonl
+    python -m experiments.real_laboratory --model FOLDER_OR_HUB_NAME --humaneval humaneval.jsonl.gz --mbpp mbpp.jsonl
 
 makes `data/real/laboratory.parquet` in three stages that stop and go on (programs, tests, verdicts): one row per
 question with the model's greedy and sampled programs, the tests that it imagines, and who passes what. The benchmarks'

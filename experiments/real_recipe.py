@@ -1,8 +1,8 @@
 """The recipe of notebooks 01 to 07 with a real model, without their lessons: what `data/real` records.
 
-    python experiments/real_recipe.py synthesised --profile real-gpu --run-dir runs/real --seeds runs/seeds/seeds.jsonl
+    python -m experiments.real_recipe synthesised --profile real-gpu --run-dir runs/real --seeds runs/seeds/seeds.jsonl
         [--model FOLDER] [--humaneval humaneval.jsonl.gz --mbpp mbpp.jsonl]
-    python experiments/real_recipe.py mbpp ...       the same from MBPP's training tasks with their own tests
+    python -m experiments.real_recipe mbpp ...       the same from MBPP's training tasks with their own tests
 
 Every step is an artefact of the run (`acelib.core.Run`), made by the functions that the notebooks teach: a stop loses
 the step in flight, which goes on from its own checkpoints. `--steps` names some of them, for processes side by side.
@@ -235,7 +235,7 @@ def adopt_mbpp(run: Run, mbpp: str) -> None:
     """MBPP's training tasks with their own tests, in the place of imagined and filtered ones."""
     chosen = [one for one in read_benchmark(mbpp) if int(one.id.removeprefix("MBPP/")) in MBPP_TRAIN]
     rows = [one.to_row() for one in chosen]
-    run.adopt({"imagined": rows, "filtered": rows}, {"source": "MBPP", "command": "python experiments/real_recipe.py"})
+    run.adopt({"imagined": rows, "filtered": rows}, {"source": "MBPP", "command": "python -m experiments.real_recipe"})
 
 
 def main(words: Sequence[str] | None = None) -> None:
