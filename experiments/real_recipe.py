@@ -163,8 +163,11 @@ class Recipe:
     def _benchmarks(self) -> list[Problem]:
         return questions(self.args.humaneval, self.args.mbpp, self.args.questions)[0]
 
-    def _evaluated(self, policy: str, scratch: Path) -> list[Row]:
-        problems, models = self._benchmarks(), assume(self.profile.models, policy=str(self.run.path(policy)))
+    def _evaluated(self, policy: str | None, scratch: Path) -> list[Row]:
+        """The programs of a trained policy (None: of the one that training starts from) for the benchmarks."""
+        problems, models = self._benchmarks(), self.profile.models
+        if policy:
+            models = assume(models, policy=str(self.run.path(policy)))
         trained = assume(self.profile, models=models)
         params = SamplingParams.of(
             self.profile.sampling, n=self.profile.evaluation.samples, temperature=1.0, seed=self.profile.seed + 2
@@ -180,6 +183,9 @@ class Recipe:
             }
             for one, first, others in zip(problems, greedy, sampled, strict=True)
         ]
+
+    def evaluation_start(self, scratch: Path) -> list[Row]:
+        return self._evaluated(None, scratch)
 
     def evaluation_rule(self, scratch: Path) -> list[Row]:
         return self._evaluated("policy_rule", scratch)
@@ -200,6 +206,7 @@ STEPS: dict[str, tuple[str, ...]] = {  # in order, with what each is made from
     "reward_model": ("pairs",),
     "reward_audit": ("samples", "reward_model"),
     "scores": ("reward_model",),
+    "evaluation_start": (),
     "policy_rule": ("hard_questions",),
     "evaluation_rule": ("policy_rule",),
     "policy_rm": ("hard_questions", "reward_model"),
@@ -231,10 +238,10 @@ def make(recipe: Recipe, step: str, wait: float) -> None:
     print(f"{time.strftime('%X')} {step} is there", flush=True)
 
 
-def adopt_mbpp(run: Run, mbpp: str) -> None:
-    """MBPP's training tasks with their own tests, in the place of imagined and filtered ones."""
+def adopt_mbpp(run: Run, mbpp: str, count: int) -> None:
+    """The first of MBPP's training tasks with their own tests, in the place of imagined and filtered ones."""
     chosen = [one for one in read_benchmark(mbpp) if int(one.id.removeprefix("MBPP/")) in MBPP_TRAIN]
-    rows = [one.to_row() for one in chosen]
+    rows = [one.to_row() for one in chosen[:count]]
     run.adopt({"imagined": rows, "filtered": rows}, {"source": "MBPP", "command": "python -m experiments.real_recipe"})
 
 
@@ -249,6 +256,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--humaneval", default="openai/openai_humaneval")
     parser.add_argument("--mbpp", default="google-research-datasets/mbpp")
     parser.add_argument("--questions", type=int, nargs=2, default=(164, 200), help="of HumanEval, of MBPP's test split")
+    parser.add_argument("--tasks", type=int, default=len(MBPP_TRAIN), help="of MBPP's training split, its first ones")
     parser.add_argument("--laboratory", type=Path, help="scratch folder of experiments/real_laboratory.py")
     parser.add_argument("--steps", nargs="*", choices=STEPS, help="default: all")
     parser.add_argument("--wait", type=float, default=0.0, help="seconds to wait for steps of another process")
@@ -265,7 +273,7 @@ def main(words: Sequence[str] | None = None) -> None:
     recipe = Recipe(Run(args.run_dir, profile), args)
     steps = list(args.steps or STEPS)
     if args.questions_from == "mbpp":
-        adopt_mbpp(recipe.run, args.mbpp)
+        adopt_mbpp(recipe.run, args.mbpp, args.tasks)
         steps = [step for step in steps if step not in ("replies", "imagined", "proxy_verdicts", "filtered")]
     for step in steps:
         make(recipe, step, args.wait)

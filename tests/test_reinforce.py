@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import shutil
@@ -8,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.utils import DistributedType
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from tiny_models import profile_with, save_tiny_policy, tiny_policy
+from transformers import AutoModelForCausalLM
 
 from acelib.advantages import reinforce_plus_plus_advantages
 from acelib.core import ArtifactError, DataError, EngineError, ModelError
@@ -22,7 +26,7 @@ from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
 from acelib.training.reinforce_trainer import make_reinforce_trainer, trainer_arguments
 from acelib.training.rollouts import frozen_exactly, question_order
-from acelib.training.settings import LOG_FILE, check_together
+from acelib.training.settings import LOG_FILE, check_together, merge_adapters
 
 SETTINGS = Reinforce(
     algorithm="reinforce++",
@@ -586,6 +590,32 @@ def test_a_reward_that_raises_shows_its_own_error_and_keeps_the_checkpoints(poli
     with pytest.raises(OSError, match="reward server is gone"):
         make_reinforce_trainer(profile(policy), PROBLEMS, breaks, tmp_path / "s").train_and_save(tmp_path / "out")
     assert (tmp_path / "s" / "checkpoint-4" / "trainer_state.json").is_file()
+
+
+def test_what_adapters_learn_survives_the_merge_into_bfloat16(policy):
+    """A move of a weight by less than half of the distance to its neighbour is rounded away by `merge_and_unload`."""
+    base = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.bfloat16)
+    before = {name: weight.float().clone() for name, weight in base.state_dict().items()}
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear")).requires_grad_(False)
+    moves = {}
+    for name, layer in adapted.named_modules():
+        if isinstance(layer, LoraLayer):
+            layer.lora_B["default"].weight.normal_(0, 1e-4)
+            moves[name.removeprefix("base_model.model.")] = layer.get_delta_weight("default")
+    copies = [
+        merge(copy.deepcopy(adapted)) for merge in (merge_adapters, merge_adapters, lambda one: one.merge_and_unload())
+    ]
+
+    def kept(model) -> float:
+        """The share of the moves that is found in the weights."""
+        found = {name: model.get_submodule(name).weight.float() - before[f"{name}.weight"] for name in moves}
+        along = sum((found[name] * move).sum() for name, move in moves.items())
+        return float(along / sum(move.square().sum() for move in moves.values()))
+
+    drawn, again, nearest = copies
+    assert kept(drawn) == pytest.approx(1, abs=0.1) and kept(nearest) < 0.7
+    assert all(torch.equal(a, b) for a, b in zip(drawn.parameters(), again.parameters(), strict=True))
+    assert {weight.dtype for weight in drawn.parameters()} == {torch.bfloat16} and not isinstance(drawn, PeftModel)
 
 
 def test_adapters_are_trained_against_their_base_and_merged(policy, tmp_path):

@@ -21,7 +21,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, is_peft_model
 from peft import LoraConfig, PeftModel
 from peft.helpers import disable_input_dtype_casting
-from transformers import BitsAndBytesConfig, PrinterCallback
+from peft.tuners.lora import LoraLayer
+from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback
 
 from acelib.core import DeviceError, Engine, EngineError, Profile, full_disk_explained
 from acelib.models import out_of_memory_explained, pick_device
@@ -103,7 +104,7 @@ class CommonTrainer:
         model, accelerator = self.accelerator.unwrap_model(self.model), self.accelerator
         if is_peft_model(model):
             if accelerator.is_main_process:
-                _unquantised(model, path).merge_and_unload().save_pretrained(path)
+                merge_adapters(_unquantised(model, path)).save_pretrained(path)
         else:
             if accelerator.distributed_type == DistributedType.FSDP:
                 accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
@@ -112,6 +113,26 @@ class CommonTrainer:
             self.processing_class.save_pretrained(path)
             (path / "training_args.bin").unlink(missing_ok=True)  # names paths of this machine
         accelerator.wait_for_everyone()
+
+
+@torch.no_grad()
+def merge_adapters(model: PeftModel) -> PreTrainedModel:
+    """The model with its LoRA adapters added to its weights, layer by layer, in the dtype of these.
+
+    In bfloat16 the nearest number to the sum is the old weight wherever an adapter moved it by less than half of the
+    distance to the next, as in RL nearly everywhere. So one of the two neighbours is drawn, which is right on average
+    (stochastic rounding, as in Gupta et al. 2015, arXiv 1502.02551), and the same in each run.
+    """
+    chance = torch.Generator().manual_seed(0)
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            weight = layer.get_base_layer().weight
+            moved = (weight.float() + layer.get_delta_weight("default").float()).cpu()
+            if weight.dtype == torch.bfloat16:  # the first 16 of 32 bits: what is below them, and chance, may carry
+                low = torch.randint(0, 2**16, moved.shape, dtype=torch.int32, generator=chance)
+                moved = ((moved.view(torch.int32) + low) >> 16 << 16).view(torch.float32)
+            weight.data = moved.to(weight.device, weight.dtype)
+    return model.unload()
 
 
 def _unquantised(model: PeftModel, path: Path) -> PeftModel:
