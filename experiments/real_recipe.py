@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 import yaml
 
 from acelib.core import ROOT, ArtifactError, Profile, Run, assume, load_profile
+from acelib.core.threads import Threads
 from acelib.data import read_benchmark
 from acelib.engine import open_sampler, sample_and_judge
 from acelib.filtering import filter_problems, passed_tests, proxy_programs
@@ -32,7 +34,7 @@ from acelib.sampling import judge_programs, pass_rates, restrict_tests
 from acelib.schema import Pair, Problem, Row
 from acelib.synthesis import imagine, load_seeds, problems_from_replies
 from acelib.training import jobs, make_reinforce_trainer
-from experiments.real_laboratory import Show, benchmark_programs, questions
+from experiments.real_laboratory import benchmark_programs, questions
 
 MBPP_TRAIN = range(601, 975)  # MBPP's own training split
 
@@ -52,8 +54,7 @@ class Recipe:
         return Judge.from_settings(self.profile.judge)
 
     def _shown(self, label: str) -> Callable[[float, int], None]:
-        show = Show()
-        return lambda done, total: show(done, total, label)
+        return partial(self.run.progress, label=label)
 
     def replies(self, scratch: Path) -> list[Row]:
         settings, show = self.profile.synthesis, self._shown("imagining tests")
@@ -94,7 +95,7 @@ class Recipe:
         kept = {one.id for one in self.run.read("filtered", Problem)}
         problems = [one for one in self.run.read("imagined", Problem) if one.id in kept]
         params = SamplingParams.of(self.profile.sampling, seed=self.profile.seed + 1)
-        return sample_and_judge(self.profile, problems, params, scratch, Show())
+        return sample_and_judge(self.profile, problems, params, scratch, self.run.progress)
 
     def samples(self, scratch: Path) -> list[Row]:
         return restrict_tests(self.run.read("samples_unfiltered"), self.run.read("filtered", Problem))
@@ -172,8 +173,8 @@ class Recipe:
         params = SamplingParams.of(
             self.profile.sampling, n=self.profile.evaluation.samples, temperature=1.0, seed=self.profile.seed + 2
         )
-        greedy = sample_and_judge(trained, problems, params.greedy(), scratch / "greedy", Show())
-        sampled = sample_and_judge(trained, problems, params, scratch / "sampled", Show())
+        greedy = sample_and_judge(trained, problems, params.greedy(), scratch / "greedy", self.run.progress)
+        sampled = sample_and_judge(trained, problems, params, scratch / "sampled", self.run.progress)
         return [
             {
                 "id": one.id,
@@ -269,8 +270,9 @@ def main(words: Sequence[str] | None = None) -> None:
         names = dict.fromkeys(("teacher", "proxy", "policy"), args.model)
         models, base = assume(profile.models, **names), assume(profile.reward_model, base=args.model)
         profile = assume(profile, models=models, reward_model=base)
-    torch.set_num_threads(profile.threads)
     recipe = Recipe(Run(args.run_dir, profile), args)
+    recipe.run.threads = Threads(max(1, min(profile.threads, torch.get_num_threads())))
+    torch.set_num_threads(recipe.run.threads.most)
     steps = list(args.steps or STEPS)
     if args.questions_from == "mbpp":
         adopt_mbpp(recipe.run, args.mbpp, args.tasks)
