@@ -155,7 +155,7 @@ class Recipe:
             self._train(problems, learned, path, scratch, watch=[rule_reward(judge, problems)])
 
     def _train(self, problems: Sequence[Problem], reward: Any, path: Path, scratch: Path, **more: Any) -> None:
-        show = self._shown(path.name)
+        show = self._shown(path.name.removeprefix(".tmp-"))
         for row in make_reinforce_trainer(
             self.profile, problems, reward, scratch, progress=show, **more
         ).train_and_save(path):

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_gcs_server_port_wait_time_s"] = "200"  # noqa: SIM112  instead of 20 and 60: this machine may be busy
 os.environ["RAY_gcs_server_request_timeout_seconds"] = "200"  # noqa: SIM112
+os.environ |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "3000"}  # 3000 and 10000: 65 s
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault(
         "OMP_NUM_THREADS", "1"

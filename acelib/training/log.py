@@ -56,12 +56,44 @@ def held_out_pass_rate(profile: Profile, judge: Judge, problems: Sequence[Proble
     return measure
 
 
-class RolloutMonitor(TrainerCallback):
+class Counting(TrainerCallback):
+    """Tells how far training is, within an update, too."""
+
+    parts = 0  # of the update in hand that are done
+
+    def __init__(self, progress: Progress | None):
+        self.progress = progress or (lambda done, total: None)
+
+    def tell(self, args, state) -> None:
+        self.progress(state.global_step + self.parts / args.gradient_accumulation_steps, state.max_steps)
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.parts += 1
+        self.tell(args, state)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.parts = 0
+        self.tell(args, state)
+
+
+class RolloutMonitor(Counting):
     """Measures on held-out questions, reports progress, stops a policy that is too far from its reference, and warns
     when there is nothing to learn from."""
 
     def __init__(self, trainer: Any, measure: Measure | None, progress: Progress | None):
-        self.trainer, self.settings, self.measure, self.progress = trainer, trainer.settings, measure, progress
+        super().__init__(progress)
+        self.trainer, self.settings, self.measure = trainer, trainer.settings, measure
+        trainer.sampled_share = self.tell_share
+
+    def tell_share(self, done: float) -> None:
+        """`done`: parts of the rollout in hand, which has its sampling and its updates."""
+        share = done / (1 + self.settings.updates_per_rollout)
+        self.progress(self.trainer.rollout + share, self.settings.steps)
+
+    def tell(self, args, state) -> None:
+        updates = state.global_step % self.settings.updates_per_rollout
+        if updates or self.parts:
+            self.tell_share(1 + updates + self.parts / args.gradient_accumulation_steps)
 
     def _measure_held_out(self) -> None:
         trainer = self.trainer
@@ -87,6 +119,7 @@ class RolloutMonitor(TrainerCallback):
             self.trainer.log({})
 
     def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control)
         if state.global_step % self.settings.updates_per_rollout:
             return
         done = self.trainer.rollout
@@ -94,8 +127,7 @@ class RolloutMonitor(TrainerCallback):
             control.should_training_stop = True
         if done % self.settings.eval_every == 0 or done == self.settings.steps or control.should_training_stop:
             self._measure_held_out()
-        if self.progress is not None:
-            self.progress(done, self.settings.steps)
+        self.progress(done, self.settings.steps)
 
     def on_log(self, args, state, control, **kwargs):
         done, rollouts = self.trainer.rollout, [entry for entry in state.log_history if "mixed" in entry][-PATIENCE:]

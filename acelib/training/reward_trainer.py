@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch.nn import functional as F
-from transformers import TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
 from acelib.core import ModelError, Profile, Progress
@@ -15,6 +14,7 @@ from acelib.models import load_tokenizer
 from acelib.reward_model import bradley_terry_loss, is_held_out, question_rows, regression_loss, score_questions
 from acelib.schema import Pair
 from acelib.training.checkpoints import check_settings
+from acelib.training.log import Counting
 from acelib.training.settings import (
     CommonTrainer,
     adapters,
@@ -110,19 +110,12 @@ class QuestionRewardTrainer(CommonTrainer, RewardTrainer):
         super().log(logs, start_time)
 
 
-class _Report(TrainerCallback):
-    """Says how far training is, and how well held-out pairs are ranked."""
-
-    def __init__(self, progress: Progress | None):
-        self.progress = progress
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.progress is not None:
-            self.progress(state.global_step, state.max_steps)
+class _Report(Counting):
+    """Says how well held-out pairs are ranked, too."""
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         found = state.log_history[-1]
-        if self.progress is not None and state.is_world_process_zero and "eval_accuracy" in found:
+        if state.is_world_process_zero and "eval_accuracy" in found:
             right, loss = found["eval_accuracy"], found["eval_pair_loss"]
             said = f"{right:.1%} of held-out pairs ranked right, loss {loss:.3f} per pair"
             print(f"  update {state.global_step}: {said}", flush=True)

@@ -45,7 +45,11 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
         else:
             with evaluating(trainer) as model:
                 params = _params(trainer, n, trainer.temperature, len(prompts))
-                rows = sample_tokens(model, tokenizer, ids, params, seeds=seeds[first : first + len(ids)])
+                how = {
+                    "seeds": seeds[first : first + len(ids)],
+                    "progress": lambda i, of: trainer.sampled_share(i / of),
+                }
+                rows = sample_tokens(model, tokenizer, ids, params, **how)
             replies, logprobs = zip(*[(reply.ids, reply.logprobs) for row in rows for reply in row], strict=True)
     trainer._sampled_logps = None
     if trainer.samples_exactly:
