@@ -195,46 +195,54 @@ class Recipe:
         return self._evaluated("policy_rm", scratch)
 
 
-STEPS: dict[str, tuple[str, ...]] = {  # in order, with what each is made from
-    "replies": (),
-    "imagined": ("replies",),
-    "proxy_verdicts": ("imagined",),
-    "filtered": ("imagined", "proxy_verdicts"),
-    "samples_unfiltered": ("imagined", "filtered"),
-    "samples": ("samples_unfiltered", "filtered"),
-    "pairs": ("samples",),
-    "hard_questions": ("samples",),
-    "reward_model": ("pairs",),
-    "reward_audit": ("samples", "reward_model"),
-    "scores": ("reward_model",),
-    "evaluation_start": (),
-    "policy_rule": ("hard_questions",),
-    "evaluation_rule": ("policy_rule",),
-    "policy_rm": ("hard_questions", "reward_model"),
-    "evaluation_rm": ("policy_rm",),
+# In order: what each is made from, and the sections of the profile whose values decide what it holds.
+STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "replies": ((), ("synthesis", "prompts")),
+    "imagined": (("replies",), ()),
+    "proxy_verdicts": (("imagined",), ("filtering", "prompts", "judge")),
+    "filtered": (("imagined", "proxy_verdicts"), ("filtering",)),
+    "samples_unfiltered": (("imagined", "filtered"), ("sampling", "prompts", "judge")),
+    "samples": (("samples_unfiltered", "filtered"), ()),
+    "pairs": (("samples",), ("pairs",)),
+    "hard_questions": (("samples",), ()),
+    "reward_model": (("pairs",), ("reward_model",)),
+    "reward_audit": (("samples", "reward_model"), ()),
+    "scores": (("reward_model",), ("evaluation", "sampling")),
+    "evaluation_start": ((), ("evaluation", "sampling", "prompts", "judge")),
+    "policy_rule": (("hard_questions",), ("reinforce",)),
+    "evaluation_rule": (("policy_rule",), ("evaluation", "sampling", "prompts", "judge")),
+    "policy_rm": (("hard_questions", "reward_model"), ("reinforce",)),
+    "evaluation_rm": (("policy_rm",), ("evaluation", "sampling", "prompts", "judge")),
 }
-FOLDERS = {"reward_model": "reward_model", "policy_rule": "reinforce", "policy_rm": "reinforce"}  # and their sections
+FOLDERS = ("reward_model", "policy_rule", "policy_rm")
+# Speed and memory alone, as is the batch size of samplers.
+HOW_ONLY = ("workers", "micro_batch", "score_batch", "reward_seconds")
 
 
 def make(recipe: Recipe, step: str, wait: float) -> None:
     """One step; first wait up to `wait` seconds for what another process makes."""
     run, until = recipe.run, time.monotonic() + wait
+    inputs, sections = STEPS[step]
     while True:
         try:
-            for name in STEPS[step]:
+            for name in inputs:
                 run.path(name)
             break
         except ArtifactError:
             if time.monotonic() > until:
                 raise
             time.sleep(1)
-    params = {"engine": run.profile.to_dict()["engine"], "model": recipe.args.model}
-    build = getattr(recipe, step)
+    values = run.profile.to_dict()
+    params = {key: values["engine"][key] for key in ("lora_rank", "quantise", "generation")}
+    params |= {"model": recipe.args.model, "benchmarks": recipe.args.questions if "evaluation" in sections else None}
+    for section in sections:
+        how = HOW_ONLY if section in ("reward_model", "reinforce", "judge") else ("batch_size",)
+        params[section] = {key: value for key, value in values[section].items() if key not in how}
     if step in FOLDERS:
-        section = FOLDERS[step]
-        run.folder(step, build, STEPS[step], params | {section: run.profile.to_dict()[section]})
+        run.folder(step, getattr(recipe, step), inputs, params)
     else:
-        run.table(step, build, STEPS[step], params, of=Problem if step in ("filtered", "hard_questions") else None)
+        of = Problem if step in ("filtered", "hard_questions") else None
+        run.table(step, getattr(recipe, step), inputs, params, of=of)
     free_gpu()
     print(f"{time.strftime('%X')} {step} is there", flush=True)
 

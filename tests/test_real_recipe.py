@@ -32,8 +32,10 @@ def test_the_recipe_makes_what_the_notebooks_make(tmp_path, capsys):
     capsys.readouterr()
     assert (run.path("policy_rm") / "model.safetensors").exists()
 
-    main([*given, "--steps", *steps])
+    main([*given, "--steps", *steps, "--set", "sampling.batch_size=7", "engine.checkpoints=1", "judge.workers=1"])
     assert "made in" not in capsys.readouterr().out  # all is kept
+    main([*given, "--steps", "pairs", "--set", "pairs.max_pairs_per_question=2"])
+    assert "pairs: made in" in capsys.readouterr().out
 
 
 def test_a_step_says_what_it_lacks(tmp_path):
