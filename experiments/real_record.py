@@ -1,0 +1,87 @@
+"""What the recipe made with a real model, as the files of `data/real` that hold no text of a benchmark or of a seed.
+
+    python -m experiments.real_record runs/real [runs/more ...] --seeds runs/seeds/seeds.jsonl
+        [--model runs/real/artifacts/reward_model --humaneval humaneval.jsonl.gz]
+
+`recipe.parquet` has a row for each seed that the teacher was asked about. With `--model`, `reward.parquet` has that
+reward model's scores of the programs in `laboratory.parquet`, whose questions are read from HumanEval's file.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from acelib.core import ROOT, Run, load_profile, read_rows, write_rows
+from acelib.data import read_benchmark
+from acelib.judge import Judge
+from acelib.models import solve_messages
+from acelib.reward_model import load_reward_model, score
+from acelib.sampling import submission
+from acelib.schema import Problem, Row
+from acelib.synthesis import load_seeds
+from experiments.real_laboratory import bare
+
+OUT = ROOT / "data" / "real"
+
+
+def recipe_rows(run: Run, programs: dict[str, str], judge: Judge) -> list[Row]:
+    """One row per seed of a run. `programs`: the seeds' own, by id, which decide what a valid test is."""
+    problems = {one.id: one for one in run.read("imagined", Problem)}
+    proxy = {row["id"]: row["passed"] for row in run.read("proxy_verdicts")}
+    kept = {one.id for one in run.read("filtered", Problem)}
+    samples = {row["id"]: row["inferences"] for row in run.read("samples_unfiltered")}
+    reports = judge.run([submission(one, programs[one.id]) for one in problems.values()])
+    valid = {one: [bool(verdict.passed) for verdict in report.verdicts] for one, report in zip(problems, reports)}
+    return [
+        {
+            "id": row["id"],
+            "question": problems[row["id"]].question if row["id"] in problems else None,
+            "entry_point": problems[row["id"]].entry_point if row["id"] in problems else None,
+            "tests": list(problems[row["id"]].tests) if row["id"] in problems else [],
+            "valid": valid.get(row["id"], []),
+            "proxy_results": [bool(one) for one in proxy.get(row["id"], [])],
+            "kept": row["id"] in kept,
+            "programs": [bare(one["program"]) for one in samples.get(row["id"], [])],
+            "results": [[bool(x) for x in one["test_results"]] for one in samples.get(row["id"], [])],
+        }
+        for row in run.read("replies")
+    ]
+
+
+def reward_rows(model: str, humaneval: str, rows: Sequence[Row]) -> list[Row]:
+    """The scores of the greedy program and of the samples, by question."""
+    profile = load_profile("real")
+    scorer = load_reward_model(model, profile.models.dtype, "cpu")
+    asked = {
+        one.id: solve_messages(profile.prompts.solve, one.question)[-1]["content"] for one in read_benchmark(humaneval)
+    }
+    found = []
+    for row in rows:
+        texts = [f"```python\n{one}\n```" if one else "" for one in (row["greedy_program"], *row["programs"])]
+        greedy, *sampled = score(*scorer, [asked[row["id"]]] * len(texts), texts, 17)
+        found.append({"id": row["id"], "greedy": greedy, "scores": sampled})
+        print(f"{len(found)} of {len(rows)} questions scored", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--seeds", default="runs/seeds/seeds.jsonl")
+    parser.add_argument("--model", help="folder of a trained reward model")
+    parser.add_argument("--humaneval", default="openai/openai_humaneval")
+    args = parser.parse_args()
+    profile = load_profile("real")
+    if args.runs:
+        programs = {one["id"]: one["program"] for one in load_seeds(args.seeds)}
+        with Judge.from_settings(profile.judge) as judge:
+            rows = [row for run in args.runs for row in recipe_rows(Run(run, profile), programs, judge)]
+        write_rows(OUT / "recipe.parquet", rows)
+    if args.model:
+        write_rows(
+            OUT / "reward.parquet", reward_rows(args.model, args.humaneval, read_rows(OUT / "laboratory.parquet"))
+        )
+
+
+if __name__ == "__main__":
+    main()
