@@ -10,12 +10,9 @@ from collections.abc import Hashable, Sequence
 from statistics import fmean
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from acelib.core import DataError
 from acelib.judge import Report
-from acelib.models import check_room, pad, render, token_positions
 
 
 def expected_best(values: Sequence[float], scores: Sequence[float], n: int) -> float:
@@ -100,66 +97,6 @@ def expected_consensus(
                 sums[here] += count * (before_sums[there] + tied * mean * before_ways[there])
         found += (sums[:, 1:] / np.arange(1, total + 1)).sum(axis=1)
     return [float(found[n]) / math.comb(total, n) for n in ns]
-
-
-def mean_logprob(logits: torch.Tensor, tokens: torch.Tensor) -> float:
-    """Mean over a reply's tokens of log p(token | what is before it), in nats; higher is likelier.
-
-    logits: (tokens, vocabulary), row i predicts `tokens[i]`; tokens: (tokens,). -inf when there are no tokens. The
-    mean, not the sum: a sum would choose the shortest reply.
-    """
-    if not len(tokens):
-        return -math.inf
-    return torch.log_softmax(logits.float(), dim=-1).gather(-1, tokens.unsqueeze(-1)).mean().item()
-
-
-def self_certainty(logits: torch.Tensor) -> float:
-    """Mean over a reply's tokens of KL(uniform || p), in nats: -1/(nV) sum_i sum_j log(V p(j | what is before i)).
-
-    logits: (tokens n, vocabulary V). 0 for a policy that knows nothing, higher the surer it is; which tokens the reply
-    has plays no part. -inf when there are no tokens. Kang et al. 2025, "Scalable Best-of-N Selection for Large
-    Language Models via Self-Certainty".
-    """
-    if not len(logits):
-        return -math.inf
-    return -(torch.log_softmax(logits.float(), dim=-1).mean(dim=-1) + math.log(logits.shape[-1])).mean().item()
-
-
-@torch.inference_mode()
-def policy_confidence(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    replies: Sequence[str],
-    batch_size: int = 32,
-) -> dict[str, list[float]]:
-    """`mean_logprob` and `self_certainty` of every reply under a policy at temperature 1: {name: (replies,)}.
-
-    `prompts` are user messages. One forward pass gives both; each distinct text is read once. Text is all that was
-    recorded, so the reply is tokenised anew, and the token that ended it does not count. Raises ModelError when a
-    prompt and its reply exceed the model's context.
-    """
-    ids = {}  # (prompt, reply): their tokens
-    for prompt, reply in zip(prompts, replies, strict=True):
-        texts = render(tokenizer, [{"role": "user", "content": prompt}]), reply
-        ids[prompt, reply] = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    check_room(model, [prompt + reply for prompt, reply in ids.values()])
-    order, found = sorted(ids, key=lambda key: sum(map(len, ids[key]))), {}
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        # Padded on the left, all replies end in the last column, so that only their logits have to be kept.
-        tokens, mask = pad([sum(ids[key], []) for key in chunk], tokenizer.pad_token_id, model.device)
-        longest = max(len(ids[key][1]) for key in chunk)
-        positions = token_positions(mask)
-        logits = model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
-        ).logits[:, :-1]
-        for key, row, one in zip(chunk, logits, tokens, strict=True):
-            n = len(ids[key][1])
-            row = row[longest - n :]
-            found[key] = mean_logprob(row, one[len(one) - n :]), self_certainty(row)
-    values = [found[key] for key in zip(prompts, replies)]
-    return {"mean_logprob": [a for a, _ in values], "self_certainty": [b for _, b in values]}
 
 
 def share_passed(passed: Sequence[Sequence[bool]], kept: Sequence[int] | None = None) -> list[float]:

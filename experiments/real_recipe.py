@@ -24,13 +24,15 @@ from acelib.core import ROOT, ArtifactError, Profile, Run, assume, load_profile
 from acelib.core.threads import Threads
 from acelib.data import read_benchmark
 from acelib.engine import open_sampler, sample_and_judge
+from acelib.evaluation import EVALPLUS, Prompt, ask
+from acelib.extraction import extract_program
 from acelib.filtering import filter_problems, passed_tests, proxy_programs
 from acelib.judge import Judge
 from acelib.models import SamplingParams, free_gpu, solve_messages
 from acelib.pairs import build_pairs
 from acelib.reward_model import is_held_out, load_reward_model, score
 from acelib.rewards import model_reward, rule_reward
-from acelib.sampling import judge_programs, pass_rates, restrict_tests
+from acelib.sampling import judge_programs, pass_rates, restrict_tests, submission
 from acelib.schema import Pair, Problem, Row
 from acelib.synthesis import imagine, load_seeds, problems_from_replies
 from acelib.training import jobs, make_reinforce_trainer
@@ -142,6 +144,22 @@ class Recipe:
             for row, one in zip(rows, scores)
         ]
 
+    def baselines(self, scratch: Path) -> list[Row]:
+        """The untrained policy's greedy programs for the benchmarks, asked in the profile's words and in EvalPlus's."""
+        problems, rows = self._benchmarks(), []
+        model = open_sampler(self.profile, self.profile.models.policy, scratch)
+        params = SamplingParams.of(self.profile.sampling, seed=self.profile.seed).greedy()
+        with self._judge() as judge:
+            for name, prompt in {"profile": Prompt(self.profile.prompts.solve), "EvalPlus": EVALPLUS}.items():
+                replies = ask(*model, problems, prompt, params, self._shown(f"{name}'s prompt"))
+                programs = [extract_program(text, one.entry_point) for one, (text,) in zip(problems, replies)]
+                reports = judge.run([submission(one, program) for one, program in zip(problems, programs)])
+                rows += [
+                    {"id": one.id, "prompt": name, "greedy": bool(report.passed), "program": program}
+                    for one, report, program in zip(problems, reports, programs, strict=True)
+                ]
+        return rows
+
     def policy_rule(self, path: Path, scratch: Path) -> None:
         problems = self.run.read("hard_questions", Problem)
         with self._judge() as judge:
@@ -208,6 +226,7 @@ STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "reward_model": (("pairs",), ("reward_model",)),
     "reward_audit": (("samples", "reward_model"), ()),
     "scores": (("reward_model",), ("evaluation", "sampling")),
+    "baselines": ((), ("evaluation", "sampling", "prompts", "judge")),
     "evaluation_start": ((), ("evaluation", "sampling", "prompts", "judge")),
     "policy_rule": (("hard_questions",), ("reinforce",)),
     "evaluation_rule": (("policy_rule",), ("evaluation", "sampling", "prompts", "judge")),

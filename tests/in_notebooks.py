@@ -10,11 +10,15 @@ from acelib.core import ROOT
 from runner.notebooks import code
 
 
-def notebook_function(number: str, name: str) -> Callable:
-    """The function `name` of the notebook with that number; of the rest of the notebook only imports are run."""
+def notebook_function(number: str, name: str, *helpers: str) -> Callable:
+    """The function `name` of that notebook, with those it calls there; of the rest of it only imports are run."""
     (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
     nodes = ast.parse("\n".join(code(path))).body
-    wanted = [one for one in nodes if isinstance(one, (ast.Import, ast.ImportFrom)) or getattr(one, "name", "") == name]
+    wanted = [
+        one
+        for one in nodes
+        if isinstance(one, (ast.Import, ast.ImportFrom)) or getattr(one, "name", "") in (name, *helpers)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "cells.py"
         file.write_text(ast.unparse(ast.Module(wanted, [])), encoding="utf-8")

@@ -3,18 +3,10 @@ import math
 
 import pytest
 import torch
+from in_notebooks import notebook_function
 from tiny_models import tiny_policy
 
-from acelib.best_of_n import (
-    dual_agreement,
-    expected_best,
-    mean_logprob,
-    policy_confidence,
-    rate_then_score,
-    self_certainty,
-    share_passed,
-    shown_outputs,
-)
+from acelib.best_of_n import dual_agreement, expected_best, rate_then_score, share_passed, shown_outputs
 from acelib.core import DataError, ModelError
 from acelib.core.tables import read_rows
 from acelib.judge import Judge, Report, Verdict
@@ -22,6 +14,8 @@ from acelib.models.generation import render
 from acelib.models.prefix import pad, response_logps
 from tools.rank import main, majority_vote, picked_correct, rank, read_recorded
 
+mean_logprob, self_certainty = (notebook_function("A3", name) for name in ("mean_logprob", "self_certainty"))
+policy_confidence = notebook_function("A3", "policy_confidence", "mean_logprob", "self_certainty")
 DOUBLE, ALSO, SQUARE, BROKEN = (
     "def f(x):\n    return 2 * x\n",
     "def f(x):\n    return x + x\n",
