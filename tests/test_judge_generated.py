@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -301,6 +302,7 @@ def known(program: str, test: str, verdict) -> bool:
     return verdict.status in ("invalid", "unstable") or "the test went on" in verdict.reason
 
 
+@pytest.mark.slow
 def test_generated_tests_agree_with_plain_python():
     with Judge(workers=2, limits=Limits(cpu_seconds=2.0, wall_seconds=20)) as judge:
 

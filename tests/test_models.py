@@ -154,6 +154,7 @@ def test_progress_moves_within_a_batch_by_tokens(policy, conversations, monkeypa
     assert seen == [(round(4 * step / 10, 1), 8) for step in range(1, 21)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("large", [0, 10**8], ids=["joining", "batch by batch"])
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
 def test_replies_that_end_make_room_for_the_next(policy, conversations, batch_size, large, monkeypatch):
