@@ -20,8 +20,7 @@ from typing import Any
 import torch
 import yaml
 
-from acelib.core import ROOT, ArtifactError, Profile, Run, assume, load_profile
-from acelib.core.threads import Threads
+from acelib.core import ROOT, ArtifactError, Profile, Run, Threads, assume, load_profile
 from acelib.data import read_benchmark
 from acelib.engine import open_sampler, sample_and_judge
 from acelib.evaluation import EVALPLUS, Prompt, ask

@@ -81,3 +81,25 @@ def test_features_belong_to_the_programs(rows):
         for name in mixed[1 - half :: 2]:
             found.append(auc((states[name][1:].astype(float) @ direction).tolist(), known[name]["correct"]))
     assert fmean(found) > 0.6
+
+
+def test_the_recipe_is_complete_and_its_pieces_belong_together():
+    asked = read_rows(LABORATORY.with_name("recipe.parquet"))
+    assert len({row["id"] for row in asked}) == len(asked) == 300
+    for row in asked:
+        tests = len(row["tests"])
+        assert bool(row["question"]) == bool(row["entry_point"]) == bool(tests)
+        assert len(row["valid"]) == len(row["proxy_results"]) == tests == len(set(row["tests"]))
+        assert row["kept"] == (sum(row["proxy_results"]) >= 3)
+        assert len(row["programs"]) == len(row["results"]) == 16 * row["kept"]
+        assert all(len(verdicts) == tests for verdicts in row["results"])
+    usable = [row for row in asked if row["question"]]
+    assert len(usable) >= 0.9 * len(asked) and all(row["entry_point"] in row["question"] for row in usable)
+    assert fmean(len(row["tests"]) for row in usable) >= 6
+
+
+def test_the_recorded_reward_model_scored_every_program(rows):
+    scores = {row["id"]: row for row in read_rows(LABORATORY.with_name("reward.parquet"))}
+    assert list(scores) == [row["id"] for row in rows]
+    assert all(len(scores[row["id"]]["scores"]) == len(row["programs"]) for row in rows)
+    assert np.isfinite([row["greedy"] for row in scores.values()]).all()
