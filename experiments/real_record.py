@@ -1,9 +1,10 @@
 """What the recipe made with a real model, as the files of `data/real` that hold no text of a benchmark or of a seed.
 
     python -m experiments.real_record runs/real [runs/more ...] --seeds runs/seeds/seeds.jsonl
-        [--model runs/real/artifacts/reward_model --humaneval humaneval.jsonl.gz]
+        [--baselines runs/real] [--model runs/real/artifacts/reward_model --humaneval humaneval.jsonl.gz]
 
-`recipe.parquet` has a row for each seed that the teacher was asked about. With `--model`, `reward.parquet` has that
+`recipe.parquet` has a row for each seed that the teacher was asked about, `baselines.parquet` (of the run that
+`--baselines` names) one for each greedy program of the untrained policy. With `--model`, `reward.parquet` has that
 reward model's scores of the programs in `laboratory.parquet`, whose questions are read from HumanEval's file.
 """
 
@@ -68,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--seeds", default="runs/seeds/seeds.jsonl")
+    parser.add_argument("--baselines", type=Path, help="run directory that has them")
     parser.add_argument("--model", help="folder of a trained reward model")
     parser.add_argument("--humaneval", default="openai/openai_humaneval")
     args = parser.parse_args()
@@ -77,6 +79,9 @@ def main() -> None:
         with Judge.from_settings(profile.judge) as judge:
             rows = [row for run in args.runs for row in recipe_rows(Run(run, profile), programs, judge)]
         write_rows(OUT / "recipe.parquet", rows)
+    if args.baselines:
+        rows = Run(args.baselines, profile).read("baselines")
+        write_rows(OUT / "baselines.parquet", [row | {"program": bare(row["program"])} for row in rows])
     if args.model:
         write_rows(
             OUT / "reward.parquet", reward_rows(args.model, args.humaneval, read_rows(OUT / "laboratory.parquet"))
