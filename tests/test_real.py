@@ -103,3 +103,10 @@ def test_the_recorded_reward_model_scored_every_program(rows):
     assert list(scores) == [row["id"] for row in rows]
     assert all(len(scores[row["id"]]["scores"]) == len(row["programs"]) for row in rows)
     assert np.isfinite([row["greedy"] for row in scores.values()]).all()
+
+
+def test_the_baselines_cover_both_prompts():
+    baselines = read_rows(LABORATORY.with_name("baselines.parquet"))
+    asked = {prompt: [row["id"] for row in baselines if row["prompt"] == prompt] for prompt in ("profile", "EvalPlus")}
+    assert asked["profile"] == asked["EvalPlus"] and len(asked["profile"]) * 2 == len(baselines)
+    assert sum(one.startswith("HumanEval") for one in asked["profile"]) == 164
