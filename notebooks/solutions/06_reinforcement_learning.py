@@ -46,7 +46,7 @@ with check(returns) as answer:
 # ### 6.2 REINFORCE++ from memory (25 minutes, medium)
 #
 # Scroll no further up. From the reward of each reply and the log-probabilities of each token, compute the advantage of
-# each token: penalty per token, reward on the last token, return, standardised over all response tokens of the batch.
+# each token: penalty per token, reward on the last token, return, standardised over all response tokens of the rollout.
 # Divide by the standard deviation of those tokens (over $N$, not $N - 1$), with 1e-8 as the smallest variance. Outside
 # the mask the advantage is 0. The mask is 1 on a reply's tokens and 0 on the padding behind them.
 
@@ -209,7 +209,7 @@ with check(brief) as answer, Judge(workers=1) as judge:
     assert abs(short - right) < 1e-9, f"a right reply of {len(SHORT)} characters earns {right:.3f}, yours {short:.3f}"
     assert short > long > 1, f"the longer right reply earns less, but more than 1; yours earns {long:.3f}"
     assert wrong == endless == 0, f"wrong programs earn 0, however short or long; yours earn {wrong} and {endless}"
-    (huge,) = answer(lambda **_: [1.0])(completions=[[{"content": "x" * 900}]])
+    (huge,) = answer(lambda **_: [1.0])(completions=[[{"content": "x" * 900}]], problem_id=["q"])
     assert huge == 1, f"beyond {400} characters there is no bonus and no fine; yours earns {huge:.3f}"
-    (unknown,) = answer(lambda **_: [None])(completions=[[{"content": SHORT}]])
+    (unknown,) = answer(lambda **_: [None])(completions=[[{"content": SHORT}]], problem_id=["q"])
     assert unknown is None, "where the judge could not judge, the reward stays None"
