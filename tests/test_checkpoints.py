@@ -162,7 +162,7 @@ start, out, scratch, copy = map(Path, sys.argv[1:])
 filler = scratch.parent / "filler"
 
 def fill(done, total):  # nothing but 20,000 bytes are left
-    if test.last_checkpoint(scratch):
+    if test.last_checkpoint(scratch) and not filler.exists():
         filler.write_bytes(bytes(max(0, shutil.disk_usage(scratch).free - 20_000)))
 
 try:
@@ -172,7 +172,7 @@ except FullDiskError as error:
     print(error)
 print(test.last_checkpoint(scratch).name)
 filler.unlink()
-test.train_scorer(start, out, scratch, lambda *step: print(*step))
+test.train_scorer(start, out, scratch, lambda done, total: done % 1 or print(int(done), total))
 shutil.copytree(out, copy, dirs_exist_ok=True)
 """
 
@@ -215,7 +215,7 @@ def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(full_d
     assert not (torn / half).exists() or (torn / half).stat().st_size <= room
 
     seen = []
-    rows = again(start, out, scratch, lambda *step: seen.append(step))
+    rows = again(start, out, scratch, lambda done, total: done % 1 or seen.append((done, total)))
     assert seen[0] == (2, 4), "it went on after the first step"
     assert rows == again(start, tmp_path / "straight", tmp_path / "other")
     assert_same_weights(name, out, tmp_path / "straight")

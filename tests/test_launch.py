@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import threading
 import time
 from contextlib import suppress
@@ -270,7 +271,8 @@ def test_a_machine_is_lost_and_the_command_repeated(tmp_path, base, monkeypatch,
     start_node(lambda: cluster.add_node(num_cpus=1))
     capfd.readouterr()
     launch(run, training.reward_model, tmp_path / "there", scratch, "training", pairs="pairs")
-    assert f"training: {reached + 1} of 60" in capfd.readouterr().out
+    first = re.search(r"training: ([\d.]+) of 60", capfd.readouterr().out)
+    assert reached < float(first[1]) <= reached + 1
     here, there = (load_file(tmp_path / name / "model.safetensors") for name in ("here", "there"))
     for name in here:
         torch.testing.assert_close(there[name], here[name], rtol=1e-4, atol=1e-4)

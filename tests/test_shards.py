@@ -153,7 +153,9 @@ def test_a_sampler_for_each_gpu_and_why_none_can_work(two_gpus, tmp_path, capsys
 def test_progress_within_a_shard_comes_from_the_nodes(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "EVERY", 0.3)  # in which an answer of a busy node must come, too
     seen = []
-    made(tmp_path, engine=ON | {"shard_questions": 12}, batch_size=1, progress=lambda *args: seen.append(args[:2]))
+    made(
+        tmp_path, engine=ON | {"shard_questions": 12}, n=16, batch_size=1, progress=lambda *args: seen.append(args[:2])
+    )
     assert seen[-1] == (12, 12) and seen == sorted(seen)
     assert any(0 < done < 12 for done, _ in seen)
 
