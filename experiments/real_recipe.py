@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +122,12 @@ class Recipe:
 
     def _scored(self, rows: Sequence[Row]) -> list[list[float]]:
         """The reward model's score of every program of AceCode rows, as one list per row."""
-        models, n = self.profile.models, len(rows[0]["inferences"])
+        models = self.profile.models
         scorer = load_reward_model(self.run.path("reward_model"), models.dtype, models.device)
         asked = [self._instruction(row["question"]) for row in rows for _ in row["inferences"]]
         texts = [item["completion"] for row in rows for item in row["inferences"]]
-        found = score(*scorer, asked, texts, self.profile.reward_model.score_batch)
-        return [found[start : start + n] for start in range(0, len(found), n)]
+        found = iter(score(*scorer, asked, texts, self.profile.reward_model.score_batch))
+        return [list(islice(found, len(row["inferences"]))) for row in rows]
 
     def reward_audit(self, scratch: Path) -> list[Row]:
         """Scores of held-out questions' programs, beside the share of surviving tests that they pass."""
@@ -197,7 +198,7 @@ class Recipe:
                 "id": one.id,
                 "greedy": pass_rates(first)[0] == 1.0,
                 "correct": [rate == 1.0 for rate in pass_rates(others)],
-                "greedy_completion": first["inferences"][0]["completion"],
+                "programs": [item["program"] for item in (first["inferences"][0], *others["inferences"])],
             }
             for one, first, others in zip(problems, greedy, sampled, strict=True)
         ]
@@ -233,8 +234,6 @@ STEPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "evaluation_rm": (("policy_rm",), ("evaluation", "sampling", "prompts", "judge")),
 }
 FOLDERS = ("reward_model", "policy_rule", "policy_rm")
-# Speed and memory alone, as is the batch size of samplers.
-HOW_ONLY = ("workers", "micro_batch", "score_batch", "reward_seconds")
 
 
 def make(recipe: Recipe, step: str, wait: float) -> None:
@@ -250,12 +249,12 @@ def make(recipe: Recipe, step: str, wait: float) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(1)
-    values = run.profile.to_dict()
-    params = {key: values["engine"][key] for key in ("lora_rank", "quantise", "generation")}
+    engine = run.profile.engine
+    params: dict[str, Any] = {key: getattr(engine, key) for key in ("lora_rank", "quantise", "generation")}
     params |= {"model": recipe.args.model, "benchmarks": recipe.args.questions if "evaluation" in sections else None}
-    for section in sections:
-        how = HOW_ONLY if section in ("reward_model", "reinforce", "judge") else ("batch_size",)
-        params[section] = {key: value for key, value in values[section].items() if key not in how}
+    params |= run.profile.deciding(*sections)
+    for section in {"synthesis", "filtering", "sampling"} & set(sections):  # their samplers answer alike in any batch
+        del params[section]["batch_size"]
     if step in FOLDERS:
         run.folder(step, getattr(recipe, step), inputs, params)
     else:

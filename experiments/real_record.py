@@ -1,14 +1,18 @@
 """What the recipe made with a real model, as the files of `data/real` that hold no text of a benchmark or of a seed.
 
     python -m experiments.real_record runs/real [runs/more ...] --seeds runs/seeds/seeds.jsonl
-        [--baselines runs/real] [--model runs/real/artifacts/reward_model --humaneval humaneval.jsonl.gz]
+        [--baselines runs/real] [--policies runs/real-mbpp]
+        [--model imagined=runs/real/artifacts/reward_model --humaneval humaneval.jsonl.gz --mbpp mbpp.jsonl]
 
 `recipe.parquet` has a row for each seed that the teacher was asked about, `baselines.parquet` (of the run that
-`--baselines` names) one for each greedy program of the untrained policy. With `--model`, `reward.parquet` has that
-reward model's scores of the programs in `laboratory.parquet`, whose questions are read from HumanEval's file.
+`--baselines` names) one for each greedy program of the untrained policy. Of `--policies` come `rollouts.parquet`, the
+log of RL with the rule reward, and `policies.parquet`: the benchmarks' verdicts on the policy before and after. With
+`--model`, `reward.parquet` gets a reward model's scores of the programs in `laboratory.parquet`, and with `--mbpp`
+of the starting policy's for MBPP; the questions are read from the benchmarks' files.
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from acelib.reward_model import load_reward_model, score
 from acelib.sampling import submission
 from acelib.schema import Problem, Row
 from acelib.synthesis import load_seeds
+from acelib.training import LOG_FILE
 from experiments.real_laboratory import bare
 
 OUT = ROOT / "data" / "real"
@@ -49,19 +54,25 @@ def recipe_rows(run: Run, programs: dict[str, str], judge: Judge) -> list[Row]:
     ]
 
 
-def reward_rows(model: str, humaneval: str, rows: Sequence[Row]) -> list[Row]:
-    """The scores of the greedy program and of the samples, by question."""
+def policy_rows(run: Run, policy: str) -> list[Row]:
+    """One row per question of the benchmarks: verdicts on the greedy program and on the samples; all programs."""
+    return [
+        {"policy": policy} | row | {"programs": [bare(one) for one in row["programs"]]}
+        for row in run.read(f"evaluation_{policy}")
+    ]
+
+
+def reward_rows(name: str, folder: str, questions: Sequence[Problem], programs: dict[str, list[str]]) -> list[Row]:
+    """A reward model's scores of the greedy program and of the samples, by question."""
     profile = load_profile("real")
-    scorer = load_reward_model(model, profile.models.dtype, "cpu")
-    asked = {
-        one.id: solve_messages(profile.prompts.solve, one.question)[-1]["content"] for one in read_benchmark(humaneval)
-    }
+    scorer = load_reward_model(folder, profile.models.dtype, "cpu")
+    asked = {one.id: solve_messages(profile.prompts.solve, one.question)[-1]["content"] for one in questions}
     found = []
-    for row in rows:
-        texts = [f"```python\n{one}\n```" if one else "" for one in (row["greedy_program"], *row["programs"])]
-        greedy, *sampled = score(*scorer, [asked[row["id"]]] * len(texts), texts, 17)
-        found.append({"id": row["id"], "greedy": greedy, "scores": sampled})
-        print(f"{len(found)} of {len(rows)} questions scored", flush=True)
+    for key, mine in programs.items():
+        texts = [f"```python\n{one}\n```" if one else "" for one in mine]
+        greedy, *sampled = score(*scorer, [asked[key]] * len(texts), texts, len(texts))
+        found.append({"model": name, "id": key, "greedy": greedy, "scores": sampled})
+        print(f"{len(found)} of {len(programs)} questions scored", flush=True)
     return found
 
 
@@ -70,8 +81,10 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--seeds", default="runs/seeds/seeds.jsonl")
     parser.add_argument("--baselines", type=Path, help="run directory that has them")
-    parser.add_argument("--model", help="folder of a trained reward model")
+    parser.add_argument("--policies", type=Path, help="run directory with evaluation_start and evaluation_rule")
+    parser.add_argument("--model", metavar="NAME=FOLDER", help="a trained reward model, and what to call it")
     parser.add_argument("--humaneval", default="openai/openai_humaneval")
+    parser.add_argument("--mbpp", help="its file or hub name; without, its programs are not scored")
     args = parser.parse_args()
     profile = load_profile("real")
     if args.runs:
@@ -82,10 +95,24 @@ def main() -> None:
     if args.baselines:
         rows = Run(args.baselines, profile).read("baselines")
         write_rows(OUT / "baselines.parquet", [row | {"program": bare(row["program"])} for row in rows])
+    if args.policies:
+        run = Run(args.policies, profile)
+        log = json.loads((run.path("policy_rule") / LOG_FILE).read_text(encoding="utf-8"))
+        write_rows(OUT / "rollouts.parquet", log)
+        rows = [row for policy in ("start", "rule") for row in policy_rows(run, policy)]
+        write_rows(OUT / "policies.parquet", rows)
     if args.model:
-        write_rows(
-            OUT / "reward.parquet", reward_rows(args.model, args.humaneval, read_rows(OUT / "laboratory.parquet"))
-        )
+        name, _, folder = args.model.partition("=")
+        programs = {
+            row["id"]: [row["greedy_program"], *row["programs"]] for row in read_rows(OUT / "laboratory.parquet")
+        }
+        asked = read_benchmark(args.humaneval)
+        if args.mbpp:
+            start = [row for row in read_rows(OUT / "policies.parquet") if row["policy"] == "start"]
+            programs |= {row["id"]: row["programs"] for row in start if row["id"].startswith("MBPP")}
+            asked += read_benchmark(args.mbpp)
+        others = [row for row in read_rows(OUT / "reward.parquet") if row["model"] != name]
+        write_rows(OUT / "reward.parquet", others + reward_rows(name, folder, asked, programs))
 
 
 if __name__ == "__main__":

@@ -259,10 +259,14 @@ def test_other_numbers_of_questions(capsys):
 
 
 def test_a_notebook_shows_its_stages_and_values_on_larger_profiles():
-    head, rule, *rows = at_scale("06", "reinforce.learning_rate").splitlines()
-    assert head == "|  | `single-gpu`, 1 x RTX 4090 | `paper`, 8 x H100 |" and rule.count("---") == 3
+    head, rule, *rows = at_scale("06", "reinforce.learning_rate").split("\n\n")[0].splitlines()
+    assert head == (
+        "|  | `single-gpu`: Qwen2.5-Coder-0.5B-Instruct, 1 x RTX 4090 "
+        "| `single-gpu-7b`: Qwen2.5-Coder-7B-Instruct, 1 x H100 | `paper`: Qwen2.5-Coder-7B-Instruct, 8 x H100 |"
+    )
+    assert rule.count("---") == 4
     assert [row.split(" | ")[0] for row in rows] == ["| RL, rule", "| RL, reward model", "| `reinforce.learning_rate`"]
-    assert rows[-1].endswith("| 5e-07 |") and rows[0].count(" minutes, ") == 2
+    assert rows[-1].endswith("| 5e-07 |") and rows[0].count(" minutes, ") == 3
     assert "| - | " in at_scale("01"), "adopted questions need no teacher"
 
 

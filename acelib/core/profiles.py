@@ -28,6 +28,8 @@ SAID = {
     "int_type": "be a whole number in digits",
 }
 
+HOW_ONLY = {"workers", "micro_batch", "score_batch", "reward_seconds"}  # speed and memory alone
+
 
 @sections.section
 class Profile:
@@ -55,6 +57,12 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `load_profile` reads back from YAML."""
         return json.loads(json.dumps(asdict(self)))
+
+    def deciding(self, *names: str) -> dict[str, dict[str, Any]]:
+        """Sections as plain data, for `params` of an artefact: without the values that change speed and memory alone,
+        so that a run goes on with fewer judges or smaller portions."""
+        values = self.to_dict()
+        return {name: {key: value for key, value in values[name].items() if key not in HOW_ONLY} for name in names}
 
     def resolve(self, path: str) -> str:
         """Absolute path of something in the repository or on disk; a hub name (`owner/name`) stays as it is."""

@@ -210,7 +210,9 @@ def models_gb(profile: Profile) -> float:
     return (2 * sum(one.parameters for one in shapes) * size + 3 * learning * 3 * FULL) / 1e9
 
 
-def at_scale(notebook: str, keys: str = "", profiles: tuple[str, ...] = ("single-gpu", "paper")) -> str:
+def at_scale(
+    notebook: str, keys: str = "", profiles: tuple[str, ...] = ("single-gpu", "single-gpu-7b", "paper")
+) -> str:
     """A Markdown table: what a notebook's stages take on larger profiles (computed), and their values of dotted `keys`.
 
     Raises ProfileError for an unknown profile, AttributeError for an unknown key.
@@ -220,8 +222,10 @@ def at_scale(notebook: str, keys: str = "", profiles: tuple[str, ...] = ("single
         mine = [stage for stage in stages(one) if stage.notebook == notebook and stage.hours]
         taken = {stage.what: f"{60 * stage.hours:.0f} minutes, {stage.gib:.0f} GiB per GPU" for stage in mine}
         values = {f"`{key}`": attrgetter(key)(one) for key in keys.split()}
-        columns[f"`{one.name}`, {one.plan.gpus} x {one.plan.gpu}"] = taken | values
+        head = f"`{one.name}`: {Path(one.models.policy).name}, {one.plan.gpus} x {one.plan.gpu}"
+        columns[head] = taken | values
     names = sorted({name: 0 for column in columns.values() for name in column}, key=lambda name: name[0] == "`")
     rows = [["", *columns], ["---"] * (len(columns) + 1)]
     rows += [[name, *(column.get(name, "-") for column in columns.values())] for name in names]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+    note = "Computed, a lower bound without loading and judging. GiB: the least a stage works in. `-`: not run there."
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows) + f"\n\n{note}"
