@@ -98,6 +98,20 @@ def test_bad_files_are_named(tmp_path, text, said):
         load_profile(tmp_path / "loop.yaml")
 
 
+def test_speed_and_memory_decide_nothing():
+    """What an artefact is made from leaves them out, so that a run goes on with fewer judges or smaller portions."""
+    names = ("reinforce", "reward_model", "judge")
+    before = load_profile("pocket")
+    faster = load_profile(
+        "pocket",
+        {"judge.workers": 1, "reinforce.micro_batch": 1, "reward_model.micro_batch": 1}
+        | {"reinforce.reward_seconds": 9},
+    )
+    other = load_profile("pocket", {"judge.cpu_seconds": 2.0})
+    assert before.deciding(*names) == faster.deciding(*names) != other.deciding(*names)
+    assert all("to_dict()" not in path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
 def test_resolve_keeps_hub_names_and_makes_local_paths_absolute():
     profile = load_profile("pocket")
     assert profile.resolve("data/models/policy") == str(ROOT / "data/models/policy")
