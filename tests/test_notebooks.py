@@ -82,7 +82,7 @@ def test_a_notebook_links_to_the_glossary_and_to_anchors_that_exist(path):
 def test_the_glossary_is_sorted_and_its_own_links_exist():
     text = (ROOT / "docs" / "glossary.md").read_text()
     terms = re.findall(r"^### (.+)$", text, re.M)
-    assert terms == sorted(terms, key=lambda one: re.sub(r"\W", "", one.lower()))
+    assert len(terms) == len(set(terms)) and terms == sorted(terms, key=lambda one: re.sub(r"\W", "", one.lower()))
     assert set(re.findall(r"\]\(#([\w-]+)\)", text)) <= anchors(text)
 
 

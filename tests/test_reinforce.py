@@ -25,7 +25,7 @@ from acelib.models.prefix import response_logps
 from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
 from acelib.training.reinforce_trainer import make_reinforce_trainer, trainer_arguments
-from acelib.training.rollouts import frozen_exactly, question_order
+from acelib.training.rollouts import merged_exactly, question_order
 from acelib.training.settings import LOG_FILE, check_together, merge_adapters
 
 SETTINGS = Reinforce(
@@ -625,7 +625,18 @@ def test_what_adapters_learn_survives_the_merge_into_bfloat16(policy):
         along = sum((found[name] * move).sum() for name, move in moves.items())
         return float(along / sum(move.square().sum() for move in moves.values()))
 
+    with torch.no_grad(), merged_exactly(adapted):  # for vLLM, TRL merges, and unmerges before and after it reads
+        for _ in range(2):
+            adapted.merge_adapter()
+            for_vllm = copy.deepcopy(adapted.get_base_model().state_dict())
+            adapted.unmerge_adapter()
+    assert all(
+        torch.equal(one.get_base_layer().weight.float(), before[f"{name.removeprefix('base_model.model.')}.weight"])
+        for name, one in adapted.named_modules()
+        if isinstance(one, LoraLayer)
+    )
     drawn, again, nearest = copies
+    assert all(torch.equal(for_vllm[f"{name}.base_layer.weight"], drawn.get_submodule(name).weight) for name in moves)
     assert kept(drawn) == pytest.approx(1, abs=0.2) and kept(nearest) < 0.7
     assert all(torch.equal(a, b) for a, b in zip(drawn.parameters(), again.parameters(), strict=True))
     assert {weight.dtype for weight in drawn.parameters()} == {torch.bfloat16} and not isinstance(drawn, PeftModel)
@@ -671,12 +682,12 @@ def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_r
     assert torch.nn.functional.cosine_similarity(found[True], found[False], dim=0) > 0.99
 
     before = {name: one.clone() for name, one in trainer.model.named_parameters()}
-    for keeps in (nullcontext, frozen_exactly):  # what TRL does to hand vLLM the weights
+    for keeps in (nullcontext, merged_exactly):  # what TRL does to hand vLLM the weights
         with keeps(trainer.model):
             trainer.model.merge_adapter()
             trainer.model.unmerge_adapter()
         same = all(torch.equal(one, before[name]) for name, one in trainer.model.named_parameters())
-        assert same == (keeps is frozen_exactly)
+        assert same == (keeps is merged_exactly)
         for name, one in trainer.model.named_parameters():
             one.data.copy_(before[name])
 

@@ -59,8 +59,7 @@ class Profile:
         return json.loads(json.dumps(asdict(self)))
 
     def deciding(self, *names: str) -> dict[str, dict[str, Any]]:
-        """Sections as plain data, for `params` of an artefact: without the values that change speed and memory alone,
-        so that a run goes on with fewer judges or smaller portions."""
+        """Sections as plain data, without what changes speed and memory alone: `params` of an artefact."""
         values = self.to_dict()
         return {name: {key: value for key, value in values[name].items() if key not in HOW_ONLY} for name in names}
 

@@ -210,20 +210,17 @@ def models_gb(profile: Profile) -> float:
     return (2 * sum(one.parameters for one in shapes) * size + 3 * learning * 3 * FULL) / 1e9
 
 
-def at_scale(
-    notebook: str, keys: str = "", profiles: tuple[str, ...] = ("single-gpu", "single-gpu-7b", "paper")
-) -> str:
+def at_scale(notebook: str, keys: str = "", profiles: str = "single-gpu single-gpu-7b paper") -> str:
     """A Markdown table: what a notebook's stages take on larger profiles (computed), and their values of dotted `keys`.
 
     Raises ProfileError for an unknown profile, AttributeError for an unknown key.
     """
     columns = {}
-    for one in map(load_profile, profiles):
+    for one in map(load_profile, profiles.split()):
         mine = [stage for stage in stages(one) if stage.notebook == notebook and stage.hours]
         taken = {stage.what: f"{60 * stage.hours:.0f} minutes, {stage.gib:.0f} GiB per GPU" for stage in mine}
         values = {f"`{key}`": attrgetter(key)(one) for key in keys.split()}
-        head = f"`{one.name}`: {Path(one.models.policy).name}, {one.plan.gpus} x {one.plan.gpu}"
-        columns[head] = taken | values
+        columns[f"`{one.name}`: {Path(one.models.policy).name}, {one.plan.gpus} x {one.plan.gpu}"] = taken | values
     names = sorted({name: 0 for column in columns.values() for name in column}, key=lambda name: name[0] == "`")
     rows = [["", *columns], ["---"] * (len(columns) + 1)]
     rows += [[name, *(column.get(name, "-") for column in columns.values())] for name in names]

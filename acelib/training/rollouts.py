@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from acelib.models import Conversation, SamplingParams, generate, prompt_seeds, prompt_tokens, sample_tokens
-from acelib.training.settings import precision
+from acelib.training.settings import merge_layers, precision
 
 Rollout = dict[str, torch.Tensor]
 
@@ -79,14 +79,21 @@ def evaluating(trainer: Any) -> Iterator[PreTrainedModel]:
 
 
 @contextmanager
-def frozen_exactly(model: torch.nn.Module) -> Iterator[None]:
-    """Afterwards the weights below adapters are what they were. For vLLM, TRL adds the adapters to them and subtracts
-    them again, which in bfloat16 leaves rounding errors, more with every rollout."""
-    layers = [one.get_base_layer().weight.data for one in model.modules() if isinstance(one, LoraLayer)]
-    kept = [weight.to("cpu", copy=True) for weight in layers]
+@torch.no_grad()
+def merged_exactly(model: torch.nn.Module) -> Iterator[None]:
+    """Adapters added to the weights below them (`merge_layers`); afterwards these are what they were. For vLLM, TRL adds
+    and subtracts in bfloat16, which loses much of what was learnt: only quantised or sharded layers let it."""
+    layers = [one for one in model.modules() if isinstance(one, LoraLayer)]
+    kept = [layer.get_base_layer().weight.to("cpu", copy=True) for layer in layers]
+    whole = [one for one in layers if one.get_base_layer().weight.shape == (one.out_features, one.in_features)]
+    merge_layers(whole)
+    for layer in whole:
+        layer.merge = layer.unmerge = lambda **_: None
     yield
-    for weight, before in zip(layers, kept, strict=True):
-        weight.copy_(before)
+    for layer in whole:
+        del layer.merge, layer.unmerge
+    for layer, before in zip(layers, kept, strict=True):
+        layer.get_base_layer().weight.data.copy_(before)
 
 
 def _vllm_replies(trainer: Any, prompts: list[list[int]], n: int, temperature: float) -> tuple[list, list]:
@@ -94,7 +101,7 @@ def _vllm_replies(trainer: Any, prompts: list[list[int]], n: int, temperature: f
     process must bring as many prompts as the others."""
     vllm = trainer.vllm_generation
     if trainer.state.global_step != trainer._last_loaded_step:
-        with frozen_exactly(trainer.model):
+        with merged_exactly(trainer.model):
             vllm.sync_weights()
         trainer._last_loaded_step = trainer.state.global_step
     usual, vllm.temperature = vllm.temperature, temperature

@@ -8,7 +8,7 @@ that stay frozen below LoRA adapters are held in the precision of the passes, or
 import copy
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -117,22 +117,26 @@ class CommonTrainer:
 
 @torch.no_grad()
 def merge_adapters(model: PeftModel) -> PreTrainedModel:
-    """The model with its LoRA adapters added to its weights, layer by layer, in the dtype of these.
-
-    In bfloat16 the nearest number to the sum is the old weight wherever an adapter moved it by less than half of the
-    distance to the next, as in RL nearly everywhere. So one of the two neighbours is drawn, which is right on average
-    (stochastic rounding, as in Gupta et al. 2015, arXiv 1502.02551), and the same in each run.
-    """
-    chance = torch.Generator().manual_seed(0)
-    for layer in model.modules():
-        if isinstance(layer, LoraLayer):
-            weight = layer.get_base_layer().weight
-            moved = (weight.float() + layer.get_delta_weight("default").float()).cpu()
-            if weight.dtype == torch.bfloat16:  # the first 16 of 32 bits: what is below them, and chance, may carry
-                low = torch.randint(0, 2**16, moved.shape, dtype=torch.int32, generator=chance)
-                moved = ((moved.view(torch.int32) + low) >> 16 << 16).view(torch.float32)
-            weight.data = moved.to(weight.device, weight.dtype)
+    """The model with its LoRA adapters added to its weights, layer by layer, in the dtype of these."""
+    merge_layers([layer for layer in model.modules() if isinstance(layer, LoraLayer)])
     return model.unload()
+
+
+def merge_layers(layers: Sequence[LoraLayer]) -> None:
+    """Add adapters to the weights below them, in place.
+
+    In bfloat16 the nearest number to a sum is the old weight wherever an adapter moved it by less than half of the
+    distance to the next. So one of the two neighbours is drawn, which is right on average (stochastic rounding, as in
+    Gupta et al. 2015, arXiv 1502.02551), and the same in each run.
+    """
+    for number, layer in enumerate(layers):
+        weight = layer.get_base_layer().weight
+        moved = weight.float() + layer.get_delta_weight("default").float()
+        if weight.dtype == torch.bfloat16:  # the first 16 of 32 bits: what is below them, and chance, may carry
+            chance = torch.Generator(weight.device).manual_seed(number)
+            low = torch.randint(0, 2**16, moved.shape, dtype=torch.int32, device=weight.device, generator=chance)
+            moved = ((moved.view(torch.int32) + low) >> 16 << 16).view(torch.float32)
+        weight.data.copy_(moved)
 
 
 def _unquantised(model: PeftModel, path: Path) -> PeftModel:
