@@ -81,7 +81,7 @@ def evaluating(trainer: Any) -> Iterator[PreTrainedModel]:
 @contextmanager
 @torch.no_grad()
 def merged_exactly(model: torch.nn.Module) -> Iterator[None]:
-    """Adapters added to the weights below them (`merge_layers`); afterwards these are what they were. For vLLM, TRL adds
+    """Adapters added to the weights below them (`merge_layers`); afterwards these are as before. For vLLM, TRL adds
     and subtracts in bfloat16, which loses much of what was learnt: only quantised or sharded layers let it."""
     layers = [one for one in model.modules() if isinstance(one, LoraLayer)]
     kept = [layer.get_base_layer().weight.to("cpu", copy=True) for layer in layers]
