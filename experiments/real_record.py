@@ -7,8 +7,8 @@
 `recipe.parquet` has a row for each seed that the teacher was asked about, `baselines.parquet` (of the run that
 `--baselines` names) one for each greedy program of the untrained policy. Of `--policies` come `rollouts.parquet`, the
 log of RL with the rule reward, and `policies.parquet`: the benchmarks' verdicts on the policy before and after. With
-`--model`, `reward.parquet` gets a reward model's scores of the programs in `laboratory.parquet`, and with `--mbpp`
-of the starting policy's for MBPP; the questions are read from the benchmarks' files.
+`--model`, `reward.parquet` gets a reward model's scores of the programs in `laboratory.parquet`, and of the starting
+policy's for MBPP; the questions are read from the benchmarks' files.
 """
 
 import argparse
@@ -83,8 +83,8 @@ def main() -> None:
     parser.add_argument("--baselines", type=Path, help="run directory that has them")
     parser.add_argument("--policies", type=Path, help="run directory with evaluation_start and evaluation_rule")
     parser.add_argument("--model", metavar="NAME=FOLDER", help="a trained reward model, and what to call it")
-    parser.add_argument("--humaneval", default="openai/openai_humaneval")
-    parser.add_argument("--mbpp", help="its file or hub name; without, its programs are not scored")
+    parser.add_argument("--humaneval", help="its file or hub name; without, its programs are not scored")
+    parser.add_argument("--mbpp", help="likewise")
     args = parser.parse_args()
     profile = load_profile("real")
     if args.runs:
@@ -103,16 +103,18 @@ def main() -> None:
         write_rows(OUT / "policies.parquet", rows)
     if args.model:
         name, _, folder = args.model.partition("=")
-        programs = {
-            row["id"]: [row["greedy_program"], *row["programs"]] for row in read_rows(OUT / "laboratory.parquet")
-        }
-        asked = read_benchmark(args.humaneval)
+        asked, programs = [], {}
+        if args.humaneval:
+            asked += read_benchmark(args.humaneval)
+            laboratory = read_rows(OUT / "laboratory.parquet")
+            programs |= {row["id"]: [row["greedy_program"], *row["programs"]] for row in laboratory}
         if args.mbpp:
+            asked += read_benchmark(args.mbpp)
             start = [row for row in read_rows(OUT / "policies.parquet") if row["policy"] == "start"]
             programs |= {row["id"]: row["programs"] for row in start if row["id"].startswith("MBPP")}
-            asked += read_benchmark(args.mbpp)
-        others = [row for row in read_rows(OUT / "reward.parquet") if row["model"] != name]
-        write_rows(OUT / "reward.parquet", others + reward_rows(name, folder, asked, programs))
+        rows = reward_rows(name, folder, asked, programs)
+        before = [row for row in read_rows(OUT / "reward.parquet") if row["model"] != name or row["id"] not in programs]
+        write_rows(OUT / "reward.parquet", before + rows)
 
 
 if __name__ == "__main__":
