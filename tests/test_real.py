@@ -98,11 +98,36 @@ def test_the_recipe_is_complete_and_its_pieces_belong_together():
     assert fmean(len(row["tests"]) for row in usable) >= 6
 
 
-def test_the_recorded_reward_model_scored_every_program(rows):
-    scores = {row["id"]: row for row in read_rows(LABORATORY.with_name("reward.parquet"))}
-    assert list(scores) == [row["id"] for row in rows]
-    assert all(len(scores[row["id"]]["scores"]) == len(row["programs"]) for row in rows)
-    assert np.isfinite([row["greedy"] for row in scores.values()]).all()
+def test_the_recorded_reward_models_scored_every_program(rows):
+    samples = {row["id"]: len(row["programs"]) for row in rows}
+    tasks = {row["id"]: 4 for row in policies("start") if row["id"].startswith("MBPP")}
+    scores = {}
+    for row in read_rows(LABORATORY.with_name("reward.parquet")):
+        scores.setdefault(row["model"], {})[row["id"]] = row
+    asked = {"8 updates": samples, "80 updates": samples | tasks}
+    assert {name: {one: len(row["scores"]) for one, row in found.items()} for name, found in scores.items()} == asked
+    assert np.isfinite([row["greedy"] for found in scores.values() for row in found.values()]).all()
+
+
+def policies(name):
+    return [row for row in read_rows(LABORATORY.with_name("policies.parquet")) if row["policy"] == name]
+
+
+def test_the_policies_answered_the_same_questions():
+    start, trained = policies("start"), policies("rule")
+    assert [row["id"] for row in start] == [row["id"] for row in trained] and len(start) == 164 + 200
+    for row in start + trained:
+        assert len(row["programs"]) == 1 + len(row["correct"]) and set(row["correct"]) <= {True, False}
+        for program in row["programs"]:
+            assert program is None or ast.unparse(ast.parse(program)) == program  # no comment, no text of a benchmark
+
+
+def test_every_rollout_is_logged():
+    log = read_rows(LABORATORY.with_name("rollouts.parquet"))
+    assert [row["step"] for row in log] == list(range(17))
+    for row in log[1:]:
+        assert row["sampled"] == 64 and 0 <= row["reward"] <= 1 and row["reward"] == row["reward_rule"]
+    assert log[1]["kl"] == 0 < log[-1]["kl"]
 
 
 def test_the_baselines_cover_both_prompts():
