@@ -2,7 +2,7 @@
 
     python -m experiments.real_record runs/real [runs/more ...] --seeds runs/seeds/seeds.jsonl
         [--baselines runs/real] [--policies runs/real-mbpp]
-        [--model imagined=runs/real/artifacts/reward_model --humaneval humaneval.jsonl.gz --mbpp mbpp.jsonl]
+        [--model "80 updates=runs/real/artifacts/reward_model" --humaneval humaneval.jsonl.gz --mbpp mbpp.jsonl]
 
 `recipe.parquet` has a row for each seed that the teacher was asked about, `baselines.parquet` (of the run that
 `--baselines` names) one for each greedy program of the untrained policy. Of `--policies` come `rollouts.parquet`, the
