@@ -128,12 +128,14 @@ def test_votes_tell_the_mistaken_programs_of_the_corpus(laboratory):
 def test_the_question_carries_no_loss_and_the_vote_carries_much():
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "data/models/policy")
     question, answer, vote = conversation = next(corpus.forum_examples(0))
-    ids, weights = train.encode(tokenizer, conversation)
+    weight = train.RECIPES["policy"].vote_weight
+    ids, weights = train.encode(tokenizer, conversation, weight)
     asked = "".join(tokenizer.decode(i) for i, w in zip(ids, weights, strict=True) if w == 0)
     assert question["content"] in asked and asked.endswith("<|im_start|>assistant\n")
     assert [tokenizer.decode(i) for i in ids[-2:]] == [tokenizer.eos_token, vote["content"]]
-    assert weights[-2:] == [1.0, train.VOTE_WEIGHT] and set(weights) == {0.0, 1.0, train.VOTE_WEIGHT}
-    assert train.encode(tokenizer, [question, answer]) == (ids[:-1], weights[:-1])
+    assert weights[-2:] == [1.0, weight] and set(weights) == {0.0, 1.0, weight}
+    assert train.encode(tokenizer, [question, answer], weight) == (ids[:-1], weights[:-1])
+    assert train.encode(tokenizer, conversation, 0.0) == (ids, [*weights[:-1], 0.0])
 
 
 def test_imagined_tests_of_the_corpus_are_true(laboratory):

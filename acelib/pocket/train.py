@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from acelib.pocket import corpus
 
-VOTE_WEIGHT = 10.0
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
@@ -35,6 +34,7 @@ class Recipe:
         steps: optimiser steps, each on about `batch_tokens` tokens.
         learning_rate: peak of a cosine schedule with 3% warm-up.
         also: intermediate checkpoints to keep, {model name: step}; they are not annealed.
+        vote_weight: of a vote's token in the loss; 0 means that votes are not learnt.
     """
 
     examples: str
@@ -46,6 +46,7 @@ class Recipe:
     learning_rate: float
     also: dict[str, int] = field(default_factory=dict)
     seed: int = 0
+    vote_weight: float = 10.0
 
 
 RECIPES = {
@@ -88,17 +89,19 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCau
     return model
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, messages: list[corpus.Message]) -> tuple[list[int], list[float]]:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, messages: list[corpus.Message], vote_weight: float
+) -> tuple[list[int], list[float]]:
     """Token ids of a conversation and the weight of each in the loss: 0 in the question, 1 in the answer.
 
-    A third message is a vote on the answer. It follows the answer's end at once, where a reward model will read, and
-    weighs `VOTE_WEIGHT`: this one token says as much about a program as all of its own.
+    A third message is a vote on the answer. It follows the answer's end at once, where a reward model will read. With
+    the policy's weight this one token says as much about a program as all of its own.
     """
     question, answer, *votes = messages
     parts = [
         (tokenizer.apply_chat_template([question], add_generation_prompt=True, tokenize=False), 0.0),
         (answer["content"] + tokenizer.eos_token, 1.0),
-        *((vote["content"], VOTE_WEIGHT) for vote in votes),
+        *((vote["content"], vote_weight) for vote in votes),
     ]
     ids, weights = [], []
     for text, weight in parts:
@@ -108,16 +111,17 @@ def encode(tokenizer: PreTrainedTokenizerBase, messages: list[corpus.Message]) -
     return ids, weights
 
 
-def batches(tokenizer: PreTrainedTokenizerBase, examples: Iterator, batch_tokens: int, seed: int) -> Iterator[tuple]:
+def batches(tokenizer: PreTrainedTokenizerBase, recipe: Recipe) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (input_ids, loss weights) of similar lengths, each at most `batch_tokens` tokens with padding."""
-    rng = random.Random(seed)
+    rng, examples = random.Random(recipe.seed), getattr(corpus, recipe.examples)(recipe.seed + 100)
     while True:
-        pool = sorted((encode(tokenizer, m) for m in islice(examples, 512)), key=lambda e: len(e[0]))
+        conversations = islice(examples, 512)
+        pool = sorted((encode(tokenizer, m, recipe.vote_weight) for m in conversations), key=lambda e: len(e[0]))
         groups, group = [], []
         for example in pool:
             if len(example[0]) > tokenizer.model_max_length:
                 continue
-            if (len(group) + 1) * len(example[0]) > batch_tokens:
+            if (len(group) + 1) * len(example[0]) > recipe.batch_tokens:
                 groups.append(group)
                 group = []
             group.append(example)
@@ -155,7 +159,7 @@ def train(
         )
         for o in optimizers
     ]
-    stream = batches(tokenizer, getattr(corpus, recipe.examples)(recipe.seed + 100), recipe.batch_tokens, recipe.seed)
+    stream = batches(tokenizer, recipe)
     wall, cpu, tokens, smooth = time.time(), time.process_time(), 0, None
     model.train()
     for step in range(1, recipe.steps + 1):

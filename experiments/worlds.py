@@ -1,0 +1,101 @@
+"""Would the course's claims hold with another policy? (notebook 08)
+
+    python -m experiments.worlds [--only seed1-votes0 ...] [--to FOLDER]
+
+The shipped policy is one training, and it has read votes (data/README.md). Here the policy is trained anew, from three
+seeds, with votes and without, and notebooks 01 to 07 run with each: with that seed, too, and the same teacher and
+proxies. A world is made in `runs/worlds/NAME`; what is there is kept, so an interrupted command goes on.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from acelib.best_of_n import selection_curves
+from acelib.core import ROOT, Run, load_profile, read_json, stoppable, versions, write_json, write_rows
+from acelib.pocket import corpus
+from acelib.pocket.train import RECIPES, train
+from acelib.schema import Row
+from acelib.stats import auc
+from runner.course import NOTEBOOKS, Course, select
+from tools.commands import explained
+
+LAST = "07"
+N = 16  # programs to choose among
+
+
+@dataclass(frozen=True)
+class World:
+    """A training of the policy: its seed, and how much a vote weighs in its loss (0: it never learns votes)."""
+
+    seed: int
+    vote_weight: float
+
+    @property
+    def name(self) -> str:
+        return f"seed{self.seed}-votes{self.vote_weight:g}"
+
+
+WORLDS = [World(seed, weight) for weight in (RECIPES["policy"].vote_weight, 0.0) for seed in (0, 1, 2)]
+
+
+def trained_policy(world: World, folder: Path) -> Path:
+    """The world's policy, trained now unless it is there (twelve minutes of one core)."""
+    policy = folder / "policy"
+    if not (policy / "training.json").exists():
+        torch.set_num_threads(1)
+        recipe = replace(RECIPES["policy"], seed=world.seed, vote_weight=world.vote_weight)
+        write_json(policy / "training.json", train("policy", recipe, corpus.train_tokenizer(), folder))
+    return policy
+
+
+def run_world(world: World, folder: Path) -> Row:
+    """Trains the policy, runs the notebooks that are not up to date, returns the world's line of the table.
+
+    Raises NotebookError as the course does.
+    """
+    policy = str(trained_policy(world, folder))
+    values = {"seed": world.seed, "models.policy": policy, "reward_model.base": policy}
+    course = Course("pocket", values, folder / "run")
+    for path in select(NOTEBOOKS):
+        if "01" <= path.name[:2] <= LAST and not course.up_to_date(path):
+            course.run(only=path.name[:2])
+    return line(world, course.store)
+
+
+def line(world: World, run: Run) -> Row:
+    """What a finished run says, as one number per question: AUC of the reward model (None where all programs are
+    alike), the pick among `N` by each rule, and greedy and sampled correctness of each policy."""
+    picks = selection_curves(run.read("best_of_n"), [N], {"rm": "score", "rm_unfiltered": "score_unfiltered"})
+    found: Row = {"seed": world.seed, "vote_weight": world.vote_weight}
+    for row in run.read("reward_audit"):
+        value = auc(row["score"], [rate == 1.0 for rate in row["true_rate"]])
+        found.setdefault("auc", []).append(None if value != value else round(value, 4))
+    found |= {f"pick_{rule}": [round(float(one), 4) for one in curve[:, 0]] for rule, curve in picks.items()}
+    for row in run.read("evaluation"):
+        found.setdefault(f"greedy_{row['model']}", []).append(int(row["greedy"]))
+        found.setdefault(f"sampled_{row['model']}", []).append(sum(row["correct"]) / len(row["correct"]))
+    return found
+
+
+@explained
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.worlds", description=__doc__.partition("\n\n")[0])
+    names = {world.name: world for world in WORLDS}
+    parser.add_argument("--only", nargs="+", choices=names, default=list(names), help="worlds to make (default: all)")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "worlds", help="where worlds are made")
+    parser.add_argument("--to", type=Path, default=ROOT / "data" / "grid", help="folder for worlds.jsonl")
+    asked = parser.parse_args(words)
+    lines = [run_world(names[name], asked.runs / name) for name in asked.only]
+    write_rows(asked.to / "worlds.jsonl", lines)
+    made = {"versions": versions(), "profile": load_profile("pocket").to_dict()}
+    write_json(asked.to / "provenance.json", read_json(asked.to / "provenance.json") | {"worlds": made})
+
+
+if __name__ == "__main__":
+    with stoppable():
+        sys.exit(main())
