@@ -27,7 +27,7 @@ COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR))) \
 	$(if $(FORCE),--force)
 
-.PHONY: help gpu install course doctor test test-fast lint notebooks exercises site pocket-models bench grid clean distclean
+.PHONY: help gpu install course doctor test test-fast lint notebooks exercises site pocket-models bench grid worlds clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -104,6 +104,10 @@ site: .cache/site/.installed  ## Make the book of the notebooks as committed, to
 grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (an hour; PROFILE= RUN_DIR=)
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))
 	$(PY) -m experiments.grid --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
+
+worlds: $(VENV)/.installed  ## Train the pocket policy anew, with votes and without, and run 01-07 with each, for notebook 08 (two hours)
+	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE)$(RUN_DIR)$(filter-out pocket,$(PROFILE)),$(error make worlds takes no variable; .venv/bin/python -m experiments.worlds --help says what can be chosen))
+	$(PY) -m experiments.worlds
 
 pocket-models: $(VENV)/.installed  ## Retrain the pocket models from nothing (up to 90 minutes on 2 cores)
 	$(PY) -m acelib.pocket.train

@@ -36,7 +36,6 @@ from acelib.core import (
 from acelib.course import contain, open_run
 from acelib.engine import processes_per_machine
 from acelib.models import pick_device
-from acelib.schema import Row
 from experiments.trainings import STEPS, VARIANTS, Policy, Scorer, train_policy, train_scorer
 from tools.commands import explained
 
@@ -141,7 +140,8 @@ def run_grid(
         if lines := [asdict(one) | run.read(artefact(one))[0] for one in wanted if isinstance(one, kind)]:
             written.append(target / f"{name}.jsonl")
             write_rows(written[-1], lines)
-            _note_provenance(target / "provenance.json", name, run, lines)
+            seconds = sum(line["cpu_seconds"] for line in lines)
+            note_provenance(target / "provenance.json", name, values, trainings=len(lines), cpu_seconds=seconds)
     return written
 
 
@@ -173,17 +173,17 @@ def _train_all(profile: str, run_dir: Path, wanted: Sequence[Policy | Scorer], p
         ) from error
 
 
-def _note_provenance(path: Path, name: str, run: Run, lines: Sequence[Row]) -> None:
-    """Beside the tables: from which code, profile and machine each one is."""
+def note_provenance(path: Path, name: str, profile: Profile, trainings: int, cpu_seconds: float) -> None:
+    """Writes into `path`, beside the tables, from which code, profile and machine the table `name` is."""
     commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
     made = {
         "made": time.strftime("%Y-%m-%d"),
         "commit": commit.stdout.strip() or "unknown",
         "versions": versions(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "trainings": len(lines),
-        "core_minutes": round(sum(line["cpu_seconds"] for line in lines) / 60, 1),
-        "profile": run.profile.to_dict(),
+        "trainings": trainings,
+        "core_minutes": round(cpu_seconds / 60, 1),
+        "profile": profile.to_dict(),
     }
     write_json(path, read_json(path) | {name: made})
 

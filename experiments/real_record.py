@@ -6,9 +6,9 @@
 
 `recipe.parquet` has a row for each seed that the teacher was asked about, `baselines.parquet` (of the run that
 `--baselines` names) one for each greedy program of the untrained policy. Of `--policies` come `rollouts.parquet`, the
-log of RL with the rule reward, and `policies.parquet`: the benchmarks' verdicts on the policy before and after. With
-`--model`, `reward.parquet` gets a reward model's scores of the programs in `laboratory.parquet`, and of the starting
-policy's for MBPP; the questions are read from the benchmarks' files.
+logs of RL, `policies.parquet`, the benchmarks' verdicts on the policy before and after (`rule` and, where the run has
+it, `rm`), and `mbpp_train.parquet`, the pass rates that chose the questions. With `--model`, `reward.parquet` gets a reward model's scores of the programs in `laboratory.parquet`,
+and of the starting policy's for MBPP; the questions are read from the benchmarks' files.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from acelib.data import read_benchmark
 from acelib.judge import Judge
 from acelib.models import solve_messages
 from acelib.reward_model import load_reward_model, score
-from acelib.sampling import submission
+from acelib.sampling import pass_rates, submission
 from acelib.schema import Problem, Row
 from acelib.synthesis import load_seeds
 from acelib.training import LOG_FILE
@@ -62,6 +62,13 @@ def policy_rows(run: Run, policy: str) -> list[Row]:
     ]
 
 
+def rollout_rows(run: Run, policy: str) -> list[Row]:
+    """A trainer's log, one row per rollout, the first before training. `reward_rule` is what the rule says, whatever
+    was the reward."""
+    log = json.loads((run.path(f"policy_{policy}") / LOG_FILE).read_text(encoding="utf-8"))
+    return [{"policy": policy} | row for row in log]
+
+
 def reward_rows(name: str, folder: str, questions: Sequence[Problem], programs: dict[str, list[str]]) -> list[Row]:
     """A reward model's scores of the greedy program and of the samples, by question."""
     profile = load_profile("real")
@@ -81,7 +88,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--seeds", default="runs/seeds/seeds.jsonl")
     parser.add_argument("--baselines", type=Path, help="run directory that has them")
-    parser.add_argument("--policies", type=Path, help="run directory with evaluation_start and evaluation_rule")
+    parser.add_argument("--policies", type=Path, help="run with evaluation_start, _rule and perhaps _rm")
     parser.add_argument("--model", metavar="NAME=FOLDER", help="a trained reward model, and what to call it")
     parser.add_argument("--humaneval", help="its file or hub name; without, its programs are not scored")
     parser.add_argument("--mbpp", help="likewise")
@@ -97,9 +104,11 @@ def main() -> None:
         write_rows(OUT / "baselines.parquet", [row | {"program": bare(row["program"])} for row in rows])
     if args.policies:
         run = Run(args.policies, profile)
-        log = json.loads((run.path("policy_rule") / LOG_FILE).read_text(encoding="utf-8"))
-        write_rows(OUT / "rollouts.parquet", log)
-        rows = [row for policy in ("start", "rule") for row in policy_rows(run, policy)]
+        trained = [one for one in ("rule", "rm") if run.manifest(f"evaluation_{one}")]
+        write_rows(OUT / "rollouts.parquet", [row for policy in trained for row in rollout_rows(run, policy)])
+        tasks = [{"id": row["id"], "pass_rate": pass_rates(row)} for row in run.read("samples")]
+        write_rows(OUT / "mbpp_train.parquet", tasks)
+        rows = [row for policy in ("start", *trained) for row in policy_rows(run, policy)]
         write_rows(OUT / "policies.parquet", rows)
     if args.model:
         name, _, folder = args.model.partition("=")

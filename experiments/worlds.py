@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 
 from acelib.best_of_n import selection_curves
-from acelib.core import ROOT, Run, load_profile, read_json, stoppable, versions, write_json, write_rows
+from acelib.core import ROOT, Run, load_profile, read_json, stoppable, write_json, write_rows
 from acelib.pocket import corpus
 from acelib.pocket.train import RECIPES, train
 from acelib.schema import Row
 from acelib.stats import auc
+from experiments.grid import note_provenance
 from runner.course import NOTEBOOKS, Course, select
 from tools.commands import explained
 
@@ -64,7 +65,8 @@ def run_world(world: World, folder: Path) -> Row:
     for path in select(NOTEBOOKS):
         if "01" <= path.name[:2] <= LAST and not course.up_to_date(path):
             course.run(only=path.name[:2])
-    return line(world, course.store)
+    training = read_json(Path(policy) / "training.json")
+    return {"policy_cpu_seconds": training["cpu_seconds"]} | line(world, course.store)
 
 
 def line(world: World, run: Run) -> Row:
@@ -92,8 +94,8 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(words)
     lines = [run_world(names[name], asked.runs / name) for name in asked.only]
     write_rows(asked.to / "worlds.jsonl", lines)
-    made = {"versions": versions(), "profile": load_profile("pocket").to_dict()}
-    write_json(asked.to / "provenance.json", read_json(asked.to / "provenance.json") | {"worlds": made})
+    seconds = sum(line["policy_cpu_seconds"] for line in lines)
+    note_provenance(asked.to / "provenance.json", "worlds", load_profile("pocket"), len(lines), seconds)
 
 
 if __name__ == "__main__":

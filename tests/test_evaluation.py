@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from acelib.core import DataError
+from acelib.core import DataError, assume
 from acelib.core.profiles import ROOT, load_profile
 from acelib.data.baselines import profile_baselines, published_baselines, reproduces
 from acelib.data.benchmarks import load_benchmark
@@ -179,9 +179,15 @@ def test_published_baselines_of_the_shipped_policy_and_of_the_paper():
     assert small.published == 0.573 and not small.rival
 
 
-def test_a_part_of_a_benchmark_another_model_or_temperature_has_no_baseline():
+def test_a_part_of_a_benchmark_another_model_or_temperature_has_no_baseline(monkeypatch):
     assert published_baselines(QWEN, {"HumanEval+": 163}) == []
     assert published_baselines("Qwen/Qwen2.5-Coder-3B-Instruct", {"HumanEval+": 164}) == []
+    whole = load_profile("pocket", {"models.policy": QWEN, "data.benchmark": "evalplus/humanevalplus"})
+    problems = [Problem(f"HumanEval/{i}", "?", "f", ("assert f() == 1",), "HumanEval+") for i in range(164)]
+    monkeypatch.setattr("acelib.data.baselines.read_benchmark", lambda name: problems)
+    asked = [assume(whole, evaluation=assume(whole.evaluation, questions=n)) for n in (16, 164, 200)]
+    assert [len(profile_baselines(one)) for one in asked] == [0, 3, 3]
+    monkeypatch.undo()
     cooler = load_profile("pocket", {"evaluation.temperature": 0.5})
     assert [one.decoding for one in profile_baselines(cooler)] == ["greedy"]
 

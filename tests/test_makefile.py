@@ -108,6 +108,9 @@ def test_the_grid_refuses_what_it_would_not_heed(checkout):
     assert "experiments.grid --profile 'mine' --run-dir 'r'" in said
     found = make(checkout, "-n", "grid", "SET=engine.lora_rank=8")
     assert found.returncode != 0 and "knows PROFILE= and RUN_DIR= alone; put other values into" in found.stderr
+    assert "-m experiments.worlds" in make(checkout, "-n", "worlds").stdout
+    for given in ("SEED=1", "PROFILE=mine", "RUN_DIR=r"):
+        assert "make worlds takes no variable" in make(checkout, "-n", "worlds", given).stderr
 
 
 def test_clean_keeps_what_was_paid_for_and_distclean_says_what_it_takes(checkout):

@@ -122,6 +122,14 @@ def test_the_policies_answered_the_same_questions():
             assert program is None or ast.unparse(ast.parse(program)) == program  # no comment, no text of a benchmark
 
 
+def test_the_training_tasks_have_eight_programs_each():
+    tasks = read_rows(LABORATORY.with_name("mbpp_train.parquet"))
+    assert len({row["id"] for row in tasks}) == len(tasks) == 160
+    assert all(len(row["pass_rate"]) == 8 and 0 <= min(row["pass_rate"]) <= max(row["pass_rate"]) <= 1 for row in tasks)
+    mixed = [len({rate == 1.0 for rate in row["pass_rate"]}) == 2 for row in tasks]
+    assert sum(mixed) == 77  # those that RL was trained on
+
+
 def test_every_rollout_is_logged():
     log = read_rows(LABORATORY.with_name("rollouts.parquet"))
     assert [row["step"] for row in log] == list(range(17))

@@ -46,12 +46,12 @@ def published_baselines(
 
 
 def profile_baselines(profile: Profile) -> list[Baseline]:
-    """What is published for the profile's policy on its benchmark. Raises DataError, as `read_benchmark` does."""
+    """What is published for the profile's policy on its benchmark, as many questions of it as the profile evaluates: a
+    part of a benchmark is another one. Raises DataError, as `read_benchmark` does."""
     problems = read_benchmark(profile.resolve(profile.data.benchmark))
     names = {profile.data.benchmark, *(problem.source for problem in problems)}
-    return published_baselines(
-        profile.models.policy, dict.fromkeys(names, len(problems)), profile.evaluation.temperature
-    )
+    asked = dict.fromkeys(names, min(len(problems), profile.evaluation.questions))
+    return published_baselines(profile.models.policy, asked, profile.evaluation.temperature)
 
 
 def reproduces(here: Interval, published: float, tolerance: float) -> bool:

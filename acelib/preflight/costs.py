@@ -59,8 +59,7 @@ def estimate(profile: Profile, notebook: str) -> Estimate:
         pocket = _took("pocket", notebook)
         took = f"; profile pocket takes {pocket['minutes']:.1f} minutes" if pocket else ""
         return Estimate(f"Nobody has measured profile {profile.name}, and its plan names no GPU{took}.")
-    how = f"As measured on {known['machine']}, {known['measured']}, with the sandboxes' memory; the whole course took "
-    how += f"{known['minutes']:.0f} minutes."
+    how = f"As measured on {known['machine']}, {known['measured']}, with the sandboxes' memory."
     if changed := differences(profile):
         how += f" Other values here: {', '.join(changed[:4])}{' and more' if changed[4:] else ''}."
     return Estimate(how, figures)

@@ -45,10 +45,7 @@ def sample_rollout(prompts: list, trainer: Any) -> dict[str, list]:
         else:
             with evaluating(trainer) as model:
                 params = _params(trainer, n, trainer.temperature, len(prompts))
-                how = {
-                    "seeds": seeds[first : first + len(ids)],
-                    "progress": lambda i, of: trainer.sampled_share(i / of),
-                }
+                how = dict(seeds=seeds[first : first + len(ids)], progress=lambda i, of: trainer.sampled_share(i / of))
                 rows = sample_tokens(model, tokenizer, ids, params, **how)
             replies, logprobs = zip(*[(reply.ids, reply.logprobs) for row in rows for reply in row], strict=True)
     trainer._sampled_logps = None
@@ -89,11 +86,13 @@ def merged_exactly(model: torch.nn.Module) -> Iterator[None]:
     merge_layers(whole)
     for layer in whole:
         layer.merge = layer.unmerge = lambda **_: None
-    yield
-    for layer in whole:
-        del layer.merge, layer.unmerge
-    for layer, before in zip(layers, kept, strict=True):
-        layer.get_base_layer().weight.data.copy_(before)
+    try:
+        yield
+    finally:
+        for layer in whole:
+            del layer.merge, layer.unmerge
+        for layer, before in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight.data.copy_(before)
 
 
 def _vllm_replies(trainer: Any, prompts: list[list[int]], n: int, temperature: float) -> tuple[list, list]:

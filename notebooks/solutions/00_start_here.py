@@ -68,7 +68,8 @@ with check(my_profile) as answer, tempfile.TemporaryDirectory() as folder:
 #
 # The whole recipe rests on imagined tests, so imagine some. Question: *`f(xs)` returns the numbers of the list that
 # occur exactly once, in their order.* Write at most six asserts. A right program has to pass them all, and each of
-# five wrong ones has to fail one of them; you do not see the programs. The judge runs them. Which ideas did you need?
+# five wrong ones has to fail one of them; they stand in the folded check, which you may leave
+# folded. The judge runs them. Which ideas did you need?
 
 
 # %%

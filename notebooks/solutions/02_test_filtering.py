@@ -108,7 +108,7 @@ with check(gentle_filter) as answer:
 #
 # Even right tests let wrong programs through: nobody imagined the input on which they fail. Question: *return the
 # numbers of the list that are greater than 2, largest first.* Below are six right tests. Write a program that passes
-# them all and is wrong. The judge runs it, on these and on tests that you do not see.
+# them all and is wrong. The judge runs it, on these and on tests in the folded check.
 
 
 # %%

@@ -126,8 +126,9 @@ with check(p_value) as answer:
 # Write the rule of the scorecard and use it on your own claim. `here` is (estimate, low, high), or None where a profile
 # cannot measure the claim; `reproduced` says whether the untrained policy reached its published figure (None: nothing
 # is published); `gain` whether the claim is a gain over that policy. The verdicts: "holds", "does not hold", "not
-# claimable" and "not testable here". Which of them wins where two apply is stated in the section on the scorecard: what
-# cannot be measured is never a pass, and no gain over a policy that was not reproduced is claimed, whatever its size.
+# claimable" and "not testable here". Which of them wins where two apply is stated in the section on the scorecard:
+# what cannot be measured is never a pass; what does not hold does not, whoever was reproduced; and no gain over a
+# policy that was not reproduced is claimed, whatever its size.
 
 
 # %%
@@ -136,9 +137,9 @@ def verdict(here: tuple[float, float, float] | None, gain: bool, reproduced: boo
     ### BEGIN SOLUTION
     if here is None:
         return "not testable here"
-    if gain and reproduced is False:
-        return "not claimable"
-    return "holds" if here[1] > 0 else "does not hold"
+    if here[1] <= 0:
+        return "does not hold"
+    return "not claimable" if gain and reproduced is False else "holds"
     ### END SOLUTION
 
 
@@ -149,6 +150,7 @@ CASES = [
     ((-0.1, -0.2, -0.05), True, True, "does not hold", "it points the other way"),
     (None, True, False, "not testable here", "what was not measured is not judged"),
     ((0.3, 0.2, 0.4), True, False, "not claimable", "the policy it starts from was not reproduced"),
+    ((-0.1, -0.2, 0.1), True, False, "does not hold", "there is no gain that could be claimed"),
     ((0.3, 0.2, 0.4), False, False, "holds", "it is no gain over that policy"),
     ((0.3, 0.2, 0.4), True, None, "holds", "nothing is published that could be missed"),
 ]

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent
 NOTEBOOKS = FOLDER.parent
 TAG = "exercise"  # of every generated cell
 CHECK = "exercise-check"
+FOLD = "hide-input"  # of checks, which give answers away
 MARKED = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION(?:\n|\Z)", re.M | re.S)
 FOLDED = "<details>\n<summary>Solution</summary>\n\n```python\n{}\n```\n\n</details>"
 
@@ -48,7 +49,8 @@ def exercise_cells(path: Path) -> list[Any]:
             made.append(("markdown", FOLDED.format(solution), [TAG]))
         for kind, source, tags in made:
             new = getattr(nbformat.v4, f"new_{kind}_cell")
-            cells.append(new(source, id=f"exercise-{len(cells):02}", metadata={"tags": tags}))
+            about = {"jupyter": {"source_hidden": True}, "tags": [*tags, FOLD]} if CHECK in tags else {"tags": tags}
+            cells.append(new(source, id=f"exercise-{len(cells):02}", metadata=about))
     return cells
 
 
