@@ -7,8 +7,9 @@
 `recipe.parquet` has a row for each seed that the teacher was asked about, `baselines.parquet` (of the run that
 `--baselines` names) one for each greedy program of the untrained policy. Of `--policies` come `rollouts.parquet`, the
 logs of RL, `policies.parquet`, the benchmarks' verdicts on the policy before and after (`rule` and, where the run has
-it, `rm`), and `mbpp_train.parquet`, the pass rates that chose the questions. With `--model`, `reward.parquet` gets a reward model's scores of the programs in `laboratory.parquet`,
-and of the starting policy's for MBPP; the questions are read from the benchmarks' files.
+it, `rm`), and `mbpp_train.parquet`, the pass rates that chose the questions. With `--model`, `reward.parquet`
+gets a reward model's scores of the programs in `laboratory.parquet`, and of the starting policy's for MBPP; the
+questions are read from the benchmarks' files.
 """
 
 import argparse
