@@ -140,9 +140,10 @@ def refresh(run_dir: Path | None = None) -> list[str]:
         lock[path.stem] = source_digest(target)
         told.append(f"{target.relative_to(ROOT)}: outputs refreshed")
     write_json(LOCK, dict(sorted(lock.items())))
-    readme = ROOT / "README.md"
-    text = SCORECARD.sub(lambda _: f"{scorecard_table()}\n", readme.read_text(encoding="utf-8"))
-    readme.write_text(text, encoding="utf-8")
+    if any(path.name.startswith("07_") for path in executed):
+        readme = ROOT / "README.md"
+        text = SCORECARD.sub(lambda _: f"{scorecard_table()}\n", readme.read_text(encoding="utf-8"))
+        readme.write_text(text, encoding="utf-8")
     metrics, costs = read_json(run_dir / "metrics.json"), ROOT / "profiles" / "costs.json"
     kept = ("seconds", "stages", "peak_mb")
     measured = {
