@@ -70,18 +70,28 @@ def run_world(world: World, folder: Path) -> Row:
 
 
 def line(world: World, run: Run) -> Row:
-    """What a finished run says, as one number per question: AUC of the reward model (None where all programs are
-    alike), the pick among `N` by each rule, and greedy and sampled correctness of each policy."""
+    """What a finished run says.
+
+    One number per question: AUC of the reward model (None where all programs are alike), the pick among `N` by each
+    rule, greedy and sampled correctness of each policy. Of each RL run (`rule`, `rm`) one per rollout: `reward`,
+    `reward_rule` (the share that passes) and `kl`; and its looks at held-out questions, (rollouts, pass@1). Of the
+    policy trained on the score, a reply to each of the first three questions.
+    """
     picks = selection_curves(run.read("best_of_n"), [N], {"rm": "score", "rm_unfiltered": "score_unfiltered"})
     found: Row = {"seed": world.seed, "vote_weight": world.vote_weight}
     for row in run.read("reward_audit"):
         value = auc(row["score"], [rate == 1.0 for rate in row["true_rate"]])
         found.setdefault("auc", []).append(None if value != value else round(value, 4))
     found |= {f"pick_{rule}": [round(float(one), 4) for one in curve[:, 0]] for rule, curve in picks.items()}
+    for name in ("rule", "rm"):
+        log = [row for row in run.read("rl_log") if row["run"] == name]
+        found[f"looks_{name}"] = [[row["step"], row["pass_at_1"]] for row in log if row["pass_at_1"] is not None]
+        found |= {f"{key}_{name}": [round(row[key], 4) for row in log[1:]] for key in ("reward", "reward_rule", "kl")}
     for row in run.read("evaluation"):
         found.setdefault(f"greedy_{row['model']}", []).append(int(row["greedy"]))
         found.setdefault(f"sampled_{row['model']}", []).append(sum(row["correct"]) / len(row["correct"]))
-    return found
+    hacked = [row for row in run.read("evaluation") if row["model"] == "policy_rm"][:3]
+    return found | {"replies_rm": [[row["question"], row["completions"][0]] for row in hacked]}
 
 
 @explained
