@@ -1,5 +1,5 @@
 """What works: rewards, algorithms and choices of questions at equal rollout budgets, and reward models with one thing
-changed at a time (notebook 08).
+changed at a time; and the tests behind the rule (notebook 08).
 
     python -m experiments.grid --help            (`make grid`)
 
@@ -47,7 +47,7 @@ CHOICES = ("hard quarter", "mixed", "random")
 DAPO_STEPS = {"rule": 12, "pass_rate": 17, "reward_model": 24}  # resampling spends the rest of the same budget
 MAX_KL = 1.5
 SEEDS = (0, 1, 2)
-KINDS = {"rm": Scorer, "rl": Policy}
+TESTS = ("proxy", "all", "agreement", "truth")
 
 
 def policies() -> list[Policy]:
@@ -70,16 +70,31 @@ def scorers() -> list[Scorer]:
     return [Scorer(variant, seed) for seed in SEEDS for variant in VARIANTS]
 
 
+def by_tests() -> list[Policy]:
+    """RL trainings with the rule that differ in the tests behind it."""
+    return [Policy("rule", tests=tests, seed=seed) for seed in SEEDS for tests in TESTS]
+
+
+TABLES = {"rm": scorers, "rl": policies, "filters": by_tests}
+
+
+def table_of(spec: Policy | Scorer) -> str:
+    """In which table a training stands."""
+    return "rm" if isinstance(spec, Scorer) else "filters" if spec.tests else "rl"
+
+
 def inputs_of(spec: Policy | Scorer) -> list[str]:
     """Artefacts of a finished run that a training starts from."""
     if isinstance(spec, Scorer):
         return ["samples", "samples_unfiltered", "imagined", "reward_audit", "candidates"]
+    if spec.tests:
+        return ["samples", "samples_unfiltered"]
     return ["samples", "reward_model"] if spec.reward.endswith("reward_model") else ["samples"]
 
 
 def artefact(spec: Policy | Scorer) -> str:
     """Name of a training's artefact."""
-    words = ("rl" if isinstance(spec, Policy) else "rm", *map(str, asdict(spec).values()))
+    words = ("rl" if isinstance(spec, Policy) else "rm", *(str(one) for one in asdict(spec).values() if one != ""))
     return "grid_" + "_".join(words).replace(" ", "-").replace("+", "p").replace(".", "-")
 
 
@@ -121,23 +136,24 @@ def run_grid(
     target: Path = PUBLISHED,
     specs: Sequence[Policy | Scorer] | None = None,
 ) -> list[Path]:
-    """Makes all trainings, `processes` at a time (see `check_engine`) with one thread each, and writes
-    `rl.jsonl`, `rm.jsonl` and `provenance.json` to `target`; `only` is "rl" or "rm". What is up to date is kept.
+    """Makes all trainings, `processes` at a time (see `check_engine`) with one thread each, and writes `rm.jsonl`,
+    `rl.jsonl`, `filters.jsonl` and `provenance.json` to `target`; `only` names one of `TABLES`. What is up to date is
+    kept.
 
     Raises ArtifactError when the run lacks what they start from, as `check_engine` does, and DataError when trainings
     failed, after all others were made.
     """
     values = load_profile(profile)
     run, processes = Run(run_dir, values), check_engine(values, processes)
-    specs = [*scorers(), *policies()] if specs is None else specs
-    wanted = [spec for spec in specs if only is None or isinstance(spec, KINDS[only])]
+    specs = [spec for plan in TABLES.values() for spec in plan()] if specs is None else specs
+    wanted = [spec for spec in specs if only in (None, table_of(spec))]
     for name in {name: None for spec in wanted for name in inputs_of(spec)}:
         run.path(name)
     _train_all(profile, run_dir, wanted, processes, values.engine.generation)
     target.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, kind in KINDS.items():
-        if lines := [asdict(one) | run.read(artefact(one))[0] for one in wanted if isinstance(one, kind)]:
+    for name in TABLES:
+        if lines := [asdict(one) | run.read(artefact(one))[0] for one in wanted if table_of(one) == name]:
             written.append(target / f"{name}.jsonl")
             write_rows(written[-1], lines)
             seconds = sum(line["cpu_seconds"] for line in lines)
@@ -193,7 +209,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.grid", description=__doc__.partition("\n\n")[0])
     parser.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
     parser.add_argument("--run-dir", type=Path, help="a finished run to start from (default: runs/<profile>)")
-    parser.add_argument("--only", choices=sorted(KINDS), help="only the policies (rl), or only the reward models (rm)")
+    parser.add_argument("--only", choices=sorted(TABLES), help="one table: policies, reward models, tests")
     parser.add_argument("--processes", type=int, help="trainings at a time, one thread each (default: 2, on a GPU 1)")
     parser.add_argument("--to", type=Path, default=PUBLISHED, help="folder for the tables (default: data/grid)")
     asked = parser.parse_args(words)

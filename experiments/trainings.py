@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from acelib.best_of_n import expected_best
 from acelib.core import Run
 from acelib.data import load_benchmark
@@ -19,6 +21,7 @@ from acelib.evaluation import evaluate
 from acelib.judge import Judge
 from acelib.models import SamplingParams, load_policy, load_tokenizer, solve_messages
 from acelib.pairs import build_pairs, hard_quarter, mixed_share
+from acelib.pocket.laboratory import Laboratory
 from acelib.reward_model import is_held_out, load_reward_model, score
 from acelib.rewards import model_reward, rule_reward
 from acelib.sampling import pass_rates
@@ -28,11 +31,13 @@ from acelib.training import LOG_FILE, make_reinforce_trainer, make_reward_traine
 from experiments.rewards import gated, pass_rate_reward, with_format
 
 STEPS = 24  # rollouts of a training
+AGREEMENT = 0.25  # exponent of agreement; notebook 09 chose it on pocket's questions
 
 
 @dataclass(frozen=True)
 class Policy:
-    """One RL training: `questions` names who chose the questions, `max_kl` stops early (0: never)."""
+    """One RL training: `questions` names who chose the questions, `max_kl` stops early (0: never), `tests` which tests
+    give the reward (see `reward_tests`; "": those of the run)."""
 
     reward: str
     algorithm: str = "reinforce++"
@@ -40,6 +45,7 @@ class Policy:
     steps: int = STEPS
     max_kl: float = 0.0
     seed: int = 0
+    tests: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,39 @@ def chosen_questions(rates: Sequence[Sequence[float]], choice: str, seed: int) -
     passed = [[rate == 1.0 for rate in question] for question in rates]
     pool = [i for i in range(len(rates)) if choice == "random" or len(set(passed[i])) == 2]
     return sorted(random.Random(seed).sample(pool, min(len(hard), len(pool))))
+
+
+def trusted_tests(results: np.ndarray, exponent: float) -> np.ndarray:
+    """Dual agreement (CodeT), as notebook 09 teaches it: the tests that the trusted set passes, (tests,).
+
+    results: (samples, tests), who passes what. Samples that pass just the same tests are a set; trusted is the one with
+    the largest tests passed x size^exponent, and equals share. All False where nobody passes anything.
+    """
+    sets, sizes = np.unique(results, axis=0, return_counts=True)
+    scores = sets.sum(axis=1) * sizes.astype(float) ** exponent
+    return sets[scores == scores.max()].any(axis=0)
+
+
+def reward_tests(run: Run, name: str) -> dict[str, tuple[str, ...]]:
+    """By question, the tests that give the reward: "all" that were imagined; those that the "proxy"'s program passes;
+    the "agreement" of the policy's own samples keeps; that are true by the laboratory ("truth"). May be empty."""
+    rows = run.read("samples_unfiltered")
+    if name == "proxy":
+        return {row["id"]: tuple(row["test_cases"]) for row in run.read("samples")}
+    if name == "all":
+        return {row["id"]: tuple(row["test_cases"]) for row in rows}
+    if name == "truth":
+        laboratory = Laboratory.open(run.profile)
+        return {
+            row["id"]: tuple(one for one in row["test_cases"] if laboratory.test_is_valid(row["question"], one))
+            for row in rows
+        }
+    found = {}
+    for row in rows:
+        results = np.array([one["test_results"] for one in row["inferences"]], dtype=bool)
+        kept = trusted_tests(results, AGREEMENT)
+        found[row["id"]] = tuple(one for one, good in zip(row["test_cases"], kept, strict=True) if good)
+    return found
 
 
 def _reward(name: str, run: Run, judge: Judge, problems: Sequence):
@@ -120,6 +159,9 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
             trained = scratch / "policy"
             if not trained.is_dir():
                 problems = [Problem.from_row(rows[i]) for i in chosen]
+                if spec.tests:
+                    kept = reward_tests(run, spec.tests)
+                    problems = [replace(one, tests=kept[one.id]) for one in problems if kept[one.id]]
                 mine = dict(algorithm=spec.algorithm, steps=spec.steps, max_kl=spec.max_kl, eval_every=spec.steps)
                 make_reinforce_trainer(
                     replace(profile, seed=spec.seed, reinforce=replace(settings, **mine)),

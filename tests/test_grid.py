@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
+from in_notebooks import notebook_function
 
 from acelib.advantages import ALGORITHMS
 from acelib.core import ArtifactError, DataError, DeviceError
@@ -20,16 +22,18 @@ from experiments.grid import (
     PUBLISHED,
     REWARDS,
     SEEDS,
+    TESTS,
     VARIANTS,
     Policy,
     Scorer,
     artefact,
+    by_tests,
     check_engine,
     policies,
     run_grid,
     scorers,
 )
-from experiments.trainings import chosen_questions, train_policy
+from experiments.trainings import chosen_questions, reward_tests, train_policy, trusted_tests
 
 
 def read_table(name, folder=PUBLISHED):
@@ -40,7 +44,7 @@ RATES = [[1.0, 1.0], [0.0, 0.0], [0.5, 1.0], [0.2, 0.4], [0.9, 0.1], [1.0, 0.0],
 
 
 def test_every_training_has_a_name_of_its_own():
-    names = [artefact(spec) for spec in [*policies(), *scorers()]]
+    names = [artefact(spec) for spec in [*policies(), *scorers(), *by_tests()]]
     assert len(set(names)) == len(names)
     assert all(name.replace("_", "").replace("-", "").isalnum() for name in names)
 
@@ -61,6 +65,35 @@ def test_choices_of_questions_are_equally_large():
     assert chosen["random"] == chosen_questions(RATES, "random", seed=1)
 
 
+def test_the_trusted_set_is_that_of_notebook_09():
+    there, score = (notebook_function("09", name) for name in ("trusted_tests", "agreement"))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        results = rng.random((8, 5)) < rng.random((1, 5))
+        assert (trusted_tests(results, 0.25) == there(results, score(0.25))).all()
+
+
+def test_tests_behind_the_reward(tmp_path):
+    run = Run(tmp_path, load_profile("pocket"))
+    question = "Define `f(word)` for a string. Sort the characters, and after that select the vowels"
+    tests = ["assert f('bea') == 'ae'", "assert f('uo') == 'ou'", "assert f('xi') == 'x'", "assert f('a') == ''"]
+    results = [[True, True, False, False]] * 3 + [[True, False, True, True]]
+    row = {
+        "id": "q",
+        "question": question,
+        "test_cases": tests,
+        "inferences": [{"test_results": one} for one in results],
+    }
+    run.adopt({"samples_unfiltered": [row], "samples": [row | {"test_cases": tests[:1]}]}, {"source": "a test"})
+    kept = {name: reward_tests(run, name)["q"] for name in TESTS}
+    assert kept == {
+        "proxy": (tests[0],),
+        "all": tuple(tests),
+        "agreement": (tests[0], tests[2], tests[3]),
+        "truth": tuple(tests[:2]),
+    }
+
+
 def test_published_tables_are_whole():
     base = [row for row in read_table("rl") if row["steps"] == 0]
     assert len(base) == 1
@@ -73,6 +106,7 @@ def test_published_tables_are_whole():
     }
     assert made == {(s.reward, s.algorithm, s.questions, s.steps, s.max_kl, s.seed) for s in policies()}
     assert {(row["variant"], row["seed"]) for row in read_table("rm")} == {(s.variant, s.seed) for s in scorers()}
+    assert [(row["tests"], row["seed"]) for row in read_table("filters")] == [(s.tests, s.seed) for s in by_tests()]
     assert (PUBLISHED / "provenance.json").is_file()
 
 
