@@ -207,10 +207,13 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def write_problems(folder: Path) -> None:
-    """`seeds.jsonl` and `benchmark.jsonl`, the same on every machine."""
+    """`seeds.jsonl`, `benchmark.jsonl` and `validation.jsonl`, the same on every machine. The last two have no composition
+    in common."""
+    held_out = corpus.benchmark_problems(600, seed=0)
     for name, rows in (
         ("seeds", corpus.seed_programs(3000, seed=0)),
-        ("benchmark", corpus.benchmark_problems(400, seed=0)),
+        ("benchmark", held_out[:400]),
+        ("validation", [row | {"task_id": row["task_id"].replace("bench", "validation")} for row in held_out[400:]]),
     ):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -1,0 +1,88 @@
+"""Are the pocket profile's learning rates well chosen, on questions that are not the benchmark's? (notebook 08)
+
+    python -m experiments.tuning [--run-dir runs/pocket] [--to data/grid]
+
+They were first chosen by looking at the benchmark. Here they are tried again on `data/validation.jsonl`, whose
+compositions neither the benchmark nor any training has. The rule, fixed before the first training: a shipped value stays
+unless another one is better by a paired 95% interval over questions and three seeds. What is there is kept, so a stop
+loses one training.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from acelib.core import ROOT, Run, load_profile, stoppable, write_rows
+from acelib.data import load_benchmark
+from acelib.evaluation import evaluate
+from acelib.judge import Judge
+from acelib.models import SamplingParams, load_policy, load_tokenizer
+from acelib.schema import Row
+from experiments.grid import SEEDS, note_provenance
+from experiments.trainings import Policy, Scorer, train_policy, train_scorer
+from tools.commands import explained
+
+VALUES = {"reinforce.learning_rate": (3e-5, 1e-4, 3e-4), "reward_model.learning_rate": (1e-4, 3e-4, 1e-3)}
+VALIDATION = "data/validation.jsonl"
+STARTS_FROM = ("samples", "samples_unfiltered", "imagined", "reward_audit")
+N = 16
+
+
+def candidates(run: Run, scratch: Path) -> list[Row]:
+    """`N` programs of the untrained policy for each validation question, judged."""
+    profile = run.profile
+    policy = profile.resolve(profile.models.policy)
+    with Judge.from_settings(profile.judge, workers=1) as judge:
+        return evaluate(
+            load_policy(policy, profile.models.dtype, profile.models.device),
+            load_tokenizer(policy),
+            load_benchmark(profile),
+            judge,
+            SamplingParams.of(profile.sampling, profile.best_of_n, n=N, seed=profile.seed),
+            name="policy",
+            prompt=profile.prompts.solve,
+            scratch=scratch,
+        )
+
+
+def trained(run_dir: Path, key: str, value: float, seed: int) -> Row:
+    """One training with one value changed: `solved` is, per validation question, the share of right programs of the
+    policy, or the chance that the reward model's pick of `N` is right."""
+    run = Run(run_dir, load_profile("pocket", {"data.benchmark": VALIDATION, key: value}))
+    run.table("candidates", lambda scratch: candidates(run, scratch), params={"benchmark": VALIDATION, "n": N})
+    rl = key.startswith("reinforce")
+    made, spec = (train_policy, Policy("rule", seed=seed)) if rl else (train_scorer, Scorer("paper", seed))
+    name = f"tuning_{key}_{value:g}_{seed}".replace(".", "-")
+    (row,) = run.table(name, lambda scratch: [made(run, spec, scratch)], params={"value": value})
+    solved = [count / row["samples"] for count in row["correct"]] if rl else row["best_of_16"]
+    return {"key": key, "value": value, "seed": seed, "cpu_seconds": row["cpu_seconds"], "solved": solved}
+
+
+@explained
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.tuning", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--run-dir", type=Path, default=ROOT / "runs" / "pocket", help="a finished run to start from")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "tuning", help="where trainings are kept")
+    parser.add_argument("--to", type=Path, default=ROOT / "data" / "grid", help="folder for tuning.jsonl")
+    asked = parser.parse_args(words)
+    torch.set_num_threads(1)
+    for name in STARTS_FROM:
+        source = Run(asked.run_dir, load_profile("pocket")).path(name)
+        (asked.runs / "artifacts").mkdir(parents=True, exist_ok=True)
+        for file in (source, source.with_name(f"{name}.manifest.json")):
+            shutil.copy(file, asked.runs / "artifacts" / file.name)
+    lines = [
+        trained(asked.runs, key, value, seed) for key, values in VALUES.items() for value in values for seed in SEEDS
+    ]
+    write_rows(asked.to / "tuning.jsonl", lines)
+    seconds = sum(line["cpu_seconds"] for line in lines)
+    note_provenance(asked.to / "provenance.json", "tuning", load_profile("pocket"), len(lines), seconds)
+
+
+if __name__ == "__main__":
+    with stoppable():
+        sys.exit(main())
