@@ -3,9 +3,9 @@
     python -m experiments.tuning [--run-dir runs/pocket] [--to data/grid]
 
 They were first chosen by looking at the benchmark. Here they are tried again on `data/validation.jsonl`, whose
-compositions neither the benchmark nor any training has. The rule, fixed before the first training: a shipped value stays
-unless another one is better by a paired 95% interval over questions and three seeds. What is there is kept, so a stop
-loses one training.
+compositions are in neither the benchmark nor any training. The rule, fixed before the first training: a shipped value
+stays unless another one is better by a paired 95% interval over questions and three seeds. What is there is kept, so a
+stop loses one training.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from acelib.evaluation import evaluate
 from acelib.judge import Judge
 from acelib.models import SamplingParams, load_policy, load_tokenizer
 from acelib.schema import Row
-from experiments.grid import SEEDS, note_provenance
+from experiments.grid import SEEDS, inputs_of, note_provenance
 from experiments.trainings import Policy, Scorer, train_policy, train_scorer
 from tools.commands import explained
 
@@ -57,7 +57,7 @@ def trained(run_dir: Path, key: str, value: float, seed: int) -> Row:
     rl = key.startswith("reinforce")
     made, spec = (train_policy, Policy("rule", seed=seed)) if rl else (train_scorer, Scorer("paper", seed))
     name = f"tuning_{key}_{value:g}_{seed}".replace(".", "-")
-    (row,) = run.table(name, lambda scratch: [made(run, spec, scratch)], params={"value": value})
+    (row,) = run.table(name, lambda scratch: [made(run, spec, scratch)], inputs_of(spec), {"value": value})
     solved = [count / row["samples"] for count in row["correct"]] if rl else row["best_of_16"]
     return {"key": key, "value": value, "seed": seed, "cpu_seconds": row["cpu_seconds"], "solved": solved}
 
