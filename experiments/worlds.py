@@ -2,9 +2,9 @@
 
     python -m experiments.worlds [--only seed1-votes0 ...] [--to FOLDER]
 
-The shipped policy is one training, and it has read votes (data/README.md). Here the policy is trained anew, from three
-seeds, with votes and without, and notebooks 01 to 07 run with each: with that seed, too, and the same teacher and
-proxies. A world is made in `runs/worlds/NAME`; what is there is kept, so an interrupted command goes on.
+The shipped policy is one training, and it has read votes (data/README.md). Here it is trained as it was, and from three
+seeds without votes, and notebooks 01 to 07 run with each: with that seed, too, and the same teacher and proxies. A
+world is made in `runs/worlds/NAME`; what is there is kept, so an interrupted command goes on.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class World:
         return f"seed{self.seed}-votes{self.vote_weight:g}"
 
 
-WORLDS = [World(seed, weight) for weight in (RECIPES["policy"].vote_weight, 0.0) for seed in (0, 1, 2)]
+WORLDS = [World(0, RECIPES["policy"].vote_weight), *(World(seed, 0.0) for seed in (0, 1, 2))]
 
 
 def trained_policy(world: World, folder: Path) -> Path:

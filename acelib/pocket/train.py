@@ -207,8 +207,7 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def write_problems(folder: Path) -> None:
-    """`seeds.jsonl`, `benchmark.jsonl` and `validation.jsonl`, the same on every machine. The last two have no composition
-    in common."""
+    """`seeds.jsonl`, and `benchmark.jsonl` and `validation.jsonl` without a common composition; on every machine alike."""
     held_out = corpus.benchmark_problems(600, seed=0)
     for name, rows in (
         ("seeds", corpus.seed_programs(3000, seed=0)),
