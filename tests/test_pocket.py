@@ -17,6 +17,7 @@ from acelib.pocket.laboratory import Laboratory
 from acelib.pocket.primitives import PRIMITIVES
 
 ROOT = Path(__file__).resolve().parents[1]
+VALIDATION = [json.loads(line) for line in (ROOT / "data/validation.jsonl").read_text().splitlines()]
 BENCHMARK = [json.loads(line) for line in (ROOT / "data/benchmark.jsonl").read_text().splitlines()]
 SEEDS = [json.loads(line) for line in (ROOT / "data/seeds.jsonl").read_text().splitlines()]
 QUESTION = (
@@ -44,8 +45,8 @@ def test_count_of_compositions_is_the_number_one_can_list():
 
 
 def test_splits_are_disjoint_by_composition():
-    held_out = {problems.understand(row["question"]).key for row in BENCHMARK}
-    assert len(held_out) == len(BENCHMARK)
+    held_out = {problems.understand(row["question"]).key for row in BENCHMARK + VALIDATION}
+    assert len(held_out) == len(BENCHMARK) + len(VALIDATION) == 600
     trained, synthesised = (
         {c.key for c in islice(problems.compositions(7, split), 1500)} for split in ("train", "seeds")
     )

@@ -207,7 +207,7 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
 
 
 def write_problems(folder: Path) -> None:
-    """`seeds.jsonl`, and `benchmark.jsonl` and `validation.jsonl` without a common composition; on every machine alike."""
+    """`seeds.jsonl`, and `benchmark.jsonl` and `validation.jsonl` without a common composition; the same everywhere."""
     held_out = corpus.benchmark_problems(600, seed=0)
     for name, rows in (
         ("seeds", corpus.seed_programs(3000, seed=0)),
