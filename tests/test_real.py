@@ -114,9 +114,10 @@ def policies(name):
 
 
 def test_the_policies_answered_the_same_questions():
-    start, trained = policies("start"), policies("rule")
-    assert [row["id"] for row in start] == [row["id"] for row in trained] and len(start) == 164 + 200
-    for row in start + trained:
+    start, trained, scored = (policies(name) for name in ("start", "rule", "rm"))
+    assert len(start) == 164 + 200
+    assert [row["id"] for row in start] == [row["id"] for row in trained] == [row["id"] for row in scored]
+    for row in start + trained + scored:
         assert len(row["programs"]) == 1 + len(row["correct"]) and set(row["correct"]) <= {True, False}
         for program in row["programs"]:
             assert program is None or ast.unparse(ast.parse(program)) == program  # no comment, no text of a benchmark
@@ -131,11 +132,15 @@ def test_the_training_tasks_have_eight_programs_each():
 
 
 def test_every_rollout_is_logged():
-    log = read_rows(LABORATORY.with_name("rollouts.parquet"))
-    assert [row["step"] for row in log] == list(range(17))
-    for row in log[1:]:
-        assert row["sampled"] == 64 and 0 <= row["reward"] <= 1 and row["reward"] == row["reward_rule"]
-    assert log[1]["kl"] == 0 < log[-1]["kl"]
+    logs = {"rule": [], "rm": []}
+    for row in read_rows(LABORATORY.with_name("rollouts.parquet")):
+        logs[row["policy"]].append(row)
+    for name, log in logs.items():
+        assert [row["step"] for row in log] == list(range(17))
+        for row in log[1:]:
+            assert row["sampled"] == 64 and 0 <= row["reward_rule"] <= 1
+            assert (row["reward"] == row["reward_rule"]) == (name == "rule")
+        assert log[1]["kl"] == 0 < log[-1]["kl"]
 
 
 def test_the_baselines_cover_both_prompts():
