@@ -67,7 +67,7 @@ def rollout_rows(run: Run, policy: str) -> list[Row]:
     """A trainer's log, one row per rollout, the first before training. `reward_rule` is what the rule says, whatever
     was the reward."""
     log = json.loads((run.path(f"policy_{policy}") / LOG_FILE).read_text(encoding="utf-8"))
-    return [{"policy": policy} | row for row in log]
+    return [{"policy": policy, "reward_reward_model": None} | row for row in log]
 
 
 def reward_rows(name: str, folder: str, questions: Sequence[Problem], programs: dict[str, list[str]]) -> list[Row]:
