@@ -36,6 +36,7 @@ from acelib.core import (
 from acelib.course import contain, open_run
 from acelib.engine import processes_per_machine
 from acelib.models import pick_device
+from acelib.schema import Row
 from experiments.trainings import STEPS, VARIANTS, Policy, Scorer, train_policy, train_scorer
 from tools.commands import explained
 
@@ -150,14 +151,10 @@ def run_grid(
     for name in {name: None for spec in wanted for name in inputs_of(spec)}:
         run.path(name)
     _train_all(profile, run_dir, wanted, processes, values.engine.generation)
-    target.mkdir(parents=True, exist_ok=True)
     written = []
     for name in TABLES:
         if lines := [asdict(one) | run.read(artefact(one))[0] for one in wanted if table_of(one) == name]:
-            written.append(target / f"{name}.jsonl")
-            write_rows(written[-1], lines)
-            seconds = sum(line["cpu_seconds"] for line in lines)
-            note_provenance(target / "provenance.json", name, values, trainings=len(lines), cpu_seconds=seconds)
+            written.append(publish(target, name, values, lines))
     return written
 
 
@@ -189,19 +186,24 @@ def _train_all(profile: str, run_dir: Path, wanted: Sequence[Policy | Scorer], p
         ) from error
 
 
-def note_provenance(path: Path, name: str, profile: Profile, trainings: int, cpu_seconds: float) -> None:
-    """Writes into `path`, beside the tables, from which code, profile and machine the table `name` is."""
+def publish(folder: Path, name: str, profile: Profile, lines: Sequence[Row], seconds: str = "cpu_seconds") -> Path:
+    """Writes a table of trainings, and into `provenance.json` beside it from which code, profile and machine it is.
+    `seconds` is the column with what each took."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table, path = folder / f"{name}.jsonl", folder / "provenance.json"
+    write_rows(table, lines)
     commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
     made = {
         "made": time.strftime("%Y-%m-%d"),
         "commit": commit.stdout.strip() or "unknown",
         "versions": versions(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "trainings": trainings,
-        "core_minutes": round(cpu_seconds / 60, 1),
+        "trainings": len(lines),
+        "core_minutes": round(sum(line[seconds] for line in lines) / 60, 1),
         "profile": profile.to_dict(),
     }
     write_json(path, read_json(path) | {name: made})
+    return table
 
 
 @explained

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from acelib.core import ROOT, Run, load_profile, stoppable, write_rows
+from acelib.core import ROOT, Run, load_profile, stoppable
 from acelib.data import load_benchmark
 from acelib.evaluation import evaluate
 from acelib.judge import Judge
 from acelib.models import SamplingParams, load_policy, load_tokenizer
 from acelib.schema import Row
-from experiments.grid import SEEDS, inputs_of, note_provenance
+from experiments.grid import SEEDS, inputs_of, publish
 from experiments.trainings import Policy, Scorer, train_policy, train_scorer
 from tools.commands import explained
 
@@ -78,9 +78,7 @@ def main(words: Sequence[str] | None = None) -> None:
     lines = [
         trained(asked.runs, key, value, seed) for key, values in VALUES.items() for value in values for seed in SEEDS
     ]
-    write_rows(asked.to / "tuning.jsonl", lines)
-    seconds = sum(line["cpu_seconds"] for line in lines)
-    note_provenance(asked.to / "provenance.json", "tuning", load_profile("pocket"), len(lines), seconds)
+    publish(asked.to, "tuning", load_profile("pocket"), lines)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from acelib.best_of_n import selection_curves
-from acelib.core import ROOT, Run, load_profile, read_json, stoppable, write_json, write_rows
+from acelib.core import ROOT, Run, load_profile, read_json, stoppable, write_json
 from acelib.pocket import corpus
 from acelib.pocket.train import RECIPES, train
 from acelib.schema import Row
 from acelib.stats import auc
-from experiments.grid import note_provenance
+from experiments.grid import publish
 from runner.course import NOTEBOOKS, Course, select
 from tools.commands import explained
 
@@ -98,14 +98,13 @@ def line(world: World, run: Run) -> Row:
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.worlds", description=__doc__.partition("\n\n")[0])
     names = {world.name: world for world in WORLDS}
-    parser.add_argument("--only", nargs="+", choices=names, default=list(names), help="worlds to make (default: all)")
+    parser.add_argument("--only", nargs="+", choices=names, default=list(names), help="some, without the table")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "worlds", help="where worlds are made")
     parser.add_argument("--to", type=Path, default=ROOT / "data" / "grid", help="folder for worlds.jsonl")
     asked = parser.parse_args(words)
     lines = [run_world(names[name], asked.runs / name) for name in asked.only]
-    write_rows(asked.to / "worlds.jsonl", lines)
-    seconds = sum(line["policy_cpu_seconds"] for line in lines)
-    note_provenance(asked.to / "provenance.json", "worlds", load_profile("pocket"), len(lines), seconds)
+    if set(asked.only) == set(names):  # a table of some would take the place of the whole one
+        publish(asked.to, "worlds", load_profile("pocket"), lines, "policy_cpu_seconds")
 
 
 if __name__ == "__main__":
