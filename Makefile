@@ -59,7 +59,7 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(PY) -m pip install -r requirements-test.txt
 	@touch $@
 
-course: $(INSTALLED)  ## Run notebooks 00-09 and write runs/<profile>/report.html; a profile with `device: cuda` and vLLM or 4 bits installs requirements-gpu.txt, too (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
+course: $(INSTALLED)  ## Run notebooks 00-10 and write runs/<profile>/report.html; a profile with `device: cuda` and vLLM or 4 bits installs requirements-gpu.txt, too (PROFILE= FROM= ONLY= SEED= SET= RUN_DIR= FORCE=)
 	@$(COURSE)
 
 doctor: $(VENV)/.installed  ## Versions, machine, isolation and checks, as text to paste into an issue (PROFILE= RUN_DIR=)
@@ -105,7 +105,7 @@ grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefa
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))
 	$(PY) -m experiments.grid --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
 
-worlds: $(VENV)/.installed  ## Train the pocket policy anew, without votes, too, and run 01-07 with each, for notebook 08 (an hour and a half)
+worlds: $(VENV)/.installed  ## Train the pocket policy anew, with votes and without, and run 01-07 with each, for notebook 10 (three hours)
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE)$(RUN_DIR)$(filter-out pocket,$(PROFILE)),$(error make worlds takes no variable; .venv/bin/python -m experiments.worlds --help says what can be chosen))
 	$(PY) -m experiments.worlds
 

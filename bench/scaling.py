@@ -70,6 +70,8 @@ def predict(profile: Profile, questions: int, units: dict[str, Any]) -> dict[str
         "days": gpu / assumed.gpus / 24,
         "GPUs for a month": gpu / MONTH,
         "dollars": sum(dollars.values()),
+        "GPU dollars, paper's pace": (gpu + pace) * assumed.dollars_per_gpu_hour,
+        "pace": gpu / (gpu + pace),
         "teacher bought": model.asked * PAPER_TEACHER,
         "teacher own": first["01"].hours * assumed.gpus * assumed.dollars_per_gpu_hour,
         "million programs": programs / 1e6,
@@ -113,6 +115,7 @@ ROWS = (  # heading of the row, key of `predict`, digits after the point
     ("cores", "core dollars", 0),
     ("storage, a month", "storage dollars", 0),
     ("all of these", "dollars", 0),
+    ("GPUs, 04 and 06 at the paper's own pace", "GPU dollars, paper's pace", 0),
     ("the teacher bought instead of run", "teacher bought", 0),
 )
 

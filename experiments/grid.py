@@ -1,5 +1,5 @@
 """What works: rewards, algorithms and choices of questions at equal rollout budgets, and reward models with one thing
-changed at a time; and the tests behind the rule (notebook 08).
+changed at a time; and the tests behind the rule (notebooks 08 and 10).
 
     python -m experiments.grid --help            (`make grid`)
 

@@ -1,13 +1,14 @@
 """What the recipe made with a real model, as the files of `data/real` that hold no text of a benchmark or of a seed.
 
     python -m experiments.real_record runs/real [runs/more ...] --seeds runs/seeds/seeds.jsonl
-        [--baselines runs/real] [--policies runs/real-mbpp]
+        [--baselines runs/real] [--policies runs/real-mbpp runs/real-mbpp-seed1 ...]
         [--model "80 updates=runs/real/artifacts/reward_model" --humaneval humaneval.jsonl.gz --mbpp mbpp.jsonl]
 
 `recipe.parquet` has a row for each seed that the teacher was asked about, `baselines.parquet` (of the run that
-`--baselines` names) one for each greedy program of the untrained policy. Of `--policies` come `rollouts.parquet`, the
-logs of RL, `policies.parquet`, the benchmarks' verdicts on the policy before and after (`rule` and, where the run has
-it, `rm`), and `mbpp_train.parquet`, the pass rates that chose the questions. With `--model`, `reward.parquet`
+`--baselines` names) one for each greedy program of the untrained policy. Of `--policies`, one run for each seed of RL,
+come `rollouts.parquet`, the logs of RL, `policies.parquet`, the benchmarks' verdicts on the policies after (`rule` and
+`rm`, where a run has them) and, of the first run, before; and `mbpp_train.parquet`, the pass rates that chose the
+questions. With `--model`, `reward.parquet`
 gets a reward model's scores of the programs in `laboratory.parquet`, and of the starting policy's for MBPP; the
 questions are read from the benchmarks' files.
 """
@@ -55,10 +56,15 @@ def recipe_rows(run: Run, programs: dict[str, str], judge: Judge) -> list[Row]:
     ]
 
 
+def seed_of(run: Run, policy: str) -> int:
+    """The seed that RL was made with; 0 for the policy that it started from."""
+    return 0 if policy == "start" else run.manifest(f"policy_{policy}")["seed"]
+
+
 def policy_rows(run: Run, policy: str) -> list[Row]:
     """One row per question of the benchmarks: verdicts on the greedy program and on the samples; all programs."""
     return [
-        {"policy": policy} | row | {"programs": [bare(one) for one in row["programs"]]}
+        {"policy": policy, "seed": seed_of(run, policy)} | row | {"programs": [bare(one) for one in row["programs"]]}
         for row in run.read(f"evaluation_{policy}")
     ]
 
@@ -67,7 +73,7 @@ def rollout_rows(run: Run, policy: str) -> list[Row]:
     """A trainer's log, one row per rollout, the first before training. `reward_rule` is what the rule says, whatever
     was the reward."""
     log = json.loads((run.path(f"policy_{policy}") / LOG_FILE).read_text(encoding="utf-8"))
-    return [{"policy": policy, "reward_reward_model": None} | row for row in log]
+    return [{"policy": policy, "seed": seed_of(run, policy), "reward_reward_model": None} | row for row in log]
 
 
 def reward_rows(name: str, folder: str, questions: Sequence[Problem], programs: dict[str, list[str]]) -> list[Row]:
@@ -89,7 +95,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--seeds", default="runs/seeds/seeds.jsonl")
     parser.add_argument("--baselines", type=Path, help="run directory that has them")
-    parser.add_argument("--policies", type=Path, help="run with evaluation_start, _rule and perhaps _rm")
+    parser.add_argument("--policies", nargs="+", type=Path, help="runs with evaluation_rule or _rm; the first: _start")
     parser.add_argument("--model", metavar="NAME=FOLDER", help="a trained reward model, and what to call it")
     parser.add_argument("--humaneval", help="its file or hub name; without, its programs are not scored")
     parser.add_argument("--mbpp", help="likewise")
@@ -104,12 +110,12 @@ def main() -> None:
         rows = Run(args.baselines, profile).read("baselines")
         write_rows(OUT / "baselines.parquet", [row | {"program": bare(row["program"])} for row in rows])
     if args.policies:
-        run = Run(args.policies, profile)
-        trained = [one for one in ("rule", "rm") if run.manifest(f"evaluation_{one}")]
-        write_rows(OUT / "rollouts.parquet", [row for policy in trained for row in rollout_rows(run, policy)])
-        tasks = [{"id": row["id"], "pass_rate": pass_rates(row)} for row in run.read("samples")]
+        runs = [Run(folder, profile) for folder in args.policies]
+        trained = [(run, one) for one in ("rule", "rm") for run in runs if run.manifest(f"evaluation_{one}")]
+        write_rows(OUT / "rollouts.parquet", [row for one in trained for row in rollout_rows(*one)])
+        tasks = [{"id": row["id"], "pass_rate": pass_rates(row)} for row in runs[0].read("samples")]
         write_rows(OUT / "mbpp_train.parquet", tasks)
-        rows = [row for policy in ("start", *trained) for row in policy_rows(run, policy)]
+        rows = [row for one in ((runs[0], "start"), *trained) for row in policy_rows(*one)]
         write_rows(OUT / "policies.parquet", rows)
     if args.model:
         name, _, folder = args.model.partition("=")

@@ -23,7 +23,7 @@ from acelib.models import SamplingParams, load_policy, load_tokenizer, solve_mes
 from acelib.pairs import build_pairs, hard_quarter, mixed_share
 from acelib.pocket.laboratory import Laboratory
 from acelib.reward_model import is_held_out, load_reward_model, score
-from acelib.rewards import model_reward, rule_reward
+from acelib.rewards import RewardFunction, model_reward, rule_reward
 from acelib.sampling import pass_rates
 from acelib.schema import Pair, Problem, Row
 from acelib.stats import auc
@@ -143,9 +143,9 @@ def _held_out(run: Run, folder: str | Path, judge: Judge, scratch: Path) -> list
     )
 
 
-def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
-    """Trains and evaluates. `correct` and `greedy` hold one number per held-out question: how many of `samples`
-    programs were correct, and whether (1 or 0) the greedy one was.
+def train_policy(run: Run, spec: Policy, scratch: Path, reward: RewardFunction | None = None) -> Row:
+    """Trains (on `reward`, or on the one that the spec names) and evaluates. `correct` and `greedy` hold one number per
+    held-out question: how many of `samples` programs were correct, and whether (1 or 0) the greedy one was.
 
     Called again with the same `scratch` it goes on where it stopped. Raises as the trainers do.
     """
@@ -166,7 +166,7 @@ def train_policy(run: Run, spec: Policy, scratch: Path) -> Row:
                 make_reinforce_trainer(
                     replace(profile, seed=spec.seed, reinforce=replace(settings, **mine)),
                     problems,
-                    _reward(spec.reward, run, judge, problems),
+                    reward or _reward(spec.reward, run, judge, problems),
                     scratch / "training",
                 ).train_and_save(scratch / "policy-half")
                 (scratch / "policy-half").rename(trained)

@@ -4,8 +4,8 @@
 
 They were first chosen by looking at the benchmark. Here they are tried again on `data/validation.jsonl`, whose
 compositions are in neither the benchmark nor any training. The rule, fixed before the first training: a shipped value
-stays unless another one is better by a paired 95% interval over questions and three seeds. What is there is kept, so a
-stop loses one training.
+stays unless another one is better by a paired 95% interval over questions and three seeds. RL is tried at the grid's
+number of rollouts and at the profile's. What is there is kept, so a stop loses one training.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from acelib.judge import Judge
 from acelib.models import SamplingParams, load_policy, load_tokenizer
 from acelib.schema import Row
 from experiments.grid import SEEDS, inputs_of, publish
-from experiments.trainings import Policy, Scorer, train_policy, train_scorer
+from experiments.trainings import STEPS, Policy, Scorer, train_policy, train_scorer
 from tools.commands import explained
 
 VALUES = {"reinforce.learning_rate": (3e-5, 1e-4, 3e-4), "reward_model.learning_rate": (1e-4, 3e-4, 1e-3)}
@@ -49,17 +49,19 @@ def candidates(run: Run, scratch: Path) -> list[Row]:
         )
 
 
-def trained(run_dir: Path, key: str, value: float, seed: int) -> Row:
-    """One training with one value changed: `solved` is, per validation question, the share of right programs of the
-    policy, or the chance that the reward model's pick of `N` is right."""
+def trained(run_dir: Path, key: str, value: float, steps: int | None, seed: int) -> Row:
+    """One training with one value changed, RL for `steps` rollouts: `solved` is, per validation question, the share of
+    right programs of the policy, or the chance that the reward model's pick of `N` is right."""
     run = Run(run_dir, load_profile("pocket", {"data.benchmark": VALIDATION, key: value}))
     run.table("candidates", lambda scratch: candidates(run, scratch), params={"benchmark": VALIDATION, "n": N})
-    rl = key.startswith("reinforce")
-    made, spec = (train_policy, Policy("rule", seed=seed)) if rl else (train_scorer, Scorer("paper", seed))
-    name = f"tuning_{key}_{value:g}_{seed}".replace(".", "-")
+    rl = steps is not None
+    made, spec = (train_policy, Policy("rule", steps=steps, seed=seed)) if rl else (train_scorer, Scorer("paper", seed))
+    name = f"tuning_{key}_{value:g}_{seed}" + (f"_{steps}" if rl and steps != STEPS else "")
+    name = name.replace(".", "-")
     (row,) = run.table(name, lambda scratch: [made(run, spec, scratch)], inputs_of(spec), {"value": value})
     solved = [count / row["samples"] for count in row["correct"]] if rl else row["best_of_16"]
-    return {"key": key, "value": value, "seed": seed, "cpu_seconds": row["cpu_seconds"], "solved": solved}
+    what = {"key": key, "value": value, "rollouts": steps, "seed": seed}
+    return what | {"cpu_seconds": row["cpu_seconds"], "solved": solved}
 
 
 @explained
@@ -75,10 +77,16 @@ def main(words: Sequence[str] | None = None) -> None:
         (asked.runs / "artifacts").mkdir(parents=True, exist_ok=True)
         for file in (source, source.with_name(f"{name}.manifest.json")):
             shutil.copy(file, asked.runs / "artifacts" / file.name)
+    profile = load_profile("pocket")
+    lengths = {"reinforce.learning_rate": (STEPS, profile.reinforce.steps), "reward_model.learning_rate": (None,)}
     lines = [
-        trained(asked.runs, key, value, seed) for key, values in VALUES.items() for value in values for seed in SEEDS
+        trained(asked.runs, key, value, steps, seed)
+        for key, values in VALUES.items()
+        for steps in lengths[key]
+        for value in values
+        for seed in SEEDS
     ]
-    publish(asked.to, "tuning", load_profile("pocket"), lines)
+    publish(asked.to, "tuning", profile, lines)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Would the course's claims hold with another policy? (notebook 08)
+"""Would the course's claims hold with another policy? (notebook 10)
 
     python -m experiments.worlds [--only seed1-votes0 ...] [--to FOLDER]
 
-The shipped policy is one training, and it has read votes (data/README.md). Here it is trained as it was, and from three
-seeds without votes, and notebooks 01 to 07 run with each: with that seed, too, and the same teacher and proxies. A
-world is made in `runs/worlds/NAME`; what is there is kept, so an interrupted command goes on.
+The shipped policy is one training, and it has read votes (data/README.md). Here it is trained as it was from three
+seeds, and from three without votes, and notebooks 01 to 07 run with each: with that seed, too, and the same teacher and
+proxies. Beside the reward model's score stands one that has learnt nothing: the same policy with a random head. A world
+is made in `runs/worlds/NAME`; what is there is kept, so an interrupted command goes on.
 """
 
 import argparse
@@ -12,16 +13,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean, pstdev
 
 import torch
 
 from acelib.best_of_n import selection_curves
 from acelib.core import ROOT, Run, load_profile, read_json, stoppable, write_json
+from acelib.models import load_policy, solve_messages
 from acelib.pocket import corpus
 from acelib.pocket.train import RECIPES, train
+from acelib.reward_model import load_reward_model, score
+from acelib.rewards import RewardFunction, model_reward
 from acelib.schema import Row
 from acelib.stats import auc
 from experiments.grid import publish
+from experiments.trainings import Policy, train_policy
 from runner.course import NOTEBOOKS, Course, select
 from tools.commands import explained
 
@@ -41,7 +47,7 @@ class World:
         return f"seed{self.seed}-votes{self.vote_weight:g}"
 
 
-WORLDS = [World(0, RECIPES["policy"].vote_weight), *(World(seed, 0.0) for seed in (0, 1, 2))]
+WORLDS = [World(seed, weight) for weight in (RECIPES["policy"].vote_weight, 0.0) for seed in (0, 1, 2)]
 
 
 def trained_policy(world: World, folder: Path) -> Path:
@@ -52,6 +58,41 @@ def trained_policy(world: World, folder: Path) -> Path:
         recipe = replace(RECIPES["policy"], seed=world.seed, vote_weight=world.vote_weight)
         write_json(policy / "training.json", train("policy", recipe, corpus.train_tokenizer(), folder))
     return policy
+
+
+def untrained_score(run: Run, seed: int) -> RewardFunction:
+    """The score of the policy with a random head, which spreads on the run's samples as much as its reward model's: a
+    preference that is as consistent, and says nothing about programs."""
+    profile, models = run.profile, run.profile.models
+    model, tokenizer = load_reward_model(run.path("reward_model"), models.dtype, models.device)
+    questions = [
+        (
+            solve_messages(profile.prompts.solve, row["question"])[-1]["content"],
+            [x["completion"] for x in row["inferences"]],
+        )
+        for row in run.read("samples")[:64]
+    ]
+
+    def spread() -> float:
+        """The standard deviation of scores within a question, on average."""
+        return fmean(pstdev(score(model, tokenizer, [asked] * len(texts), texts)) for asked, texts in questions)
+
+    wanted = spread()
+    policy = load_policy(profile.resolve(models.policy), models.dtype, models.device)
+    getattr(model, model.base_model_prefix).load_state_dict(policy.base_model.state_dict())
+    with torch.no_grad():
+        model.score.weight.normal_(generator=torch.Generator().manual_seed(seed))
+        model.score.weight.mul_(wanted / spread())
+    return model_reward(model, tokenizer, profile.reward_model.score_batch)
+
+
+def control(run: Run, seed: int) -> Row:
+    """RL on `untrained_score`, as long as the run's own."""
+    spec = Policy("untrained_model", steps=run.profile.reinforce.steps, seed=seed)
+    made = lambda scratch: [train_policy(run, spec, scratch, untrained_score(run, seed))]  # noqa: E731
+    (row,) = run.table("control", made, ("samples", "reward_model"), vars(spec))
+    solved = [round(count / row["samples"], 4) for count in row["correct"]]
+    return {"sampled_control": solved, "greedy_control": row["greedy"], "kl_control": round(row["kl"], 4)}
 
 
 def run_world(world: World, folder: Path) -> Row:
@@ -66,7 +107,8 @@ def run_world(world: World, folder: Path) -> Row:
         if "01" <= path.name[:2] <= LAST and not course.up_to_date(path):
             course.run(only=path.name[:2])
     training = read_json(Path(policy) / "training.json")
-    return {"policy_cpu_seconds": training["cpu_seconds"]} | line(world, course.store)
+    made = line(world, course.store) | control(course.store, world.seed)
+    return {"policy_cpu_seconds": training["cpu_seconds"]} | made
 
 
 def line(world: World, run: Run) -> Row:

@@ -16,6 +16,7 @@ import pytest
 from acelib.core.profiles import ROOT
 from acelib.core.tables import read_rows, write_rows
 from acelib.pocket.problems import compositions, phrase_question, true_tests
+from acelib.sampling import pass_rates
 from acelib.schema import Problem
 from runner.course import NOTEBOOKS, Course
 from runner.notebooks import code, read_notebook, tags
@@ -86,8 +87,8 @@ def test_the_glossary_is_sorted_and_its_own_links_exist():
     assert set(re.findall(r"\]\(#([\w-]+)\)", text)) <= anchors(text)
 
 
-def test_the_scorecard_of_the_readme_is_that_of_the_notebook():
-    table = SCORECARD.search((ROOT / "README.md").read_text(encoding="utf-8"))[0]
+def test_the_scorecard_of_the_results_is_that_of_the_notebook():
+    table = SCORECARD.search((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))[0]
     assert table == f"{scorecard_table()}\n" and len(re.findall(r"[+-]\d\.\d{3} \[[^]]+\]", table)) > 15
 
 
@@ -167,6 +168,7 @@ def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
         "data.seeds": "data/none.jsonl",
         "models.teacher": "data/none",
         "best_of_n.ns": [1, 2],
+        "reinforce.questions": "mixed",
         "best_of_n.questions": 4,
         "evaluation.questions": 4,
         "judge.workers": 1,
@@ -179,6 +181,8 @@ def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
     counts = run.manifest("filtered")["adopted"]["counts"]
     assert counts[f"questions like one of {tmp_path / 'bench.jsonl'} (5), left out"] == 1
     assert [row["id"] for row in run.read("samples")] == [problem.id for problem in problems[:-1]]
+    mixed = [row["id"] for row in run.read("samples") if len({rate == 1.0 for rate in pass_rates(row)}) == 2]
+    assert mixed and [row["id"] for row in run.read("hard_questions")] == mixed
     assert run.manifest("reward_model_unfiltered")["inputs"].keys() >= {"pairs"}
     assert all(row["score"] == row["score_unfiltered"] for row in run.read("best_of_n"))
     assert not (run.dir / "figures" / "05_best_of_n" / "filter_ablation.png").exists()

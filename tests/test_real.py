@@ -109,15 +109,20 @@ def test_the_recorded_reward_models_scored_every_program(rows):
     assert np.isfinite([row["greedy"] for found in scores.values() for row in found.values()]).all()
 
 
-def policies(name):
-    return [row for row in read_rows(LABORATORY.with_name("policies.parquet")) if row["policy"] == name]
+TRAINED = [("rule", 0), ("rule", 1), ("rm", 0)]  # the reward, the seed
+
+
+def policies(name, seed=0):
+    rows = read_rows(LABORATORY.with_name("policies.parquet"))
+    return [row for row in rows if (row["policy"], row["seed"]) == (name, seed)]
 
 
 def test_the_policies_answered_the_same_questions():
-    start, trained, scored = (policies(name) for name in ("start", "rule", "rm"))
+    start, *trained = (policies(*which) for which in [("start", 0), *TRAINED])
     assert len(start) == 164 + 200
-    assert [row["id"] for row in start] == [row["id"] for row in trained] == [row["id"] for row in scored]
-    for row in start + trained + scored:
+    assert all([row["id"] for row in mine] == [row["id"] for row in start] for mine in trained)
+    assert len({tuple(tuple(row["programs"]) for row in mine) for mine in trained}) == len(TRAINED)
+    for row in [*start, *(row for mine in trained for row in mine)]:
         assert len(row["programs"]) == 1 + len(row["correct"]) and set(row["correct"]) <= {True, False}
         for program in row["programs"]:
             assert program is None or ast.unparse(ast.parse(program)) == program  # no comment, no text of a benchmark
@@ -132,10 +137,10 @@ def test_the_training_tasks_have_eight_programs_each():
 
 
 def test_every_rollout_is_logged():
-    logs = {"rule": [], "rm": []}
+    logs = {which: [] for which in TRAINED}
     for row in read_rows(LABORATORY.with_name("rollouts.parquet")):
-        logs[row["policy"]].append(row)
-    for name, log in logs.items():
+        logs[row["policy"], row["seed"]].append(row)
+    for (name, _), log in logs.items():
         assert [row["step"] for row in log] == list(range(17))
         for row in log[1:]:
             assert row["sampled"] == 64 and 0 <= row["reward_rule"] <= 1

@@ -7,8 +7,15 @@ from experiments.tuning import VALIDATION, VALUES
 
 def test_every_value_was_tried_on_every_seed_and_the_shipped_ones_are_among_them():
     rows = read_rows(PUBLISHED / "tuning.jsonl")
-    tried = [(row["key"], row["value"], row["seed"]) for row in rows]
-    assert tried == [(key, value, seed) for key, values in VALUES.items() for value in values for seed in SEEDS]
+    lengths = {"reinforce.learning_rate": (24, 80), "reward_model.learning_rate": (None,)}
+    tried = [(row["key"], row["rollouts"], row["value"], row["seed"]) for row in rows]
+    assert tried == [
+        (key, rollouts, value, seed)
+        for key, values in VALUES.items()
+        for rollouts in lengths[key]
+        for value in values
+        for seed in SEEDS
+    ]
     assert {len(row["solved"]) for row in rows} == {200}
     assert all(0 <= one <= 1 for row in rows for one in row["solved"])
     shipped = load_profile("pocket")

@@ -2,14 +2,20 @@
 
 import json
 from dataclasses import replace
-from statistics import fmean
+from statistics import fmean, pstdev
 
+import numpy as np
 import pytest
+from in_notebooks import notebook_function
+from transformers import AutoModelForSequenceClassification
 
-from acelib.core import Run, load_profile, read_json, read_rows
+from acelib.core import ROOT, Run, load_profile, read_json, read_rows
+from acelib.models import load_tokenizer, solve_messages
 from acelib.pocket.train import RECIPES
+from acelib.reward_model import load_reward_model
+from acelib.rewards import model_reward
 from experiments.grid import PUBLISHED
-from experiments.worlds import WORLDS, World, line, trained_policy
+from experiments.worlds import WORLDS, World, control, line, trained_policy, untrained_score
 
 QUESTION = {"id": "q", "question": "Square.", "model": "policy"}
 
@@ -19,7 +25,7 @@ def test_the_published_table_has_a_line_for_every_world_and_a_number_for_every_q
     assert [World(row["seed"], row["vote_weight"]) for row in rows] == WORLDS
     for row in rows:
         numbers = {len(row[name]) for name in row if name.startswith(("pick_", "greedy_", "sampled_"))}
-        assert numbers == {200}
+        assert numbers == {200} and row["kl_control"] > 0
         assert all(value is None or 0 <= value <= 1 for value in row["auc"])
         assert len(row["reward_rm"]) == len(row["kl_rule"]) == 80 and len(row["looks_rm"]) == 5
         assert fmean(row["pick_oracle"]) >= max(fmean(row["pick_rm"]), fmean(row["pick_average"]))
@@ -65,3 +71,70 @@ def test_a_policy_is_trained_once_and_without_votes_when_they_weigh_nothing(tmp_
 @pytest.mark.parametrize("world", WORLDS)
 def test_worlds_have_names_of_their_own(world):
     assert [one for one in WORLDS if one.name == world.name] == [world]
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """A run with four judged questions and a reward model on the pocket policy, its head drawn at random."""
+    values = {"models.device": "cpu", "evaluation.questions": 2, "reinforce.eval_questions": 2, "threads": 1}
+    run = Run(tmp_path / "run", load_profile(str(ROOT / "tests" / "smoke.yaml"), values))
+    base = run.profile.resolve(run.profile.models.policy)
+
+    def made(folder, scratch):
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+        model.score.weight.data.mul_(3.0)
+        model.save_pretrained(folder)
+        load_tokenizer(base).save_pretrained(folder)
+
+    texts = [f"```python\ndef solve(xs):\n    return {body}\n```" for body in ("sum(xs)", "len(xs)", "xs", "0")]
+    rows = [
+        {
+            "id": f"q{i}",
+            "source": "",
+            "question": f"Write a function `solve(xs)` that returns the {what}.",
+            "entry_point": "solve",
+            "test_cases": ["assert solve([1, 2]) == 3", "assert solve([0]) == 0"],
+            "inferences": [
+                {"model_name": "m", "completion": one, "pass_rate": rate} for one, rate in zip(texts, (1, 0.5, 0, 0.5))
+            ],
+            "context_messages": [],
+        }
+        for i, what in enumerate(("sum", "total", "sum of the list", "sum of all"))
+    ]
+    run.table("samples", lambda scratch: rows)
+    run.folder("reward_model", made)
+    return run
+
+
+def test_the_untrained_score_spreads_as_the_reward_model_and_depends_on_its_seed(scored):
+    rows = scored.read("samples")
+    prompts = [solve_messages(scored.profile.prompts.solve, row["question"]) for row in rows for _ in row["inferences"]]
+    replies = [[{"role": "assistant", "content": one["completion"]}] for row in rows for one in row["inferences"]]
+    trained = model_reward(*load_reward_model(scored.path("reward_model"), "float32", "cpu"), 8)
+    found = [
+        reward(prompts=prompts, completions=replies)
+        for reward in (trained, *(untrained_score(scored, k) for k in (0, 0, 1)))
+    ]
+    spreads = [fmean(pstdev(one[4 * i :][:4]) for i in range(4)) for one in found]
+    assert spreads[1:] == pytest.approx([spreads[0]] * 3, rel=1e-3)
+    assert found[1] == found[2] and np.corrcoef(found[1], found[3])[0, 1] < 0.99
+
+
+@pytest.mark.slow
+def test_the_control_is_trained_and_evaluated_once(scored):
+    found = control(scored, 0)
+    assert len(found["sampled_control"]) == len(found["greedy_control"]) == 2 and found["kl_control"] >= 0
+    assert control(scored, 0) == found
+
+
+def test_the_intervals_of_notebook_10():
+    both, by_t = (notebook_function("10", name) for name in ("over_both", "by_t"))
+    for function in (both, by_t):
+        function.__globals__.update(seed=0, draws=400, STUDENT={2: 12.71, 3: 4.30})
+    same = np.tile(np.linspace(-1, 1, 50), (3, 1))
+    assert by_t(same) == pytest.approx((0, 0, 0), abs=1e-12) and both(same).low < 0 < both(same).high
+    shifted = same + np.array([[0.0], [0.3], [0.6]])
+    assert by_t(shifted) == pytest.approx((0.3, 0.3 - 4.30 * 0.3 / 3**0.5, 0.3 + 4.30 * 0.3 / 3**0.5))
+    assert by_t(same[:1]) is None
+    wide, narrow = both(shifted), both(same)
+    assert wide.high - wide.low > narrow.high - narrow.low

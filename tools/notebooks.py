@@ -141,9 +141,9 @@ def refresh(run_dir: Path | None = None) -> list[str]:
         told.append(f"{target.relative_to(ROOT)}: outputs refreshed")
     write_json(LOCK, dict(sorted(lock.items())))
     if any(path.name.startswith("07_") for path in executed):
-        readme = ROOT / "README.md"
-        text = SCORECARD.sub(lambda _: f"{scorecard_table()}\n", readme.read_text(encoding="utf-8"))
-        readme.write_text(text, encoding="utf-8")
+        results = ROOT / "docs" / "results.md"
+        text = SCORECARD.sub(lambda _: f"{scorecard_table()}\n", results.read_text(encoding="utf-8"))
+        results.write_text(text, encoding="utf-8")
     metrics, costs = read_json(run_dir / "metrics.json"), ROOT / "profiles" / "costs.json"
     kept = ("seconds", "stages", "peak_mb")
     measured = {
@@ -162,7 +162,7 @@ def scorecard_table() -> str:
     (path,) = NOTEBOOKS.glob("07_*.ipynb")
     outputs = [one for cell in read_notebook(path).cells for one in cell.get("outputs", [])]
     texts = (one.get("data", {}).get("text/markdown", "") for one in outputs)
-    return next(text for text in texts if text.startswith("| claim of the paper"))
+    return next(text for text in texts if text.startswith("| claim | the paper"))
 
 
 def _clean(notebook: Any) -> Any:

@@ -205,6 +205,7 @@ class Reinforce:
     reward_seconds: Seconds
     eval_every: int = Field(ge=1, le=100_000)
     eval_questions: Questions
+    questions: Literal["hard quarter", "mixed"] = "hard quarter"  # which ones notebook 03 chooses
 
 
 @section

@@ -28,15 +28,17 @@ PAGES = {
         "notebooks/07_evaluation",
         "notebooks/08_what_works",
         "notebooks/09_filters",
+        "notebooks/10_what_a_reward_rests_on",
     ],
     "Appendices": [
         "notebooks/A1_fooling_the_judge",
         "notebooks/A2_reinforcement_learning_from_zero",
         "notebooks/A3_selectors",
     ],
-    "Beside the course": ["docs/glossary", "docs/teaching"],
+    "Beside the course": ["docs/results", "docs/glossary", "docs/teaching"],
     "The code": [
         "docs/architecture",
+        "docs/data",
         "docs/hardware",
         "docs/scaling",
         "docs/real",

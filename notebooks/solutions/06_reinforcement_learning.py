@@ -1,7 +1,7 @@
 # %% [markdown]
 # ## Exercises
 #
-# Replace each `...`, run the cell, then the check below it. Of this notebook they need the next cell alone; a solution
+# Replace each `...`, run the cell, then the check below it. They need only the next cell of this notebook; a solution
 # is folded under each check.
 
 # %%

@@ -1,7 +1,7 @@
 # %% [markdown]
 # ## Exercises
 #
-# Replace each `...`, run the cell, then the check below it. Of this notebook they need the next cell alone; a solution
+# Replace each `...`, run the cell, then the check below it. They need only the next cell of this notebook; a solution
 # is folded under each check.
 
 # %%
@@ -126,8 +126,9 @@ with check(p_value) as answer:
 # Write the rule of the scorecard and use it on your own claim. `here` is (estimate, low, high), or None where a profile
 # cannot measure the claim; `reproduced` says whether the untrained policy reached its published figure (None: nothing
 # is published); `gain` whether the claim is a gain over that policy. The verdicts: "holds", "does not hold", "not
-# claimable" and "not testable here". Which of them wins where two apply is stated in the section on the scorecard:
-# what cannot be measured is never a pass; what does not hold does not, whoever was reproduced; and no gain over a
+# claimable" and "not testable here". The claim here is only: above 0, with the whole interval. Which of them wins
+# where two apply is stated in the section on the scorecard: what cannot be measured is never a pass; what does not hold
+# does not, whoever was reproduced; and no gain over a
 # policy that was not reproduced is claimed, whatever its size.
 
 

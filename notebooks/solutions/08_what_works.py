@@ -1,7 +1,7 @@
 # %% [markdown]
 # ## Exercises
 #
-# Replace each `...`, run the cell, then the check below it. Of this notebook they need the next cell alone; a solution
+# Replace each `...`, run the cell, then the check below it. They need only the next cell of this notebook; a solution
 # is folded under each check.
 
 # %%
@@ -110,7 +110,34 @@ with check(honest_prediction) as answer:
     assert abs(found - true) < 0.02, "it is more than two points off; which outcomes does the choice not know?"
 
 # %% [markdown]
-# ### 8.4 What does dynamic sampling cost? (project, 30 minutes)
+# ### 8.4 What a mixed group costs (10 minutes, medium)
+#
+# Choosing questions costs samples, too. `known` programs are sampled for every question; the share `chosen` of the
+# questions is taken, each for one group of `n` further programs; the share `mixed` of these groups is mixed. How many
+# programs are sampled, all in all, for one mixed group?
+
+
+# %%
+def programs_per_mixed_group(n: int, known: int, chosen: float, mixed: float) -> float:
+    """Programs per mixed group, those of questions that were not chosen included."""
+    ### BEGIN SOLUTION
+    return (n + known / chosen) / mixed
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(programs_per_mixed_group) as answer:
+    for n, known, chosen, mixed in [(8, 0, 1.0, 0.5), (8, 8, 1.0, 0.5), (8, 8, 0.5, 0.8), (8, 16, 0.25, 0.4)]:
+        asked = 1000  # questions: count everything once more
+        groups = asked * chosen
+        right, found = (asked * known + groups * n) / (groups * mixed), answer(n, known, chosen, mixed)
+        assert math.isclose(found, right), (
+            f"{asked} questions with {known} programs each, {groups:.0f} of them chosen, {groups * mixed:.0f} mixed "
+            f"groups of {n}: {right:.1f} programs for one; yours is {found:.1f}"
+        )
+
+# %% [markdown]
+# ### 8.5 What does dynamic sampling cost? (project, 30 minutes)
 #
 # DAPO keeps sampling questions until it has `wanted` whose replies do not all have the same reward, and throws the
 # others away. `sample()` gives the rewards of the replies to the next question. Write that loop; give up after `most`

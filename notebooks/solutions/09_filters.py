@@ -5,7 +5,6 @@
 # notebook above: the next cell and the exercise are enough. A solution is folded under each check.
 
 # %%
-import math  # noqa: F811
 import random
 from statistics import fmean
 
@@ -36,31 +35,34 @@ with check(needed_share) as answer:
         )
 
 # %% [markdown]
-# ### 9.2 What a mixed group costs (10 minutes, medium)
+# ### 9.2 Who is paid? (10 minutes, easy)
 #
-# Choosing questions costs samples, too. `known` programs are sampled for every question; the share `chosen` of the
-# questions is taken, each for one group of `n` further programs; the share `mixed` of these groups is mixed. How many
-# programs are sampled, all in all, for one mixed group?
+# The rule reward pays a program that passes every kept test. `results[i][j]` says whether program i passes test j,
+# `kept[j]` whether the filter keeps test j. If nothing is kept, nobody is paid. Then look how one wrong test changes
+# who is paid.
 
 
 # %%
-def programs_per_mixed_group(n: int, known: int, chosen: float, mixed: float) -> float:
-    """Programs per mixed group, those of questions that were not chosen included."""
+def paid(results: list[list[bool]], kept: list[bool]) -> list[bool]:
+    """Whether each program earns the reward."""
     ### BEGIN SOLUTION
-    return (n + known / chosen) / mixed
+    return [any(kept) and all(passed for passed, keep in zip(row, kept, strict=True) if keep) for row in results]
     ### END SOLUTION
 
 
 # %% tags=["exercise-check"]
-with check(programs_per_mixed_group) as answer:
-    for n, known, chosen, mixed in [(8, 0, 1.0, 0.5), (8, 8, 1.0, 0.5), (8, 8, 0.5, 0.8), (8, 16, 0.25, 0.4)]:
-        asked = 1000  # questions: count everything once more
-        groups = asked * chosen
-        right, found = (asked * known + groups * n) / (groups * mixed), answer(n, known, chosen, mixed)
-        assert math.isclose(found, right), (
-            f"{asked} questions with {known} programs each, {groups:.0f} of them chosen, {groups * mixed:.0f} mixed "
-            f"groups of {n}: {right:.1f} programs for one; yours is {found:.1f}"
-        )
+with check(paid) as answer:
+    right, near, wrong = [True, True, True, False], [True, False, True, False], [False, False, True, True]
+    programs = [right, right, near, wrong]  # the last test is wrong: only the wrong program passes it
+    for name, kept, expected in [
+        ("the valid three", [True, True, True, False], [True, True, False, False]),
+        ("all four", [True] * 4, [False] * 4),
+        ("those that the wrong program passes", wrong, [False, False, False, True]),
+        ("none", [False] * 4, [False] * 4),
+    ]:
+        found = answer(programs, kept)
+        assert list(found) == expected, f"{name} kept: {expected} are paid; yours pays {found}"
+    print("all four tests: nobody is paid; the wrong program's tests: only the wrong program is")
 
 # %% [markdown]
 # ### 9.3 A filter for free (project, 30 minutes)
@@ -68,7 +70,7 @@ with check(programs_per_mixed_group) as answer:
 # Nobody stronger is there to help. Each question has ten imagined tests, some wrong, and sixteen programs, many of
 # which share one misconception; some wrong tests agree with it. You see which program passes which test,
 # `results[program][test]`. Which tests do you keep? A program is then paid if it passes all that you keep, and the
-# payment is right so often as right programs are paid and wrong ones are not (the mean of both shares).
+# score is the mean of two shares: right programs that are paid, and wrong ones that are not.
 
 
 # %%
