@@ -1,5 +1,6 @@
 """The book of `make site` has every page, without building it; broken links inside it end the build itself."""
 
+import re
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from unittest.mock import MagicMock
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from acelib.core import ROOT
+from runner.notebooks import read_notebook
 
 
 @pytest.fixture
@@ -48,3 +50,10 @@ def test_the_book_is_published_by_pinned_steps_and_made_by_make():
     assert all(len(step["uses"].partition("@")[2]) == 40 for step in job["steps"] if "uses" in step)
     assert any(step.get("run", "").startswith("make site") for step in job["steps"])
     assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_no_formula_begins_with_an_exponent():
+    """The renderer of `make site` stops at one: write what it is an exponent of into the formula."""
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        texts = [cell.source for cell in read_notebook(path).cells if cell.cell_type == "markdown"]
+        assert not re.search(r"(?<!\$)\$[\^_]", "\n".join(texts)), path.name
