@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from in_notebooks import notebook_function
+from tiny_models import judged_rows
 
 from acelib.advantages import ALGORITHMS
 from acelib.core import ArtifactError, DataError, DeviceError
@@ -120,21 +121,7 @@ def finished(tmp_path_factory):
     )
     run = Run(folder / "run", load_profile(folder / "tiny.yaml"))
     programs = ["def solve(xs):\n    return sum(xs)\n", "def solve(xs):\n    return len(xs)\n"]
-    samples = [
-        {
-            "id": f"q{i}",
-            "source": "",
-            "question": f"Write a function `solve(xs)` that returns the {what}.",
-            "entry_point": "solve",
-            "test_cases": ["assert solve([1, 2]) == 3", "assert solve([0]) == 0"],
-            "inferences": [
-                {"model_name": "m", "completion": text, "pass_rate": rate}
-                for text, rate in zip(programs, (1.0, 0.5), strict=True)
-            ],
-            "context_messages": [],
-        }
-        for i, what in enumerate(("sum", "total", "sum of the list", "sum of all"))
-    ]
+    samples = judged_rows(programs, (1.0, 0.5))
     true = [
         {
             "id": row["id"],

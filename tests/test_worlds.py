@@ -7,6 +7,7 @@ from statistics import fmean, pstdev
 import numpy as np
 import pytest
 from in_notebooks import notebook_function
+from tiny_models import judged_rows
 from transformers import AutoModelForSequenceClassification
 
 from acelib.core import ROOT, Run, load_profile, read_json, read_rows
@@ -87,20 +88,7 @@ def scored(tmp_path):
         load_tokenizer(base).save_pretrained(folder)
 
     texts = [f"```python\ndef solve(xs):\n    return {body}\n```" for body in ("sum(xs)", "len(xs)", "xs", "0")]
-    rows = [
-        {
-            "id": f"q{i}",
-            "source": "",
-            "question": f"Write a function `solve(xs)` that returns the {what}.",
-            "entry_point": "solve",
-            "test_cases": ["assert solve([1, 2]) == 3", "assert solve([0]) == 0"],
-            "inferences": [
-                {"model_name": "m", "completion": one, "pass_rate": rate} for one, rate in zip(texts, (1, 0.5, 0, 0.5))
-            ],
-            "context_messages": [],
-        }
-        for i, what in enumerate(("sum", "total", "sum of the list", "sum of all"))
-    ]
+    rows = judged_rows(texts, (1, 0.5, 0, 0.5))
     run.table("samples", lambda scratch: rows)
     run.folder("reward_model", made)
     return run

@@ -1,5 +1,6 @@
 """Random models and a tokenizer small enough to build inside a test."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -78,3 +79,22 @@ def save_tiny_reward_model(folder: Path, seed: int = 0) -> Path:
     AutoModelForSequenceClassification.from_config(tiny_config(tokenizer, num_labels=1)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def judged_rows(programs: Sequence[str], rates: Sequence[float]) -> list[dict]:
+    """AceCode rows of four questions, each with the same `programs` and their pass rates."""
+    return [
+        {
+            "id": f"q{i}",
+            "source": "",
+            "question": f"Write a function `solve(xs)` that returns the {what}.",
+            "entry_point": "solve",
+            "test_cases": ["assert solve([1, 2]) == 3", "assert solve([0]) == 0"],
+            "inferences": [
+                {"model_name": "m", "completion": text, "pass_rate": rate}
+                for text, rate in zip(programs, rates, strict=True)
+            ],
+            "context_messages": [],
+        }
+        for i, what in enumerate(("sum", "total", "sum of the list", "sum of all"))
+    ]
