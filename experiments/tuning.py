@@ -5,13 +5,15 @@
 They were first chosen by looking at the benchmark. Here they are tried again on `data/validation.jsonl`, whose
 compositions are in neither the benchmark nor any training. The rule, fixed before the first training: a shipped value
 stays unless another one is better by a paired 95% interval over questions and three seeds. RL is tried at the grid's
-number of rollouts and at the profile's. What is there is kept, so a stop loses one training.
+number of rollouts and at the profile's, and, at the profile's, with the reward model's score as its reward, too: both
+runs of notebook 06 share one rate. What is there is kept, so a stop loses one training.
 """
 
 import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,9 +28,15 @@ from experiments.grid import SEEDS, inputs_of, publish
 from experiments.trainings import STEPS, Policy, Scorer, train_policy, train_scorer
 from tools.commands import explained
 
-VALUES = {"reinforce.learning_rate": (3e-5, 1e-4, 3e-4), "reward_model.learning_rate": (1e-4, 3e-4, 1e-3)}
+VALUES = {"reinforce.learning_rate": (3e-5, 1e-4, 3e-4, 1e-3), "reward_model.learning_rate": (1e-4, 3e-4, 1e-3)}
+LONG = load_profile("pocket").reinforce.steps
+# Of RL: with which reward, and for how many rollouts.
+TRAININGS: dict[str, tuple[tuple[str | None, int | None], ...]] = {
+    "reinforce.learning_rate": (("rule", STEPS), ("rule", LONG), ("reward_model", LONG)),
+    "reward_model.learning_rate": ((None, None),),
+}
 VALIDATION = "data/validation.jsonl"
-STARTS_FROM = ("samples", "samples_unfiltered", "imagined", "reward_audit")
+STARTS_FROM = ("samples", "samples_unfiltered", "imagined", "reward_audit", "reward_model")
 N = 16
 
 
@@ -49,19 +57,20 @@ def candidates(run: Run, scratch: Path) -> list[Row]:
         )
 
 
-def trained(run_dir: Path, key: str, value: float, steps: int | None, seed: int) -> Row:
-    """One training with one value changed, RL for `steps` rollouts: `solved` is, per validation question, the share of
-    right programs of the policy, or the chance that the reward model's pick of `N` is right."""
+def trained(run_dir: Path, key: str, value: float, reward: str | None, steps: int | None, seed: int) -> Row:
+    """One training with one value changed, RL (None: a reward model) on `reward` for `steps` rollouts: `solved` is, per
+    validation question, the share of right programs of the policy, or the chance that the reward model's pick of `N` is
+    right; `kl` how far the policy went, in nats per reply."""
     run = Run(run_dir, load_profile("pocket", {"data.benchmark": VALIDATION, key: value}))
     run.table("candidates", lambda scratch: candidates(run, scratch), params={"benchmark": VALIDATION, "n": N})
-    rl = steps is not None
-    made, spec = (train_policy, Policy("rule", steps=steps, seed=seed)) if rl else (train_scorer, Scorer("paper", seed))
+    rl = reward is not None
+    made, spec = (train_policy, Policy(reward, steps=steps, seed=seed)) if rl else (train_scorer, Scorer("paper", seed))
     name = f"tuning_{key}_{value:g}_{seed}" + (f"_{steps}" if rl and steps != STEPS else "")
-    name = name.replace(".", "-")
+    name = (name + ("" if reward in (None, "rule") else f"_{reward}")).replace(".", "-")
     (row,) = run.table(name, lambda scratch: [made(run, spec, scratch)], inputs_of(spec), {"value": value})
     solved = [count / row["samples"] for count in row["correct"]] if rl else row["best_of_16"]
-    what = {"key": key, "value": value, "rollouts": steps, "seed": seed}
-    return what | {"cpu_seconds": row["cpu_seconds"], "solved": solved}
+    what = {"key": key, "value": value, "reward": reward, "rollouts": steps, "seed": seed}
+    return what | {"cpu_seconds": row["cpu_seconds"], "kl": row.get("kl"), "solved": solved}
 
 
 @explained
@@ -72,17 +81,18 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, default=ROOT / "data" / "grid", help="folder for tuning.jsonl")
     asked = parser.parse_args(words)
     torch.set_num_threads(1)
+    (asked.runs / "artifacts").mkdir(parents=True, exist_ok=True)
     for name in STARTS_FROM:
         source = Run(asked.run_dir, load_profile("pocket")).path(name)
-        (asked.runs / "artifacts").mkdir(parents=True, exist_ok=True)
-        for file in (source, source.with_name(f"{name}.manifest.json")):
-            shutil.copy(file, asked.runs / "artifacts" / file.name)
+        copy = partial(shutil.copytree, dirs_exist_ok=True) if source.is_dir() else shutil.copy
+        copy(source, asked.runs / "artifacts" / source.name)
+        shutil.copy(source.with_name(f"{name}.manifest.json"), asked.runs / "artifacts")
     profile = load_profile("pocket")
-    lengths = {"reinforce.learning_rate": (STEPS, profile.reinforce.steps), "reward_model.learning_rate": (None,)}
-    lines = [
-        trained(asked.runs, key, value, steps, seed)
+    start = trained(asked.runs, "reinforce.learning_rate", profile.reinforce.learning_rate, "rule", 0, 0)
+    lines = [start] + [
+        trained(asked.runs, key, value, reward, steps, seed)
         for key, values in VALUES.items()
-        for steps in lengths[key]
+        for reward, steps in TRAININGS[key]
         for value in values
         for seed in SEEDS
     ]
