@@ -49,7 +49,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(if $(GPU),gpu)
 
 # Also where a CPU build of torch was installed before, for `pocket`: it satisfies the pin and sees no GPU.
 $(VENV)/.installed-gpu: $(VENV)/.installed requirements-gpu.txt | gpu
-	@echo "Adding vLLM and DeepSpeed to $(VENV) for $(PROFILE) (several gigabytes more; once)"
+	@echo "Adding vLLM and DeepSpeed to $(VENV) for $(PROFILE) (gigabytes more, some 20 GB with all caches by our guess; once)"
 	@$(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is None)' || $(PY) -m pip uninstall -y torch
 	$(PY) -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' requirements.txt)"
 	$(PY) -m pip install -r requirements-gpu.txt

@@ -126,6 +126,10 @@ class Course:
         self.given, self.overrides, self.folder, self.out = profile, overrides or {}, folder, out or sys.stdout
         self.profile = load_profile(profile, overrides)
         self.dir = Path(run_dir or ROOT / "runs" / self.profile.name).resolve()
+        if self.dir / "notebooks" == folder.resolve():
+            raise CourseError(
+                f"{self.dir} is the checkout, whose notebooks a run would write over; take another RUN_DIR=."
+            )
         self.records = read_json(self.dir / "state.json")
         self.store = Run(self.dir, self.profile)
         if _is_local(self.profile):

@@ -95,6 +95,13 @@ def test_a_deleted_artefact_is_made_again(course):
     assert "done in" in again.out.getvalue() and again.store.read("a") == [{"x": 1}]
 
 
+def test_a_run_in_the_checkout_itself_is_refused(course):
+    write_notebook(path := course.folder / "01_a.ipynb", "x = 1")
+    with pytest.raises(CourseError, match="is the checkout, .* another RUN_DIR="):
+        course(run_dir=course.folder.parent)
+    assert path.exists()
+
+
 def test_misspelt_and_missing_parameters_are_refused(course):
     path = course.folder / "01_a.ipynb"
     write_notebook(path, parameters='profil = "pocket"\nrun_dir = "x"')

@@ -143,6 +143,7 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("A3", "8 * rate + min(score, 1.5)", "score", "what does it fall for?"),
         ("A3", "if votes[texts[i]] == max(votes.values())", "if texts[i] == votes.most_common(1)[0][0]", "2 drawn:"),
         ("05", "return max(ns, key", "return min(ns, key", "is right on"),
+        ("05", "return max(ns, key", "return 16 or max(ns, key", "one sample is best"),
         ("06", "rewards[t:]", "rewards[:t]", "its own -0.50 and +1.50 from what follows; yours is +0.00"),
         ("06", "unbiased=False", "unbiased=True", "its advantage +1.00; divide by N, not by N - 1"),
         ("06", "token_rewards = -beta", "token_rewards = beta", "the penalty has the wrong sign"),
@@ -179,7 +180,13 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("08", "0.5 * (1 + math.tanh(x / 2))", "1 / (1 + math.exp(-x))", "OverflowError: math range error"),
         ("08", "outcomes[place][8:]", "outcomes[place][:8]", "which outcomes does the choice not know?"),
         ("08", "if len(set(rewards)) > 1", "if rewards", "the mixed ones are kept"),
-        ("A1", 'replace(call, "ANSWER")', 'replace("f", "ANSWER")', "ANSWER == 9 is kept; yours keeps ANSWER(3) == 9"),
+        ("A1", "{len(calls) - 1}", "{len(calls)}", "ANSWER0 == 9 is kept; yours keeps ANSWER1 == 9"),
+        (  # what the pick gains is taken from all others alike
+            "A2",
+            "- math.exp(one) / total for",
+            "- [(1 - (p := math.exp(theta[pick]) / total)) / (len(theta) - 1), p][number == pick] for",
+            "loses its probability",
+        ),
         (
             "A1",
             "type(value) in (int, float",

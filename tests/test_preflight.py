@@ -7,7 +7,7 @@ import pytest
 from tiny_models import tiny_config, tiny_tokenizer
 from transformers import Qwen2ForCausalLM
 
-from acelib.core import CourseError
+from acelib.core import CourseError, load_profile
 from acelib.judge import JudgeError
 from acelib.preflight import machine as checks
 from acelib.preflight.findings import Finding, report, require
@@ -49,6 +49,20 @@ def check_disk(wanted, available):
 def test_machine(check):
     assert check(2, 4).ok and not check(2, 4).remedy
     assert not check(8, 4).ok and check(8, 4).remedy
+
+
+def test_weights_in_the_hubs_cache_need_no_room_again(tmp_path, monkeypatch):
+    profile = load_profile("single-gpu")
+    monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(tmp_path / "none"))
+    whole = checks.disk_gib(profile)
+    snapshot = tmp_path / "hub" / "models--Qwen--Qwen2.5-Coder-0.5B-Instruct" / "snapshots" / ("0" * 40)
+    (blobs := snapshot.parents[1] / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    with (blobs / "weights").open("wb") as file:
+        file.truncate(2 * 10**9)  # more than they are; takes no room
+    (snapshot / "model.safetensors").symlink_to(blobs / "weights")
+    monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert whole - checks.disk_gib(profile) == pytest.approx(0.494e9 * 2 / 2**30, rel=0.01)
 
 
 def test_disk_of_a_folder_that_is_not_there_yet(tmp_path):

@@ -26,7 +26,8 @@ Computed, not measured: {plan.gpu_tflops:g} TFLOP/s peak per GPU ({dtype}), of w
 {training:g}% and decoding {decoding:g}%;
 {plan.question_tokens} tokens per question, {plan.program_tokens} per program, {plan.reply_tokens} per teacher's \
 reply; ${plan.dollars_per_gpu_hour:g} per GPU-hour: all in the profile's `plan`.
-Memory is the worst case (every sequence as long as it may be): {weights}
+Memory is the worst case in training (every sequence as long as it may be), for vLLM alone the least it works in: \
+{weights}
 Disk: {disk:,.0f} GB, of which {made:,.0f} for the models it makes with their checkpoints, {fetched:,.0f} for \
 weights to fetch ({names}).
 A lower bound on time, without loading and judging: the paper's own runs took several times as long."""

@@ -13,7 +13,12 @@ def adopt_models(run: Run, command: str) -> None:
     not known of their training. Raises ModelError when there is no such model; ArtifactError as `Run.adopt` does."""
     run.adopt(dict.fromkeys(TABLES, ()), {"source": run.profile.best_of_n.reward_model, "command": command})
     for name, source in run.profile.published.items():
-        run.folder(name, partial(_link, run.profile.resolve(source)))
+        if not Path(folder := run.profile.resolve(source)).is_dir():
+            print(
+                f"{source}: fetched from the hub unless it is here; tens of gigabytes take minutes to an hour",
+                flush=True,
+            )
+        run.folder(name, partial(_link, folder))
 
 
 def _link(source: str, path: Path, scratch: Path) -> None:

@@ -5,11 +5,13 @@ import platform
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import yaml
+from huggingface_hub import CacheNotFound, scan_cache_dir
 
 from acelib.core import ROOT, CourseError, DeviceError, Profile, installed, load_profile
 from acelib.engine import processes_per_machine
@@ -53,10 +55,7 @@ def check_versions(requirements: Path = REQUIREMENTS):
     return not wrong, ", ".join(wrong) or f"Python {python} and all {len(pins)} pinned packages"
 
 
-@check(
-    "cores: a run that takes much longer than the cost card says; expect about twice the time, or allow this process "
-    "more cores"
-)
+@check("cores: a run that takes about twice what the cost card says; allow this process more cores")
 def check_cores(wanted: int = 2, available: int | None = None):
     cores = available or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     return cores >= wanted, f"{cores} usable", False
@@ -108,10 +107,8 @@ def for_one_card(gib: float) -> str | None:
     one of the `SET=` lines that stand in it."""
     found = {}
     for name in ONE_CARD:
-        lines = re.findall(
-            r'^ *# *(SET="[^"\n]+")', (ROOT / "profiles" / f"{name}.yaml").read_text("utf-8"), re.MULTILINE
-        )
-        for line in ("", *lines):
+        text = (ROOT / "profiles" / f"{name}.yaml").read_text("utf-8")
+        for line in ("", *re.findall(r'^ *# *(SET="[^"\n]+")', text, re.MULTILINE)):
             asked = dict(one.split("=", 1) for one in line[5:-1].split())
             values = {key: yaml.safe_load(value) for key, value in asked.items()}
             profile = load_profile(name, values | {"plan.gpu_memory_gb": gib * GIB / 1e9})
@@ -197,9 +194,13 @@ def check_eos(name: str):
 
 
 def disk_gib(profile: Profile) -> float:
-    """What a run needs, at most: on a second run the fetched weights are there already."""
+    """What a run has yet to write, at most: models, and the weights that the hub's cache does not hold."""
+    there: dict[str, int] = {}
+    with suppress(CacheNotFound):
+        there = {one.repo_id: one.size_on_disk for one in scan_cache_dir().repos}
     try:
-        return 1.0 + (models_gb(profile) + sum(fetched_gb(profile).values())) * 1e9 / GIB
+        missing = sum(max(0.0, gb * 1e9 - there.get(name, 0)) for name, gb in fetched_gb(profile).items())
+        return 1.0 + (models_gb(profile) * 1e9 + missing) / GIB
     except CourseError:  # of models whose shape nobody knows
         return 1.0
 

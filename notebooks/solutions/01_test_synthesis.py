@@ -71,9 +71,8 @@ with check(called) as answer:
 # %% [markdown]
 # ### 1.3 Salvage (20 minutes, medium)
 #
-# A reply was cut off in the middle of its list of tests. Return the tests that are complete: close what is open after
-# the last complete string, and read it as JSON. All replies here begin like `{"tests": ["assert ...`, and no string
-# holds a quotation mark.
+# A reply was cut off in the middle of its list of tests. Return the tests that are complete, those whose closing
+# quotation mark is there. All replies here begin like `{"tests": ["assert ...`, and no string holds a quotation mark.
 
 
 # %%
@@ -100,7 +99,7 @@ with check(salvage) as answer:
 #
 # Nobody tells you which tests are wrong, and nothing is run. Some give themselves away all the same: two tests that
 # call the same thing and expect different values cannot both be right, and a value of another type than all the others
-# expect is odd. Return the places of the suspicious tests, those two kinds at least; a set with nothing odd in it must
+# expect is odd. Return the places of the tests of these two kinds, and of no others; a set with nothing odd in it must
 # come back empty. (In notebook 02 a stronger model's program does better.)
 
 

@@ -138,8 +138,8 @@ with check(mixed) as answer:
 # The paper chooses its questions by mean and spread of the **pass rate**, but its rule rewards only programs that
 # pass **everything**. Below is a world in which that matters: on a third of the questions programs are partly right
 # in many ways and never wholly. `rates` holds the sixteen pass rates of each of 200 questions. Choose 50 of them such
-# that eight *fresh* programs per question are mixed, right and wrong ones, more often than on the hard quarter. As in
-# life you are not told how often a fresh program is right: judge by the sixteen that you have.
+# that eight *fresh* programs per question are mixed, right and wrong ones, more often than on the hard quarter: on 85%
+# of them at least. As in life you are not told how often a fresh program is right: judge by the sixteen that you have.
 
 
 # %%

@@ -106,3 +106,5 @@ with check(choose_n) as answer:
     print("right picks on fresh questions: " + ", ".join(f"N = {one}: {share:.0%}" for one, share in right.items()))
     best = max(ns, key=right.get)
     assert right[n] > right[best] - 0.02, f"your N = {n} is right on {right[n]:.1%}, N = {best} on {right[best]:.1%}"
+    turned = [(values, [-one for one in scores]) for values, scores in judged(0)]
+    assert answer(turned, ns) == 1, "where every choice by score is a bad one, one sample is best; look at the rows"

@@ -126,10 +126,9 @@ with check(p_value) as answer:
 # Write the rule of the scorecard and use it on your own claim. `here` is (estimate, low, high), or None where a profile
 # cannot measure the claim; `reproduced` says whether the untrained policy reached its published figure (None: nothing
 # is published); `gain` whether the claim is a gain over that policy. The verdicts: "holds", "does not hold", "not
-# claimable" and "not testable here". The claim here is only: above 0, with the whole interval. Which of them wins
-# where two apply is stated in the section on the scorecard: what cannot be measured is never a pass; what does not hold
-# does not, whoever was reproduced; and no gain over a
-# policy that was not reproduced is claimed, whatever its size.
+# claimable" and "not testable here". The claim here is only: above 0, with the whole interval. Check in this order: not
+# measured, so not testable here; the interval reaches 0, so it does not hold; a gain over a policy that was not
+# reproduced, so not claimable; else it holds.
 
 
 # %%

@@ -70,7 +70,8 @@ with check(paid) as answer:
 # Nobody stronger is there to help. Each question has ten imagined tests, some wrong, and sixteen programs, many of
 # which share one misconception; some wrong tests agree with it. You see which program passes which test,
 # `results[program][test]`. Which tests do you keep? A program is then paid if it passes all that you keep, and the
-# score is the mean of two shares: right programs that are paid, and wrong ones that are not.
+# score is the mean of two shares: right programs that are paid, and wrong ones that are not. Beat keeping all tests by
+# 20 points and the majority by 5.
 
 
 # %%

@@ -13,32 +13,41 @@ from acelib.judge import Judge, Submission
 # %% [markdown]
 # ### A1.1 Question and answer apart (15 minutes, medium)
 #
-# Find the call of `f`, wherever it stands in a test. Return that call, which is sent to the program, and the asserted
-# expression with ANSWER in its place, which stays with the judge. The program sees the first and never the second.
+# A test may call `f` more than once, and `take_apart` above knows one call only. Return all calls of `f`, in the order
+# in which they are written, and the asserted expression with ANSWER0, ANSWER1, ... in their places. The program sees
+# the calls and never the expression. (No call of `f` stands inside another.)
 
 
 # %%
-def split_test(test: str) -> tuple[str, str]:
-    """(the call of `f`, the asserted expression with ANSWER in the place of that call)."""
+def split_test(test: str) -> tuple[list[str], str]:
+    """(the calls of `f`, the asserted expression with ANSWER0, ANSWER1, ... in their places)."""
     ### BEGIN SOLUTION
-    question = ast.parse(test).body[0].test
-    calls = [node for node in ast.walk(question) if isinstance(node, ast.Call)]
-    call = next(ast.unparse(one) for one in calls if isinstance(one.func, ast.Name) and one.func.id == "f")
-    return call, ast.unparse(question).replace(call, "ANSWER")
+    calls = []
+
+    class Apart(ast.NodeTransformer):
+        def visit_Call(self, node):
+            if not (isinstance(node.func, ast.Name) and node.func.id == "f"):
+                return self.generic_visit(node)
+            calls.append(ast.unparse(node))
+            return ast.Name(f"ANSWER{len(calls) - 1}")
+
+    kept = Apart().visit(ast.parse(test).body[0].test)
+    return calls, ast.unparse(kept)
     ### END SOLUTION
 
 
 # %% tags=["exercise-check"]
 CASES = [
-    ("assert f(3) == 9", "f(3)", "ANSWER == 9"),
-    ("assert sorted(f(3)) == [9]", "f(3)", "sorted(ANSWER) == [9]"),
-    ("assert abs(f(1.1) - 1.21) < 1e-6", "f(1.1)", "abs(ANSWER - 1.21) < 1e-06"),
-    ("assert f([1, 2])[0] == 2", "f([1, 2])", "ANSWER[0] == 2"),
+    ("assert f(3) == 9", ["f(3)"], "ANSWER0 == 9"),
+    ("assert f(1) + f(2) == 3", ["f(1)", "f(2)"], "ANSWER0 + ANSWER1 == 3"),
+    ("assert f(1) == f(1)", ["f(1)", "f(1)"], "ANSWER0 == ANSWER1"),
+    ("assert sorted(f([2, 1])) == f([1, 2])", ["f([2, 1])", "f([1, 2])"], "sorted(ANSWER0) == ANSWER1"),
+    ("assert abs(f(1.1) - 1.21) < 1e-6", ["f(1.1)"], "abs(ANSWER0 - 1.21) < 1e-06"),
 ]
 with check(split_test) as answer:
-    for test, call, question in CASES:
+    for test, calls, question in CASES:
         sent, kept = answer(test)
-        assert sent == call, f"{test}: {call} is sent; yours sends {sent}"
+        assert sent == calls, f"{test}: {calls} are sent; yours sends {sent}"
         assert kept == question, f"{test}: {question} is kept; yours keeps {kept}"
 
 # %% [markdown]

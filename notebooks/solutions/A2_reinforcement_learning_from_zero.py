@@ -41,6 +41,13 @@ with check(push) as answer:
         assert abs(sum(found)) < 1e-6, (
             f"what one gains the others lose: the pushes sum to 0, yours to {sum(found):+.3f}"
         )
+        total = sum(map(math.exp, theta))
+        for other in set(range(len(theta))) - {pick}:
+            lost = -math.exp(theta[other]) / total
+            assert math.isclose(found[other], lost, abs_tol=1e-6), (
+                f"theta {theta}, pick {pick}: program {other} loses its probability, {lost:+.3f}; "
+                f"yours is {found[other]:+.3f}"
+            )
 
 # %% [markdown]
 # ### A2.2 The distance from the reference (5 minutes, easy)
