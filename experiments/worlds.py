@@ -4,8 +4,9 @@
 
 The shipped policy is one training, and it has read votes (data/README.md). Here it is trained as it was from three
 seeds, and from three without votes, and notebooks 01 to 07 run with each: with that seed, too, and the same teacher and
-proxies. Beside the reward model's score stands one that has learnt nothing: the same policy with a random head. A world
-is made in `runs/worlds/NAME`; what is there is kept, so an interrupted command goes on.
+proxies. In a seventh world the policy is the shipped one, and teacher and proxies are trained anew. Beside the reward
+model's score stands one that has learnt nothing: the same policy with a random head. A world is made in
+`runs/worlds/NAME`; what is there is kept, so an interrupted command goes on.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 import torch
 
@@ -37,27 +39,41 @@ N = 16  # programs to choose among
 
 @dataclass(frozen=True)
 class World:
-    """A training of the policy: its seed, and how much a vote weighs in its loss (0: it never learns votes)."""
+    """A training of the policy: its seed, and how much a vote weighs in its loss (0: it never learns votes). `others`:
+    teacher and proxies are the shipped ones (0), or trained anew, from seeds higher by ten times that."""
 
     seed: int
     vote_weight: float
+    others: int = 0
 
     @property
     def name(self) -> str:
-        return f"seed{self.seed}-votes{self.vote_weight:g}"
+        return f"seed{self.seed}-votes{self.vote_weight:g}" + (f"-others{self.others}" if self.others else "")
 
 
-WORLDS = [World(seed, weight) for weight in (RECIPES["policy"].vote_weight, 0.0) for seed in (0, 1, 2)]
+VOTES = RECIPES["policy"].vote_weight
+WORLDS = [World(seed, weight) for weight in (VOTES, 0.0) for seed in (0, 1, 2)] + [World(0, VOTES, others=1)]
 
 
-def trained_policy(world: World, folder: Path) -> Path:
-    """The world's policy, trained now unless it is there (twelve minutes of one core)."""
-    policy = folder / "policy"
-    if not (policy / "training.json").exists():
+def trained(role: str, folder: Path, **changed: Any) -> Path:
+    """The model, trained now by its recipe unless it is there (one core: policy 12 minutes, proxies 9, teacher 35)."""
+    if not (folder / role / "training.json").exists():
         torch.set_num_threads(1)
-        recipe = replace(RECIPES["policy"], seed=world.seed, vote_weight=world.vote_weight)
-        write_json(policy / "training.json", train("policy", recipe, corpus.train_tokenizer(), folder))
-    return policy
+        made = train(role, replace(RECIPES[role], **changed), corpus.train_tokenizer(), folder)
+        write_json(folder / role / "training.json", made)
+    return folder / role
+
+
+def models_of(world: World, folder: Path) -> dict[str, Any]:
+    """The profile's values that name the world's models, which are trained now unless they are there."""
+    policy = str(trained("policy", folder, seed=world.seed, vote_weight=world.vote_weight))
+    values: dict[str, Any] = {"models.policy": policy, "reward_model.base": policy}
+    for role in ("teacher", "proxy") if world.others else ():
+        values[f"models.{role}"] = str(trained(role, folder, seed=RECIPES[role].seed + 10 * world.others))
+    if world.others:
+        folders = {"weak": "proxy_weak", "medium": "proxy_medium", "strong": "proxy"}
+        values["models.proxies"] = [{"label": label, "model": str(folder / name)} for label, name in folders.items()]
+    return values
 
 
 def untrained_score(run: Run, seed: int) -> RewardFunction:
@@ -100,13 +116,11 @@ def run_world(world: World, folder: Path) -> Row:
 
     Raises NotebookError as the course does.
     """
-    policy = str(trained_policy(world, folder))
-    values = {"seed": world.seed, "models.policy": policy, "reward_model.base": policy}
-    course = Course("pocket", values, folder / "run")
+    course = Course("pocket", {"seed": world.seed} | models_of(world, folder), folder / "run")
     for path in select(NOTEBOOKS):
         if "01" <= path.name[:2] <= LAST and not course.up_to_date(path):
             course.run(only=path.name[:2])
-    training = read_json(Path(policy) / "training.json")
+    training = read_json(folder / "policy" / "training.json")
     made = line(world, course.store) | control(course.store, world.seed)
     return {"policy_cpu_seconds": training["cpu_seconds"]} | made
 
@@ -117,10 +131,14 @@ def line(world: World, run: Run) -> Row:
     One number per question: AUC of the reward model (None where all programs are alike), the pick among `N` by each
     rule, greedy and sampled correctness of each policy. Of each RL run (`rule`, `rm`) one per rollout: `reward`,
     `reward_rule` (the share that passes) and `kl`; and its looks at held-out questions, (rollouts, pass@1). Of the
-    policy trained on the score, a reply to each of the first three questions.
+    policy trained on the score, a reply to each of the first three questions. Of the imagined tests the share `valid`
+    is right, of those that the filter kept `valid_kept`.
     """
     picks = selection_curves(run.read("best_of_n"), [N], {"rm": "score", "rm_unfiltered": "score_unfiltered"})
-    found: Row = {"seed": world.seed, "vote_weight": world.vote_weight}
+    found: Row = {"seed": world.seed, "vote_weight": world.vote_weight, "others": world.others}
+    tests = [row for row in run.read("filter_audit") if row["valid"] is not None]
+    found["valid"] = round(fmean(row["valid"] for row in tests), 4)
+    found["valid_kept"] = round(fmean(row["valid"] for row in tests if row["kept"]), 4)
     for row in run.read("reward_audit"):
         value = auc(row["score"], [rate == 1.0 for rate in row["true_rate"]])
         found.setdefault("auc", []).append(None if value != value else round(value, 4))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean, pstdev
 
 import numpy as np
@@ -16,18 +17,18 @@ from acelib.pocket.train import RECIPES
 from acelib.reward_model import load_reward_model
 from acelib.rewards import model_reward
 from experiments.grid import PUBLISHED
-from experiments.worlds import WORLDS, World, control, line, trained_policy, untrained_score
+from experiments.worlds import WORLDS, World, control, line, models_of, untrained_score
 
 QUESTION = {"id": "q", "question": "Square.", "model": "policy"}
 
 
 def test_the_published_table_has_a_line_for_every_world_and_a_number_for_every_question():
     rows = read_rows(PUBLISHED / "worlds.jsonl")
-    assert [World(row["seed"], row["vote_weight"]) for row in rows] == WORLDS
+    assert [World(row["seed"], row["vote_weight"], row["others"]) for row in rows] == WORLDS
     for row in rows:
         numbers = {len(row[name]) for name in row if name.startswith(("pick_", "greedy_", "sampled_"))}
         assert numbers == {200} and row["kl_control"] > 0
-        assert all(value is None or 0 <= value <= 1 for value in row["auc"])
+        assert all(value is None or 0 <= value <= 1 for value in row["auc"]) and row["valid"] < row["valid_kept"] <= 1
         assert len(row["reward_rm"]) == len(row["kl_rule"]) == 80 and len(row["looks_rm"]) == 5
         assert fmean(row["pick_oracle"]) >= max(fmean(row["pick_rm"]), fmean(row["pick_average"]))
     assert "worlds" in read_json(PUBLISHED / "provenance.json")
@@ -47,10 +48,12 @@ def test_a_line_says_what_the_run_says(tmp_path):
         for step, look, score in ((0, 0.25, None), (1, None, 0.125), (2, 0.75, 0.375))
     ]
     tables = {"best_of_n": [best], "reward_audit": audit, "evaluation": evaluation, "rl_log": log}
+    tests = ((True, True), (False, False), (None, True))
+    tables["filter_audit"] = [{"valid": right, "kept": kept} for right, kept in tests]
     run.adopt(tables, {"source": "a test"})
     found = line(World(1, 0.0), run)
     assert found["seed"] == 1 and found["vote_weight"] == 0
-    assert found["auc"] == [0.5, None]
+    assert found["auc"] == [0.5, None] and (found["valid"], found["valid_kept"]) == (0.5, 1.0)
     assert (found["pick_rm"], found["pick_rm_unfiltered"], found["pick_average"]) == ([1.0], [1 / 16], [1 / 16])
     assert (found["greedy_policy"], found["sampled_policy"]) == ([0], [0.5])
     assert (found["looks_rm"], found["reward_rm"], found["kl_rule"]) == (
@@ -63,10 +66,23 @@ def test_a_line_says_what_the_run_says(tmp_path):
 
 def test_a_policy_is_trained_once_and_without_votes_when_they_weigh_nothing(tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(RECIPES, "policy", replace(RECIPES["policy"], steps=1, hidden=16, layers=1, heads=2))
-    policy = trained_policy(World(2, 0.0), tmp_path)
+    policy = Path(models_of(World(2, 0.0), tmp_path)["models.policy"])
     recipe = json.loads((policy / "training.json").read_text())["recipe"]
     assert (recipe["seed"], recipe["vote_weight"]) == (2, 0.0) and "step 1/1" in capfd.readouterr().out
-    assert trained_policy(World(2, 0.0), tmp_path) == policy and not capfd.readouterr().out
+    again = models_of(World(2, 0.0), tmp_path)
+    assert again == {"models.policy": str(policy), "reward_model.base": str(policy)} and not capfd.readouterr().out
+
+
+def test_a_teacher_and_proxies_of_their_own(tmp_path, monkeypatch):
+    for role in ("policy", "teacher", "proxy"):
+        also = {"proxy_weak": 1, "proxy_medium": 1} if role == "proxy" else {}
+        small = replace(RECIPES[role], steps=1, hidden=16, layers=1, heads=2, batch_tokens=512, also=also)
+        monkeypatch.setitem(RECIPES, role, small)
+    values = models_of(World(0, 10.0, others=1), tmp_path)
+    assert load_profile("pocket", values).models.proxies[1].model == str(tmp_path / "proxy_medium")
+    assert all((Path(one.model) / "config.json").exists() for one in load_profile("pocket", values).models.proxies)
+    recipe = json.loads((Path(values["models.teacher"]) / "training.json").read_text())["recipe"]
+    assert recipe["seed"] == RECIPES["teacher"].seed + 10
 
 
 @pytest.mark.parametrize("world", WORLDS)
