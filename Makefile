@@ -71,8 +71,8 @@ lint: $(VENV)/.installed-test  ## Seconds: ruff, the layout of files, what may i
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(PY) -m tools.notebooks lint
 
-# Two at a time; those on Ray stay together.
-PYTEST := $(PY) -m pytest -n 2 --dist loadgroup
+# Three at a time, also on two cores, for those on Ray wait more than they compute; they stay together.
+PYTEST := $(PY) -m pytest -n 3 --dist loadgroup
 
 test: lint  ## Everything that CI asks: lint, all tests, one smoke run of all notebooks
 	$(PYTEST)
