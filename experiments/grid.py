@@ -33,7 +33,7 @@ from acelib.core import (
     write_json,
     write_rows,
 )
-from acelib.course import contain, open_run
+from acelib.course import open_run
 from acelib.engine import processes_per_machine
 from acelib.models import pick_device
 from acelib.schema import Row
@@ -215,7 +215,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, help="trainings at a time, one thread each (default: 2, on a GPU 1)")
     parser.add_argument("--to", type=Path, default=PUBLISHED, help="folder for the tables (default: data/grid)")
     asked = parser.parse_args(words)
-    contain()
     run_dir = asked.run_dir or ROOT / "runs" / load_profile(asked.profile).name
     print(*run_grid(asked.profile, run_dir, asked.only, asked.processes, asked.to), sep="\n")
 

@@ -183,6 +183,21 @@ def test_the_login_of_hf_auth_is_found_though_caches_move(tmp_path, places):
     assert say("contain(); contain(); ", "print(get_token())") == "hf_mine"
 
 
+@pytest.mark.parametrize("module", ["tools.harness", "experiments.real_recipe"])
+@pytest.mark.slow
+def test_a_command_of_its_own_keeps_weights_in_the_checkout(tmp_path, module):
+    kept = {name: one for name, one in os.environ.items() if name not in ("XDG_CACHE_HOME", *HF)}
+    script = f"import {module}; from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        text=True,
+        capture_output=True,
+        cwd=ROOT,
+        env=kept | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+    )
+    assert Path(ran.stdout.strip()).is_relative_to(ROOT / ".cache"), ran.stderr
+
+
 def test_a_repository_without_a_model_is_no_fault_of_the_hub(said):
     assert "holds no causal language model" in said["load_policy empty"][1]
     assert "has no tokenizer that can be loaded" in said["load_tokenizer empty"][1]

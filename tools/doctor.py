@@ -18,7 +18,6 @@ from pathlib import Path
 
 from acelib import __version__, judge, models, preflight  # lazy doors: what cannot be imported spoils one line only
 from acelib.core import ROOT, CourseError, Profile, installed, load_profile
-from acelib.course import contain
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
 OPTIONAL = ("ray", "vllm", "deepspeed")
@@ -79,7 +78,6 @@ def main(words: list[str]) -> None:
     parser.add_argument("--profile", default="pocket", help="whose needs are checked: a name in profiles/, or a path")
     parser.add_argument("--run-dir", type=Path, help="where a run would write (default: runs/<profile>)")
     asked = parser.parse_args(words)
-    contain()
     try:
         profile = load_profile(asked.profile)
     except CourseError as error:

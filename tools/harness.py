@@ -22,7 +22,6 @@ from statistics import fmean
 from typing import Any
 
 from acelib.core import ROOT, CourseError, EngineError, Profile, is_current, load_profile, making, stoppable, write_json
-from acelib.course import contain
 from acelib.data import benchmark_rows, published_baselines, read_benchmark, reproduces
 from acelib.evaluation import EVALPLUS, Prompt, ask
 from acelib.extraction import EXTRACTIONS
@@ -295,7 +294,6 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="programs executed at a time")
     parser.add_argument("--execute", action="store_true", help="run the harness, too")
     asked = parser.parse_args(words)
-    contain()
     try:
         evaluate(asked, HARNESSES[asked.name], load_profile(asked.profile))
     except CourseError as error:

@@ -20,7 +20,6 @@ import nbformat
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from acelib.core import ROOT, CourseError, NotebookError, digest, load_profile, modules_digest, read_json, write_json
-from acelib.course import contain
 from runner.course import NOTEBOOKS, Course
 from runner.notebooks import MADE_BY_PAPERMILL, code, parameters, read_notebook, tags
 
@@ -180,7 +179,6 @@ def _clean(notebook: Any) -> Any:
 
 
 def main(words: list[str]) -> int:
-    contain()
     try:
         match words:
             case ["lint"]:
