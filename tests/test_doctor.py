@@ -11,7 +11,7 @@ import pytest
 from acelib.core import ROOT, load_profile
 from acelib.judge import LEVELS, JudgeError
 from acelib.preflight import machine
-from tools.doctor import doctor, main
+from tools.doctor import container, doctor, main
 
 
 def lines(text):
@@ -35,6 +35,24 @@ def test_it_tells_no_secrets_and_no_paths_of_the_reader(monkeypatch):
     text = doctor(load_profile("pocket"), ROOT / "runs")
     assert "a-secret-value" not in text and str(ROOT) not in text and str(Path.home()) + "/" not in text
     assert "cannot be told: OSError: <checkout>/x ~/y" in lines(text)["checks"]
+
+
+def test_the_limits_of_a_container_are_told(tmp_path):
+    profile = load_profile("single-gpu-7b")
+    assert container(profile, tmp_path) == "no limits to be seen"
+    for memory, cpu, told in (
+        ("max\n", "max 100000\n", "no limits"),
+        (f"{30 * 2**30}\n", "max 100000\n", "limited to 30.0 GiB of memory"),
+        ("max\n", "1600000 100000\n", "limited to 16 cores"),
+        (
+            f"{2**29}\n",
+            "850000 100000\n",
+            "limited to 0.5 GiB of memory and 8.5 cores, fewer than judge.workers (16): ",
+        ),
+    ):
+        (tmp_path / "memory.max").write_text(memory)
+        (tmp_path / "cpu.max").write_text(cpu)
+        assert container(profile, tmp_path).startswith(told)
 
 
 def test_a_profile_s_needs_are_checked(monkeypatch):

@@ -31,6 +31,7 @@ def doctor(profile: Profile, run_dir: Path) -> str:
         "packages": lambda: _versions(PACKAGES),
         "optional": lambda: _versions(OPTIONAL),
         "threads": lambda: _threads(profile),
+        "container": lambda: container(profile),
         "GPU": _gpu,
         "judge": _isolation,
         "checks": lambda: "\n" + preflight.report(preflight.check_machine(profile, run_dir)),
@@ -54,6 +55,24 @@ def _threads(profile: Profile) -> str:
     torch_takes, waiting = import_module("torch").get_num_threads(), f"spin {os.environ['GOMP_SPINCOUNT']} times"
     allowed = f"torch would take {torch_takes}, the profile allows {profile.threads}"
     return f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; {allowed}; idle ones {waiting}"
+
+
+def container(profile: Profile, folder: Path = Path("/sys/fs/cgroup")) -> str:
+    """The limits of a container (control group 2), of which `free` and `nproc` say nothing: they show its host."""
+    try:
+        memory, quota = ((folder / name).read_text("utf-8").split() for name in ("memory.max", "cpu.max"))
+    except OSError:
+        return "no limits to be seen"
+    told = [f"{int(memory[0]) / 2**30:.1f} GiB of memory"] if memory[0] != "max" else []
+    if quota[0] != "max":
+        cores, workers = int(quota[0]) / int(quota[1]), profile.judge.workers
+        more = (
+            f", fewer than judge.workers ({workers}): lower it, or programs wait for each other"
+            if cores < workers
+            else ""
+        )
+        told.append(f"{cores:g} cores{more}")
+    return f"limited to {' and '.join(told)}" if told else "no limits"
 
 
 def _gpu() -> str:
