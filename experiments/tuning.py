@@ -65,8 +65,8 @@ def trained(run_dir: Path, key: str, value: float, reward: str | None, steps: in
     run.table("candidates", lambda scratch: candidates(run, scratch), params={"benchmark": VALIDATION, "n": N})
     rl = reward is not None
     made, spec = (train_policy, Policy(reward, steps=steps, seed=seed)) if rl else (train_scorer, Scorer("paper", seed))
-    name = f"tuning_{key}_{value:g}_{seed}" + (f"_{steps}" if rl and steps != STEPS else "")
-    name = (name + ("" if reward in (None, "rule") else f"_{reward}")).replace(".", "-")
+    words = ("tuning", key, f"{value:g}", seed, steps, reward)
+    name = "_".join(str(one) for one in words if one is not None).replace(".", "-")
     (row,) = run.table(name, lambda scratch: [made(run, spec, scratch)], inputs_of(spec), {"value": value})
     solved = [count / row["samples"] for count in row["correct"]] if rl else row["best_of_16"]
     what = {"key": key, "value": value, "reward": reward, "rollouts": steps, "seed": seed}

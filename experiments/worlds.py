@@ -4,7 +4,7 @@
 
 The shipped policy is one training, and it has read votes (data/README.md). Here it is trained as it was from three
 seeds, and from three without votes, and notebooks 01 to 07 run with each: with that seed, too, and the same teacher and
-proxies. In a seventh world the policy is the shipped one, and teacher and proxies are trained anew. Beside the reward
+proxies. In a seventh world the policy is trained as the shipped one, and teacher and proxies anew. Beside the reward
 model's score stands one that has learnt nothing: the same policy with a random head. A world is made in
 `runs/worlds/NAME`; what is there is kept, so an interrupted command goes on.
 """
