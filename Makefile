@@ -101,7 +101,7 @@ site: .cache/site/.installed  ## Make the book of the notebooks as committed, to
 	$(<D)/bin/python -m sphinx -q -W --keep-going -d .cache/site/pages -c docs/site . build/site
 	@echo "Open build/site/index.html"
 
-grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (an hour; PROFILE= RUN_DIR=)
+grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (75 minutes; PROFILE= RUN_DIR=)
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))
 	$(PY) -m experiments.grid --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
 

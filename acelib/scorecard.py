@@ -15,8 +15,8 @@ class Claim:
     """A claim of the paper and what is measured for it: a number that should be at least `at_least` (and above 0).
 
     `gain`: it compares something with the untrained policy, which must first reproduce what is published for it.
-    `recorded_as`: what stands for it where a real model's recorded programs can say something. `at_least` is never the
-    paper's: a claim that has one says so in its `caveat`, and is no promise (`must_hold`).
+    `recorded_as`: what stands for it in a real model's recorded programs. `at_least` is never the paper's: the `caveat`
+    (or `pocket_caveat`) of a claim that has one says so, and it is no promise (`must_hold`).
     """
 
     key: str
@@ -24,12 +24,14 @@ class Claim:
     measure: str
     paper: str
     caveat: str = ""
+    pocket_caveat: str = ""
     recorded_as: str = ""
     at_least: float = 0.0
     must_hold: bool = False
     gain: bool = False
 
 
+Measured = dict[str, Interval | None]  # by the keys of claims
 CLAIMS = tuple(Claim(**row) for row in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")))
 
 
@@ -45,21 +47,19 @@ def verdict(claim: Claim, here: Interval | None, reproduced: bool | None = None)
 
 
 def scorecard(
-    evidence: dict[str, Interval | None], reproduced: bool | None = None, recorded: dict[str, Interval] | None = None
+    evidence: Measured, reproduced: bool | None = None, recorded: Measured | None = None, pocket: bool = True
 ) -> list[Row]:
     """One row per claim of the paper: the fields of `Claim`, here and recorded ({value, low, high} or None), verdict.
 
-    `evidence` has an entry for every claim that this run could measure, `recorded` for those that a real model's
-    recorded programs speak about; `reproduced` as in `verdict`. Raises DataError on an unknown key.
+    `evidence`: of the claims that this run could measure; `recorded`: of those that a real model's recorded programs
+    speak about; `reproduced` as in `verdict`; `pocket`: which caveat. Raises DataError on an unknown key.
     """
-    recorded = recorded or {}
-    known = [claim.key for claim in CLAIMS]
-    unknown = (evidence.keys() | recorded.keys()) - set(known)
-    if unknown:
+    recorded, known = recorded or {}, [claim.key for claim in CLAIMS]
+    if unknown := (evidence.keys() | recorded.keys()) - set(known):
         raise DataError(f"No claim is called {', '.join(sorted(unknown))}; known: {', '.join(known)}.")
     rows = []
     for claim in CLAIMS:
         here, there = evidence.get(claim.key), recorded.get(claim.key)
-        found = {"recorded": there and there._asdict(), "here": here and here._asdict()}
-        rows.append(asdict(claim) | found | {"verdict": verdict(claim, here, reproduced)})
+        said = {"caveat": (pocket and claim.pocket_caveat) or claim.caveat, "verdict": verdict(claim, here, reproduced)}
+        rows.append(asdict(claim) | {"recorded": there and there._asdict(), "here": here and here._asdict()} | said)
     return rows

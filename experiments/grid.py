@@ -9,8 +9,6 @@ goes on with the next training; the table at the end has one line per training.
 
 import argparse
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,24 +18,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from acelib.advantages import ALGORITHMS
-from acelib.core import (
-    ROOT,
-    DataError,
-    Profile,
-    Run,
-    end_descendants,
-    load_profile,
-    read_json,
-    stoppable,
-    versions,
-    write_json,
-    write_rows,
-)
+from acelib.core import ROOT, DataError, Profile, Run, end_descendants, load_profile, stoppable
 from acelib.course import open_run
 from acelib.engine import processes_per_machine
 from acelib.models import pick_device
-from acelib.schema import Row
-from experiments.trainings import STEPS, VARIANTS, Policy, Scorer, train_policy, train_scorer
+from experiments.distinguishing import pocket_table
+from experiments.filters import EVERY_SAMPLE, TABLE, every_sample
+from experiments.published import publish
+from experiments.trainings import OWN, STEPS, VARIANTS, Policy, Scorer, train_policy, train_scorer
 from tools.commands import explained
 
 PUBLISHED = ROOT / "data" / "grid"
@@ -48,7 +36,8 @@ CHOICES = ("hard quarter", "mixed", "random")
 DAPO_STEPS = {"rule": 12, "pass_rate": 17, "reward_model": 24}  # resampling spends the rest of the same budget
 MAX_KL = 1.5
 SEEDS = (0, 1, 2)
-TESTS = ("proxy", "all", "agreement", "truth")
+TESTS = ("proxy", "all", "agreement", "truth", "agreement, made", "proxy, made", "hidden")
+CHOOSING = (("agreement", "hard quarter"), ("all", "hard quarter"), ("truth", "hard quarter"), ("agreement", "mixed"))
 
 
 def policies() -> list[Policy]:
@@ -72,8 +61,10 @@ def scorers() -> list[Scorer]:
 
 
 def by_tests() -> list[Policy]:
-    """RL trainings with the rule that differ in the tests behind it."""
-    return [Policy("rule", tests=tests, seed=seed) for seed in SEEDS for tests in TESTS]
+    """RL trainings with the rule that differ in the tests behind it, and in who chose the questions."""
+    same = [Policy("rule", tests=tests, seed=seed) for seed in SEEDS for tests in TESTS]
+    own = [Policy("rule", questions=OWN + how, tests=tests, seed=seed) for seed in SEEDS for tests, how in CHOOSING]
+    return same + own  # all of `same` have the questions that the proxy's filter lets through
 
 
 TABLES = {"rm": scorers, "rl": policies, "filters": by_tests}
@@ -89,14 +80,15 @@ def inputs_of(spec: Policy | Scorer) -> list[str]:
     if isinstance(spec, Scorer):
         return ["samples", "samples_unfiltered", "imagined", "reward_audit", "candidates"]
     if spec.tests:
-        return ["samples", "samples_unfiltered"]
+        extra = [TABLE] * spec.tests.endswith("made") + [EVERY_SAMPLE] * spec.questions.startswith(OWN)
+        return ["samples", "samples_unfiltered", *extra]
     return ["samples", "reward_model"] if spec.reward.endswith("reward_model") else ["samples"]
 
 
 def artefact(spec: Policy | Scorer) -> str:
     """Name of a training's artefact."""
     words = ("rl" if isinstance(spec, Policy) else "rm", *(str(one) for one in asdict(spec).values() if one != ""))
-    return "grid_" + "_".join(words).replace(" ", "-").replace("+", "p").replace(".", "-")
+    return "grid_" + "_".join(words).replace(" ", "-").replace(",", "").replace("+", "p").replace(".", "-")
 
 
 def _make(profile: str, run_dir: str, spec: Policy | Scorer) -> None:
@@ -148,6 +140,10 @@ def run_grid(
     run, processes = Run(run_dir, values), check_engine(values, processes)
     specs = [spec for plan in TABLES.values() for spec in plan()] if specs is None else specs
     wanted = [spec for spec in specs if only in (None, table_of(spec))]
+    missing = {name for spec in wanted for name in inputs_of(spec)}
+    for name, make in ((TABLE, pocket_table), (EVERY_SAMPLE, every_sample)):
+        if name in missing:
+            make(open_run(profile, str(run_dir)))
     for name in {name: None for spec in wanted for name in inputs_of(spec)}:
         run.path(name)
     _train_all(profile, run_dir, wanted, processes, values.engine.generation)
@@ -184,26 +180,6 @@ def _train_all(profile: str, run_dir: Path, wanted: Sequence[Policy | Scorer], p
             f"{len(failed)} of {len(wanted)} trainings failed, {name} first ({type(error).__name__}: "
             f"{error}); mend the cause and repeat, the others are kept."
         ) from error
-
-
-def publish(folder: Path, name: str, profile: Profile, lines: Sequence[Row], seconds: str = "cpu_seconds") -> Path:
-    """Writes a table of trainings, and into `provenance.json` beside it from which code, profile and machine it is.
-    `seconds` is the column with what each took."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table, path = folder / f"{name}.jsonl", folder / "provenance.json"
-    write_rows(table, lines)
-    commit = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
-    made = {
-        "made": time.strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip() or "unknown",
-        "versions": versions(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "trainings": len(lines),
-        "core_minutes": round(sum(line[seconds] for line in lines) / 60, 1),
-        "profile": profile.to_dict(),
-    }
-    write_json(path, read_json(path) | {name: made})
-    return table
 
 
 @explained

@@ -12,8 +12,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from acelib.best_of_n import expected_best
 from acelib.core import Run
 from acelib.data import load_benchmark
@@ -28,10 +26,11 @@ from acelib.sampling import pass_rates
 from acelib.schema import Pair, Problem, Row
 from acelib.stats import auc
 from acelib.training import LOG_FILE, make_reinforce_trainer, make_reward_trainer
+from experiments.filters import own_questions, reward_tests, share_all_right
 from experiments.rewards import gated, pass_rate_reward, with_format
 
 STEPS = 24  # rollouts of a training
-AGREEMENT = 0.25  # exponent of agreement; notebook 09 chose it on pocket's questions
+OWN = "own "  # a choice of those questions that the filter itself lets through
 
 
 @dataclass(frozen=True)
@@ -82,39 +81,6 @@ def chosen_questions(rates: Sequence[Sequence[float]], choice: str, seed: int) -
     return sorted(random.Random(seed).sample(pool, min(len(hard), len(pool))))
 
 
-def trusted_tests(results: np.ndarray, exponent: float) -> np.ndarray:
-    """Dual agreement (CodeT), as notebook 09 teaches it: the tests that the trusted set passes, (tests,).
-
-    results: (samples, tests), who passes what. Samples that pass just the same tests are a set; trusted is the one with
-    the largest tests passed x size^exponent, and equals share. All False where nobody passes anything.
-    """
-    sets, sizes = np.unique(results, axis=0, return_counts=True)
-    scores = sets.sum(axis=1) * sizes.astype(float) ** exponent
-    return sets[scores == scores.max()].any(axis=0)
-
-
-def reward_tests(run: Run, name: str) -> dict[str, tuple[str, ...]]:
-    """By question, the tests that give the reward: "all" that were imagined; those that the "proxy"'s program passes;
-    the "agreement" of the policy's own samples keeps; that are true by the laboratory ("truth"). May be empty."""
-    rows = run.read("samples_unfiltered")
-    if name == "proxy":
-        return {row["id"]: tuple(row["test_cases"]) for row in run.read("samples")}
-    if name == "all":
-        return {row["id"]: tuple(row["test_cases"]) for row in rows}
-    if name == "truth":
-        laboratory = Laboratory.open(run.profile)
-        return {
-            row["id"]: tuple(one for one in row["test_cases"] if laboratory.test_is_valid(row["question"], one))
-            for row in rows
-        }
-    found = {}
-    for row in rows:
-        results = np.array([one["test_results"] for one in row["inferences"]], dtype=bool)
-        kept = trusted_tests(results, AGREEMENT)
-        found[row["id"]] = tuple(one for one, good in zip(row["test_cases"], kept, strict=True) if good)
-    return found
-
-
 def _reward(name: str, run: Run, judge: Judge, problems: Sequence):
     models = run.profile.models
     if name.endswith("reward_model"):
@@ -149,19 +115,19 @@ def train_policy(run: Run, spec: Policy, scratch: Path, reward: RewardFunction |
 
     Called again with the same `scratch` it goes on where it stopped. Raises as the trainers do.
     """
-    profile, start = run.profile, _cpu_seconds()
-    folder, log, rows = profile.resolve(profile.models.policy), [], run.read("samples")
+    profile, start, own = run.profile, _cpu_seconds(), spec.questions.startswith(OWN)
+    folder, log = profile.resolve(profile.models.policy), []
+    rows = own_questions(run, spec.tests) if own else run.read("samples")
     rates = [pass_rates(row) for row in rows]
-    chosen = chosen_questions(rates, spec.questions, spec.seed)
-    settings = profile.reinforce
+    chosen = chosen_questions(rates, spec.questions.removeprefix(OWN), spec.seed)
+    settings, problems = profile.reinforce, [Problem.from_row(rows[i]) for i in chosen]
+    if spec.tests and not own:
+        kept = reward_tests(run, spec.tests)
+        problems = [replace(one, tests=kept[one.id]) for one in problems if kept[one.id]]
     with Judge.from_settings(profile.judge, workers=1) as judge:
         if spec.steps:
             trained = scratch / "policy"
             if not trained.is_dir():
-                problems = [Problem.from_row(rows[i]) for i in chosen]
-                if spec.tests:
-                    kept = reward_tests(run, spec.tests)
-                    problems = [replace(one, tests=kept[one.id]) for one in problems if kept[one.id]]
                 mine = dict(algorithm=spec.algorithm, steps=spec.steps, max_kl=spec.max_kl, eval_every=spec.steps)
                 make_reinforce_trainer(
                     replace(profile, seed=spec.seed, reinforce=replace(settings, **mine)),
@@ -175,7 +141,8 @@ def train_policy(run: Run, spec: Policy, scratch: Path, reward: RewardFunction |
     n = min(settings.samples_per_question, len(rates[0]))
     outcomes = [rates[i] if spec.reward == "pass_rate" else [rate == 1.0 for rate in rates[i]] for i in chosen]
     predictable = not spec.reward.endswith("model")  # a reward model's scores are hardly ever equal
-    return {
+    measured = {"all_right": share_all_right(problems, Laboratory.open(profile))} if spec.tests else {}
+    return measured | {
         "rollouts": len(log),
         "replies": sum(row["sampled"] for row in log),
         "kl": _mean([row["kl"] for row in log if row["kl"] is not None][-5:]),

@@ -24,7 +24,8 @@ from acelib.evaluation import evaluate
 from acelib.judge import Judge
 from acelib.models import SamplingParams, load_policy, load_tokenizer
 from acelib.schema import Row
-from experiments.grid import SEEDS, inputs_of, publish
+from experiments.grid import SEEDS, inputs_of
+from experiments.published import publish
 from experiments.trainings import STEPS, Policy, Scorer, train_policy, train_scorer
 from tools.commands import explained
 

@@ -28,7 +28,7 @@ from acelib.reward_model import load_reward_model, score
 from acelib.rewards import RewardFunction, model_reward
 from acelib.schema import Row
 from acelib.stats import auc
-from experiments.grid import publish
+from experiments.published import publish
 from experiments.trainings import Policy, train_policy
 from runner.course import NOTEBOOKS, Course, select
 from tools.commands import explained

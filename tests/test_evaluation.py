@@ -151,6 +151,11 @@ def test_scorecard_has_a_row_per_claim_and_the_must_hold_rows():
     assert by_key["oracle"]["verdict"] == "not testable here" and by_key["oracle"]["here"] is None
     must = {row["key"] for row in rows if row["must_hold"]}
     assert must == {"filter", "rm_average", "oracle", "rule_rl_greedy"}
+    elsewhere = {row["key"]: row["caveat"] for row in scorecard({}, pocket=False)}
+    assert "votes" in by_key["rm_greedy"]["caveat"] and not any(
+        "votes" in elsewhere[key] for key in ("rm_greedy", "rm_rl")
+    )
+    assert elsewhere["oracle"] == by_key["oracle"]["caveat"]
     with pytest.raises(DataError, match="No claim is called filtre"):
         scorecard({"filtre": None})
 

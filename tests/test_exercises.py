@@ -129,6 +129,12 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("09", "-down / (up - down)", "up / (up - down)", "gains +0.08 and -0.20: a proxy that solves 29% gains"),
         ("08", "(n + known / chosen)", "(n + known)", "500 of them chosen, 400 mixed groups of 8: 30.0"),
         ("09", "any(kept) and ", "", "none kept: [False, False, False, False] are paid; yours pays [True"),
+        (
+            "09",
+            "sum(a == b for a in column for b in column)",
+            "-len(set(column))",
+            "the second input splits 2 to 2, the first 3 to 1",
+        ),
         ("09", "sum(tests) * sizes[tests] ** 0.25", "sizes[tests]", "when do the many share a mistake?"),
         (
             "10",

@@ -14,10 +14,12 @@ from in_notebooks import notebook_function
 from tiny_models import judged_rows
 
 from acelib.advantages import ALGORITHMS
-from acelib.core import ArtifactError, DataError, DeviceError
+from acelib.core import ArtifactError, DataError, DeviceError, assume
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
 from acelib.core.tables import read_rows
+from acelib.pocket.laboratory import Laboratory
+from experiments.filters import own_questions, reward_tests, trusted_tests
 from experiments.grid import (
     CHOICES,
     PUBLISHED,
@@ -34,7 +36,7 @@ from experiments.grid import (
     run_grid,
     scorers,
 )
-from experiments.trainings import chosen_questions, reward_tests, train_policy, trusted_tests
+from experiments.trainings import chosen_questions, train_policy
 
 
 def read_table(name, folder=PUBLISHED):
@@ -85,14 +87,46 @@ def test_tests_behind_the_reward(tmp_path):
         "test_cases": tests,
         "inferences": [{"test_results": one} for one in results],
     }
-    run.adopt({"samples_unfiltered": [row], "samples": [row | {"test_cases": tests[:1]}]}, {"source": "a test"})
+    new = {
+        "id": "q",
+        "results": results,
+        "calls": ["f('aab')"],
+        "values": [["'a'", "'aa'"]],
+        "outputs": [[0, 0, 0, 1]],
+        "proxy_outputs": [1],
+        "votes": [[1] * 7 + [-1]],
+    }
+    tables = {"samples_unfiltered": [row], "samples": [row | {"test_cases": tests[:1]}], "distinguishing": [new]}
+    run.adopt(tables, {"source": "a test"})
     kept = {name: reward_tests(run, name)["q"] for name in TESTS}
+    hidden = kept.pop("hidden")
+    assert len(set(hidden)) == 20 and all(Laboratory().test_is_valid(question, test) for test in hidden)
     assert kept == {
         "proxy": (tests[0],),
         "all": tuple(tests),
         "agreement": (tests[0], tests[2], tests[3]),
         "truth": tuple(tests[:2]),
+        "agreement, made": (tests[0], tests[2], tests[3], "assert f('aab') == 'aa'"),
+        "proxy, made": (tests[0], "assert f('aab') == 'aa'"),
     }
+
+
+def test_a_filter_chooses_its_own_questions(tmp_path):
+    profile = load_profile("pocket")
+    run = Run(tmp_path, assume(profile, filtering=assume(profile.filtering, min_tests=2)))
+    programs = [[True, True, False], [True, False, False], [True, True, False], [False, False, True]]
+    rows = [
+        {
+            "id": str(number),
+            "test_cases": ["a", "b", "c"][:size],
+            "inferences": [{"test_results": one[:size], "pass_rate": 0.0} for one in programs],
+        }
+        for number, size in enumerate((3, 1, 3, 3, 3))
+    ]
+    run.adopt({"samples_imagined": rows}, {"source": "a test"})
+    chosen = own_questions(run, "agreement")
+    assert [row["id"] for row in chosen] == ["0", "2", "3", "4"] and chosen[0]["test_cases"] == ["a", "b"]
+    assert [one["pass_rate"] for one in chosen[0]["inferences"]] == [1, 0.5, 1, 0]
 
 
 def test_published_tables_are_whole():
@@ -107,7 +141,8 @@ def test_published_tables_are_whole():
     }
     assert made == {(s.reward, s.algorithm, s.questions, s.steps, s.max_kl, s.seed) for s in policies()}
     assert {(row["variant"], row["seed"]) for row in read_table("rm")} == {(s.variant, s.seed) for s in scorers()}
-    assert [(row["tests"], row["seed"]) for row in read_table("filters")] == [(s.tests, s.seed) for s in by_tests()]
+    made = [(row["tests"], row["questions"], row["seed"]) for row in read_table("filters")]
+    assert made == [(spec.tests, spec.questions, spec.seed) for spec in by_tests()]
     assert (PUBLISHED / "provenance.json").is_file()
 
 

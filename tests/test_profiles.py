@@ -161,3 +161,29 @@ def test_make_is_told_the_device_that_the_profile_has(name, tmp_path):
     (tmp_path / "mine.yaml").write_text(f"extends: '{name}'  # quoted\nname: mine\n")
     assert device(str(tmp_path / "mine.yaml"), ["a.b=1"]) == load_profile(tmp_path / "mine.yaml").models.device
     assert device(name, ["models.device=cpu"]) == "cpu" and device("nowhere", []) == ""
+
+
+def with_adapters():
+    """Profiles whose adapters learn: those in profiles/, and those that `SET=` lines on pages make."""
+    found = {name: load_profile(name) for name in profile_names()}
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "profiles").glob("*.yaml")]:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            for asked in re.findall(r'SET="([^"]*\bengine\.lora_rank=[^"]*)"', line):
+                named = re.search(r"PROFILE=([\w-]+)", line)
+                name = path.stem if path.suffix == ".yaml" else named[1] if named else "pocket"
+                values = dict(one.split("=", 1) for one in asked.split())
+                values = {key: yaml.safe_load(value) for key, value in values.items()}
+                found[f"{path.name}: {asked}"] = load_profile(name, values)
+    return {name: one for name, one in found.items() if one.engine.lora_rank}
+
+
+def test_adapters_learn_at_rates_of_their_own():
+    """Those of full fine-tuning would leave them where they began. In RL the rates of all updates add up to about what
+    the recorded run had (data/real): 32 updates at 1e-4, by the same schedule."""
+    chosen = with_adapters()
+    assert {"real", "colab", "single-gpu-7b"} < chosen.keys()
+    assert sum(name.startswith("single-gpu.yaml") for name in chosen) == 2
+    for name, profile in chosen.items():
+        rl = profile.reinforce
+        assert profile.reward_model.learning_rate >= 1e-4, name
+        assert 0.5 <= rl.learning_rate * rl.steps * rl.updates_per_rollout / (32 * 1e-4) <= 2, name

@@ -13,6 +13,7 @@ isolation level covers, and what it does not.
 from .api import LLM_PRELUDE, STATUSES, JudgeError, Limits, Report, Submission, Verdict
 from .asserts import why_invalid
 from .judge import LEVELS, Judge
+from .outputs import outputs
 
 __all__ = [
     "LEVELS",
@@ -24,5 +25,6 @@ __all__ = [
     "Report",
     "Submission",
     "Verdict",
+    "outputs",
     "why_invalid",
 ]

@@ -23,6 +23,7 @@ from .inside.names import called_builtins, checked_by_name, is_real, program_nam
 MAX_TEST_CHARS = 1_000_000
 MAX_LOCAL_BYTES = 32_768  # more data than this is compared in the referee, where CPU and memory are limited
 MAX_SIZE = 1_000_000
+GOT = "got "  # how the reason of a comparison that fails begins, before what the program returned
 
 
 class NeedsReferee(Exception):
@@ -263,7 +264,7 @@ def _got(results) -> str:
         text = ", ".join(repr(r) for r in results)
     except Exception as error:
         text = f"a value that cannot be shown ({type(error).__name__})"
-    return f"got {text if len(text) <= 160 else text[:157] + '...'}".encode("ascii", "backslashreplace").decode()
+    return f"{GOT}{text if len(text) <= 160 else text[:157] + '...'}".encode("ascii", "backslashreplace").decode()
 
 
 def _bounded_pow(a, b):
