@@ -6,7 +6,8 @@
 Programs that pass the same imagined tests may still disagree elsewhere. Where? We try the arguments of the imagined
 tests, whether their results are right or not, and mutations of them, and keep those that best split the samples which
 pass all tests that agreement keeps, or all that the proxy keeps. On these the teacher is asked again: eight results for
-each. The truth stands beside it for measuring. `data/grid/distinguishing.parquet` and `data/real/distinguishing.parquet` hold one row per question.
+each. The truth stands beside it for measuring. One row per question, in `data/grid/distinguishing.parquet` and
+`data/real/distinguishing.parquet`.
 """
 
 import argparse
