@@ -74,13 +74,10 @@ with check(paid) as answer:
 # %%
 def telling_input(outputs: list[list[str]]) -> int:
     """The place of the input that tells the most pairs of programs apart; the first one of equals."""
-
     ### BEGIN SOLUTION
-    def alike(column):
-        return sum(a == b for a in column for b in column)
-
     columns = list(zip(*outputs))
-    return min(range(len(columns)), key=lambda place: alike(columns[place]))
+    alike = [sum(a == b for a in column for b in column) for column in columns]
+    return alike.index(min(alike))
     ### END SOLUTION
 
 
