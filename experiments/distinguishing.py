@@ -99,7 +99,7 @@ def _equal(a: str, b: str) -> bool:
     return a == b or bool(ast.literal_eval(a) == ast.literal_eval(b))
 
 
-def telling_inputs(numbers: np.ndarray, alive: np.ndarray, most: int = INPUTS) -> list[int]:
+def distinguishing_inputs(numbers: np.ndarray, alive: np.ndarray, most: int = INPUTS) -> list[int]:
     """Places of inputs that tell samples apart, the best first: each splits the most pairs that were alike before.
 
     numbers: (samples, inputs), which value each sample returns (`numbered`); alive: which samples to tell apart.
@@ -149,8 +149,11 @@ def examine(rows: Sequence[Row], judge: Judge, ask: Ask) -> list[Row]:
         columns = [numbered([one[place] for one in seen]) for place in range(len(calls))]
         numbers = np.array([column for _, column in columns]).reshape(len(calls), len(programs)).T
         mine, proxy = numbers[: len(row["programs"])], numbers[len(row["programs"])]
-        chosen = telling_inputs(mine, _alive(row)) if calls else []
-        truths = [numbers[-1, k] if row.get("reference") else _place(columns[k], row, given[k]) for k in chosen]
+        chosen = distinguishing_inputs(mine, _alive(row)) if calls else []
+        if row.get("reference"):
+            truths = [numbers[-1, k] for k in chosen]
+        else:
+            truths = [_among(columns[k][0], row["true_value"](given[k])) for k in chosen]
         found.append(
             {
                 "calls": [calls[k] for k in chosen],
@@ -172,10 +175,6 @@ def _alive(row: Row) -> np.ndarray:
     """Samples that pass all tests which agreement keeps, or all which the proxy keeps: those are to be told apart."""
     results, proxy = np.array(row["results"], dtype=bool), np.array(row["proxy"], dtype=bool)
     return passes_all(results, trusted_tests(results, AGREEMENT)) | passes_all(results, proxy)
-
-
-def _place(column: tuple[list[str], list[int]], row: Row, given: list) -> int:
-    return _among(column[0], row["true_value"](given))
 
 
 def _among(values: Sequence[str], text: str | None) -> int:
@@ -218,17 +217,17 @@ def ask_pocket(run: Run, folder: Path) -> Ask:
 def _claim(text: str) -> str:
     """The result in the first assert of a reply that is JSON from somewhere inside a string on."""
     found = re.search(r'assert .*?\) == ((?:[^"\\]|\\.)*)"', text)
-    return json.loads(f'"{found[1]}"') if found else ""
+    try:
+        return json.loads(f'"{found[1]}"') if found else ""
+    except ValueError:  # an escape that JSON does not know
+        return ""
 
 
 def ask_real(profile: Profile, folder: Path, questions: dict[str, str]) -> Ask:
     """Asks the model to go on from `assert f(arguments) ==`."""
 
     def ask(asked: list[tuple[Row, list]]) -> list[list[str]]:
-        begun = [
-            f"{IMAGINE.prefill.removesuffix('assert')}assert {call(row['entry_point'], given)} =="
-            for row, given in asked
-        ]
+        begun = [f"{IMAGINE.prefill} {call(row['entry_point'], given)} ==" for row, given in asked]
         chats = [
             [*solve_messages(IMAGINE.user, questions[row["id"]]), {"role": "assistant", "content": text}]
             for (row, _), text in zip(asked, begun, strict=True)
@@ -355,7 +354,7 @@ def main() -> None:
     if asked.model:
         rows = real_table(assume(profile, models=assume(profile.models, teacher=asked.model)), asked.humaneval)
     else:
-        rows = pocket_table(open_run(profile.name, asked.run_dir or ROOT / "runs" / profile.name))
+        rows = pocket_table(open_run(asked.profile or "pocket", asked.run_dir or ROOT / "runs" / profile.name))
     target.mkdir(parents=True, exist_ok=True)
     write_rows(target / f"{TABLE}.parquet", rows)
     record_provenance(target, TABLE, profile, questions=len(rows), core_minutes=(time.process_time() - start) / 60)

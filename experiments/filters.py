@@ -12,7 +12,7 @@ from acelib.pocket.laboratory import Laboratory
 from acelib.schema import Problem, Row
 
 AGREEMENT = 0.25  # exponent of agreement; notebook 09 chose it on pocket's questions
-SHARE = 0.75  # of the weight that a result needs to become a test; chosen there, too
+SHARE = 0.75  # of the weight that a result needs to become a test; chosen after a look at that table
 HIDDEN = 20  # true tests of a question
 EVERY_SAMPLE, TABLE = "samples_imagined", "distinguishing"  # tables that a run may have for the experiments
 

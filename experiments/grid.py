@@ -133,13 +133,18 @@ def run_grid(
     `rl.jsonl`, `filters.jsonl` and `provenance.json` to `target`; `only` names one of `TABLES`. What is up to date is
     kept.
 
-    Raises ArtifactError when the run lacks what they start from, as `check_engine` does, and DataError when trainings
-    failed, after all others were made.
+    Raises ArtifactError when the run lacks what they start from, as `check_engine` does, and DataError for `filters`
+    without a laboratory, and when trainings failed, after all others were made.
     """
     values = load_profile(profile)
     run, processes = Run(run_dir, values), check_engine(values, processes)
     specs = [spec for plan in TABLES.values() for spec in plan()] if specs is None else specs
     wanted = [spec for spec in specs if only in (None, table_of(spec))]
+    if not values.data.laboratory and any(table_of(spec) == "filters" for spec in wanted):
+        raise DataError(
+            f"The trainings of `filters` need to know which tests are right, and profile {values.name} has no "
+            "laboratory; ask for one of the other tables: --only rl, or --only rm."
+        )
     missing = {name for spec in wanted for name in inputs_of(spec)}
     for name, make in ((TABLE, pocket_table), (EVERY_SAMPLE, every_sample)):
         if name in missing:

@@ -13,11 +13,11 @@ from experiments.distinguishing import (
     _claim,
     _first_literal,
     arguments,
+    distinguishing_inputs,
     examine,
     inputs,
     mutated,
     numbered,
-    telling_inputs,
 )
 from experiments.filters import made_by_proxy, made_tests, reliabilities, weighted_majority
 
@@ -115,14 +115,15 @@ def test_equal_values_have_one_number():
 def test_inputs_split_what_is_still_alike():
     numbers = np.array([[0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, -1], [5, 5, 5, 5]])
     alive = np.array([True] * 4 + [False])
-    assert telling_inputs(numbers, alive) == [1, 2, 3]
-    assert telling_inputs(numbers, alive, most=1) == [1]
-    assert telling_inputs(numbers[:, :1], alive) == telling_inputs(numbers, alive & False) == []
-    assert telling_inputs(numbers[:, :0], alive) == []
+    assert distinguishing_inputs(numbers, alive) == [1, 2, 3]
+    assert distinguishing_inputs(numbers, alive, most=1) == [1]
+    assert distinguishing_inputs(numbers[:, :1], alive) == distinguishing_inputs(numbers, alive & False) == []
+    assert distinguishing_inputs(numbers[:, :0], alive) == []
 
 
 def test_what_the_teachers_say_is_read():
     assert _claim(r' rotate> [2]\nassert f(\"a\") == \"b\\n\"", "# [1]') == r'"b\n"'
+    assert _claim(r'assert f(1) == \d"') == ""  # no escape of JSON's
     assert _claim("nothing") == _claim("assert f(1) == 3") == ""
     assert _first_literal(" [1, 2]  # a list\nassert") == "[1, 2]"
     assert _first_literal(" oops(") == ""

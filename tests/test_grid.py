@@ -111,6 +111,12 @@ def test_tests_behind_the_reward(tmp_path):
     }
 
 
+def test_filters_want_a_laboratory(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: pocket\nname: mine\ndata: {laboratory: false}\n")
+    with pytest.raises(DataError, match="mine has no laboratory; ask for one of the other tables"):
+        run_grid(str(tmp_path / "mine.yaml"), tmp_path / "run", only="filters")
+
+
 def test_a_filter_chooses_its_own_questions(tmp_path):
     profile = load_profile("pocket")
     run = Run(tmp_path, assume(profile, filtering=assume(profile.filtering, min_tests=2)))
