@@ -151,7 +151,7 @@ def run_grid(
             make(open_run(profile, str(run_dir)))
     for name in {name: None for spec in wanted for name in inputs_of(spec)}:
         run.path(name)
-    _train_all(profile, run_dir, wanted, processes, values.engine.generation)
+    train_all(profile, run_dir, wanted, processes, values.engine.generation)
     written = []
     for name in TABLES:
         if lines := [asdict(one) | run.read(artefact(one))[0] for one in wanted if table_of(one) == name]:
@@ -159,7 +159,7 @@ def run_grid(
     return written
 
 
-def _train_all(profile: str, run_dir: Path, wanted: Sequence[Policy | Scorer], processes: int, sampler: str) -> None:
+def train_all(profile: str, run_dir: Path, wanted: Sequence[Policy | Scorer], processes: int, sampler: str) -> None:
     """Makes the artefacts of all trainings. Raises DataError when some failed, after all others were made."""
     start, failed = time.monotonic(), {}
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from acelib.best_of_n import expected_best
-from acelib.core import Run
+from acelib.core import DataError, Run
 from acelib.data import load_benchmark
 from acelib.evaluation import evaluate
 from acelib.judge import Judge
@@ -109,21 +109,31 @@ def _held_out(run: Run, folder: str | Path, judge: Judge, scratch: Path) -> list
     )
 
 
+def chosen_problems(run: Run, spec: Policy) -> tuple[list[Problem], list[list[float]]]:
+    """What a training asks, with the tests behind its reward, and the pass rates by which the questions were chosen; a
+    question that keeps no test is asked no more. Raises DataError when none is left."""
+    own = spec.questions.startswith(OWN)
+    rows = own_questions(run, spec.tests) if own else run.read("samples")
+    rates = [pass_rates(row) for row in rows]
+    chosen = chosen_questions(rates, spec.questions.removeprefix(OWN), spec.seed)
+    problems = [Problem.from_row(rows[i]) for i in chosen]
+    if spec.tests and not own:
+        kept = reward_tests(run, spec.tests)
+        problems = [replace(one, tests=kept[one.id]) for one in problems if kept[one.id]]
+    if not problems:
+        raise DataError(f"No question has a test left ({spec}); train on more questions, or with another filter.")
+    return problems, [rates[i] for i in chosen]
+
+
 def train_policy(run: Run, spec: Policy, scratch: Path, reward: RewardFunction | None = None) -> Row:
     """Trains (on `reward`, or on the one that the spec names) and evaluates. `correct` and `greedy` hold one number per
     held-out question: how many of `samples` programs were correct, and whether (1 or 0) the greedy one was.
 
     Called again with the same `scratch` it goes on where it stopped. Raises as the trainers do.
     """
-    profile, start, own = run.profile, _cpu_seconds(), spec.questions.startswith(OWN)
+    profile, start, settings = run.profile, _cpu_seconds(), run.profile.reinforce
     folder, log = profile.resolve(profile.models.policy), []
-    rows = own_questions(run, spec.tests) if own else run.read("samples")
-    rates = [pass_rates(row) for row in rows]
-    chosen = chosen_questions(rates, spec.questions.removeprefix(OWN), spec.seed)
-    settings, problems = profile.reinforce, [Problem.from_row(rows[i]) for i in chosen]
-    if spec.tests and not own:
-        kept = reward_tests(run, spec.tests)
-        problems = [replace(one, tests=kept[one.id]) for one in problems if kept[one.id]]
+    problems, rates = chosen_problems(run, spec)
     with Judge.from_settings(profile.judge, workers=1) as judge:
         if spec.steps:
             trained = scratch / "policy"
@@ -139,7 +149,7 @@ def train_policy(run: Run, spec: Policy, scratch: Path, reward: RewardFunction |
             folder, log = trained, json.loads((trained / LOG_FILE).read_text())[1:]
         held_out = _held_out(run, folder, judge, scratch)
     n = min(settings.samples_per_question, len(rates[0]))
-    outcomes = [rates[i] if spec.reward == "pass_rate" else [rate == 1.0 for rate in rates[i]] for i in chosen]
+    outcomes = [one if spec.reward == "pass_rate" else [rate == 1.0 for rate in one] for one in rates]
     predictable = not spec.reward.endswith("model")  # a reward model's scores are hardly ever equal
     measured = {"all_right": share_all_right(problems, Laboratory.open(profile))} if spec.tests else {}
     return measured | {

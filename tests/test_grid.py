@@ -236,7 +236,7 @@ def slow(profile, run_dir, spec):
 if __name__ == "__main__":
     grid._make = slow
     with stoppable():
-        grid._train_all("pocket", Path.cwd(), [grid.Policy("rule", seed=seed) for seed in (0, 1, 2)], 2, "transformers")
+        grid.train_all("pocket", Path.cwd(), [grid.Policy("rule", seed=seed) for seed in (0, 1, 2)], 2, "transformers")
 """
 
 

@@ -1,0 +1,78 @@
+"""Does a filter pay more when the teacher is worse? RL on the tests of weaker teachers (notebook 10).
+
+    python -m experiments.teachers [--only 550 ...] [--to FOLDER]
+
+The teacher is trained as the shipped one, in fewer steps. Notebooks 01 to 03 run with it, and then RL with the rule on
+its tests by several filters, from three seeds each. A teacher's run is made in `runs/teachers/STEPS`; what is there is
+kept, so an interrupted command goes on. The same trainings with the shipped teacher stand in `filters.jsonl`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+from acelib.core import ROOT, Run, load_profile, stoppable
+from acelib.schema import Row
+from experiments.filters import every_sample
+from experiments.grid import PUBLISHED, SEEDS, artefact, train_all
+from experiments.published import publish
+from experiments.trainings import OWN, Policy, chosen_problems
+from experiments.worlds import trained
+from runner.course import NOTEBOOKS, Course, select
+from tools.commands import explained
+
+TEACHERS = (550, 1100)  # steps, of the shipped one's 2,200
+LAST = "03"
+CHOICES = [(tests, "hard quarter") for tests in ("proxy", "all", "agreement")]  # questions that the proxy lets through
+CHOICES += [(tests, OWN + "hard quarter") for tests in ("all", "agreement")]
+SPECS = [Policy("rule", questions=questions, tests=tests, seed=seed) for seed in SEEDS for tests, questions in CHOICES]
+
+
+def facts(run: Run) -> Row:
+    """Of the imagined tests the share `valid` is right, of those that the proxy's filter keeps `valid_kept`;
+    `imagined` and `filtered` questions."""
+    tests = [row for row in run.read("filter_audit") if row["valid"] is not None]
+    return {
+        "valid": round(fmean(row["valid"] for row in tests), 4),
+        "valid_kept": round(fmean(row["valid"] for row in tests if row["kept"]), 4),
+        "imagined": len(run.read("imagined")),
+        "filtered": len(run.read("samples")),
+    }
+
+
+def lines(steps: int, folder: Path, processes: int, specs: Sequence[Policy] = SPECS) -> list[Row]:
+    """Trains the teacher, runs the notebooks that are not up to date, trains; one line per training, with the number of
+    its questions as `asked`. Raises NotebookError as the course does, and DataError when trainings failed."""
+    course = Course("pocket", {"models.teacher": str(trained("teacher", folder, steps=steps))}, folder / "run")
+    for path in select(NOTEBOOKS):
+        if "01" <= path.name[:2] <= LAST and not course.up_to_date(path):
+            course.run(only=path.name[:2])
+    run = course.store
+    every_sample(run)
+    train_all("pocket", str(run.dir), specs, processes, run.profile.engine.generation)
+    known = {"teacher_steps": steps} | facts(run)
+    return [
+        known | asdict(spec) | {"asked": len(chosen_problems(run, spec)[0])} | run.read(artefact(spec))[0]
+        for spec in specs
+    ]
+
+
+@explained
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.teachers", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--only", nargs="+", type=int, choices=TEACHERS, default=TEACHERS, help="without the table")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "teachers", help="where runs are made")
+    parser.add_argument("--processes", type=int, default=2, help="trainings at a time, one thread each")
+    parser.add_argument("--to", type=Path, default=PUBLISHED, help="folder for teachers.jsonl")
+    asked = parser.parse_args(words)
+    made = [line for steps in asked.only for line in lines(steps, asked.runs / str(steps), asked.processes)]
+    if set(asked.only) == set(TEACHERS):  # a table of some would take the place of the whole one
+        publish(asked.to, "teachers", load_profile("pocket"), made)
+
+
+if __name__ == "__main__":
+    with stoppable():
+        sys.exit(main())
