@@ -3,8 +3,10 @@
     python -m experiments.teachers [--only 550 ...] [--to FOLDER]
 
 The teacher is trained as the shipped one, in fewer steps. Notebooks 01 to 03 run with it, and then RL with the rule on
-its tests by several filters, from three seeds each. A teacher's run is made in `runs/teachers/STEPS`; what is there is
-kept, so an interrupted command goes on. The same trainings with the shipped teacher stand in `filters.jsonl`.
+its tests by several filters, from three seeds each. A bad teacher leaves few questions the five good tests that the
+paper asks for; so there the proxy's filter is tried a second time and asks for one. A teacher's runs are made in
+`runs/teachers/STEPS`; what is there is kept, so an interrupted command goes on. The same trainings with the shipped
+teacher stand in `filters.jsonl`.
 """
 
 import argparse
@@ -29,6 +31,7 @@ LAST = "03"
 CHOICES = [(tests, "hard quarter") for tests in ("proxy", "all", "agreement")]  # questions that the proxy lets through
 CHOICES += [(tests, OWN + "hard quarter") for tests in ("all", "agreement")]
 SPECS = [Policy("rule", questions=questions, tests=tests, seed=seed) for seed in SEEDS for tests, questions in CHOICES]
+LENIENT = {550: 1}  # a second run of a teacher: tests that a question must keep, where the paper asks for five
 
 
 def facts(run: Run) -> Row:
@@ -43,21 +46,25 @@ def facts(run: Run) -> Row:
     }
 
 
-def lines(steps: int, folder: Path, processes: int, specs: Sequence[Policy] = SPECS) -> list[Row]:
+def lines(steps: int, folder: Path, processes: int) -> list[Row]:
     """Trains the teacher, runs the notebooks that are not up to date, trains; one line per training, with the number of
     its questions as `asked`. Raises NotebookError as the course does, and DataError when trainings failed."""
-    course = Course("pocket", {"models.teacher": str(trained("teacher", folder, steps=steps))}, folder / "run")
-    for path in select(NOTEBOOKS):
-        if "01" <= path.name[:2] <= LAST and not course.up_to_date(path):
-            course.run(only=path.name[:2])
-    run = course.store
-    every_sample(run)
-    train_all("pocket", str(run.dir), specs, processes, run.profile.engine.generation)
-    known = {"teacher_steps": steps} | facts(run)
-    return [
-        known | asdict(spec) | {"asked": len(chosen_problems(run, spec)[0])} | run.read(artefact(spec))[0]
-        for spec in specs
-    ]
+    teacher, found = {"models.teacher": str(trained("teacher", folder, steps=steps))}, []
+    for fewest in (None, LENIENT[steps]) if steps in LENIENT else (None,):
+        asked = {"filtering.min_tests": fewest} if fewest else {}
+        course = Course("pocket", teacher | asked, folder / f"run{fewest or ''}")
+        for path in select(NOTEBOOKS):
+            if "01" <= path.name[:2] <= LAST and not course.up_to_date(path):
+                course.run(only=path.name[:2])
+        run, specs = course.store, [spec for spec in SPECS if spec.tests == "proxy" or not fewest]
+        every_sample(run)
+        train_all("pocket", str(run.dir), specs, processes, run.profile.engine.generation)
+        known = {"teacher_steps": steps, "min_tests": run.profile.filtering.min_tests} | facts(run)
+        found += [
+            known | asdict(spec) | {"asked": len(chosen_problems(run, spec)[0])} | run.read(artefact(spec))[0]
+            for spec in specs
+        ]
+    return found
 
 
 @explained

@@ -5,6 +5,7 @@ import shutil
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -268,7 +269,7 @@ def without_seconds(rows):
 
 def measure(sample):
     texts = sample([[{"role": "user", "content": "Sort"}]], 8, 0.9)[0]
-    return {"pass_at_1": sum(map(len, texts)) / 8, "greedy": 0.0, "test_pass_rate": 0.0}
+    return {"pass_at_1": sum(map(len, texts)) / 8, "greedy": 0.0, "solved": [0.25, None]}
 
 
 @pytest.mark.parametrize(("killed_in", "rank"), [(1, 0), (2, 0), (3, 0), (4, 0), (3, 4)])
@@ -326,6 +327,7 @@ def test_rows_of_the_log(policy, tmp_path):
     ).train_and_save(tmp_path / "out")
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["pass_at_1"] is not None for row in rows] == [True, False, True, False, True]
+    assert [row["solved"] for row in rows] == [[0.25, None], None, [0.25, None], None, [0.25, None]]
     assert rows[0]["reward"] is None and len({tuple(row) for row in rows}) == 1
     for row in rows[1:]:
         assert row["reward"] == row["reward_wordy"] and row["reward_long_winded"] == 10.0
@@ -365,8 +367,8 @@ def test_held_out_pass_rate():
         return [["x"] * n for _ in conversations]
 
     values = held_out_pass_rate(profile("."), EvenJudge(), PROBLEMS)(sample)
-    assert set(values) == {"pass_at_1", "greedy", "test_pass_rate"}
-    assert values["test_pass_rate"] == pytest.approx(0.5 + values["pass_at_1"] / 2)
+    assert set(values) == {"pass_at_1", "greedy", "solved"} and len(values["solved"]) == len(PROBLEMS)
+    assert values["pass_at_1"] == pytest.approx(fmean(values["solved"]))  # as many samples of each question
 
 
 # --- guards ---------------------------------------------------------------------------------------

@@ -3,23 +3,24 @@
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain, islice
 from statistics import fmean
 from typing import Any
 
 from transformers import TrainerCallback
 
 from acelib.core import Profile, Progress
-from acelib.judge import Judge, Report
+from acelib.judge import Judge
 from acelib.models import Conversation, solve_messages
 from acelib.rewards import judge_replies
 from acelib.schema import Problem
 from acelib.training.rollouts import sample_texts
 
 Sample = Callable[[Sequence[Conversation], int, float], list[list[str]]]  # conversations, replies each, temperature
-Measure = Callable[[Sample], dict[str, float]]
+Measure = Callable[[Sample], dict[str, Any]]
 PHASES = ("generate", "reward", "reference", "update", "evaluate")
 SAME = ["reward", "reward_std", "entropy", "mixed", "unjudged", "sampled", "sampler_gap"]
-SAME += ["loss", "grad_norm", "learning_rate", "pass_at_1", "greedy", "test_pass_rate"]
+SAME += ["loss", "grad_norm", "learning_rate", "pass_at_1", "greedy", "solved"]
 RENAMED = {
     "kl": "kl_per_reply",
     "length": "completions/mean_length",
@@ -33,25 +34,21 @@ def held_out_pass_rate(profile: Profile, judge: Judge, problems: Sequence[Proble
     """A function that measures the true pass rate on problems the policy is not trained on, given how to sample it.
 
     Gives `pass_at_1` (share of sampled programs that pass every test), `greedy` (the same for greedy programs) and
-    `test_pass_rate` (mean share of tests passed by the sampled programs).
+    `solved` (the first one per question; None where no program could be judged).
     """
     settings, known = profile.reinforce, {problem.id: problem for problem in problems}
     conversations = [solve_messages(profile.prompts.solve, problem.question) for problem in problems]
 
-    def reports(sample: Sample, n: int, temperature: float) -> list[Report]:
-        rows = sample(conversations, n, temperature)
-        ids = [problem.id for problem, row in zip(problems, rows, strict=True) for _ in row]
-        found = judge_replies(judge, known, ids, [text for row in rows for text in row])
-        return [report for report in found if report is not None]
+    def passed(sample: Sample, n: int, temperature: float) -> list[list[bool]]:
+        texts = [text for row in sample(conversations, n, temperature) for text in row]
+        found = iter(judge_replies(judge, known, [problem.id for problem in problems for _ in range(n)], texts))
+        return [[report.passed for report in islice(found, n) if report is not None] for _ in problems]
 
-    def measure(sample: Sample) -> dict[str, float]:
-        sampled = reports(sample, settings.samples_per_question // 2, settings.temperature)
-        greedy = reports(sample, 1, 0.0)
-        return {
-            "pass_at_1": sum(report.passed for report in sampled) / max(1, len(sampled)),
-            "greedy": sum(report.passed for report in greedy) / max(1, len(greedy)),
-            "test_pass_rate": sum(report.pass_rate for report in sampled) / max(1, len(sampled)),
-        }
+    def measure(sample: Sample) -> dict[str, Any]:
+        sampled = passed(sample, settings.samples_per_question // 2, settings.temperature)
+        greedy = passed(sample, 1, 0.0)
+        found: dict[str, Any] = {"solved": [fmean(row) if row else None for row in sampled]}
+        return found | {"pass_at_1": fmean(chain(*sampled)), "greedy": fmean(chain(*greedy))}
 
     return measure
 
@@ -82,7 +79,7 @@ class RolloutMonitor(Counting):
 
     def __init__(self, trainer: Any, measure: Measure | None, progress: Progress | None):
         super().__init__(progress)
-        self.trainer, self.settings, self.measure = trainer, trainer.settings, measure
+        self.trainer, self.settings, self.measure, self.solved = trainer, trainer.settings, measure, None
         trainer.sampled_share = self.tell_share
 
     def tell_share(self, done: float) -> None:
@@ -96,16 +93,17 @@ class RolloutMonitor(Counting):
             self.tell_share(1 + updates + self.parts / args.gradient_accumulation_steps)
 
     def _measure_held_out(self) -> None:
-        trainer = self.trainer
         if self.measure is None:
             return
+        trainer = self.trainer
         with trainer.timed("evaluate"):
             found = self.measure(partial(sample_texts, trainer))
+        self.solved = found.pop("solved", None)
         for name, value in found.items():
             trainer._metrics["train"][name].append(value)
         if trainer.is_world_process_zero():
-            sampled, greedy = found["pass_at_1"], found["greedy"]
-            print(f"  rollout {trainer.rollout}: held-out pass@1 {sampled:.3f}, greedy {greedy:.3f}", flush=True)
+            said = "held-out pass@1 {pass_at_1:.3f}, greedy {greedy:.3f}".format_map(found)
+            print(f"  rollout {trainer.rollout}: {said}", flush=True)
         trainer.model.train()  # TRL logs under the mode that the model is in, and before the first step that is eval
 
     def _is_too_far(self, state) -> bool:
@@ -130,6 +128,7 @@ class RolloutMonitor(Counting):
         self.progress(done, self.settings.steps)
 
     def on_log(self, args, state, control, **kwargs):
+        state.log_history[-1]["solved"], self.solved = self.solved, None  # a list, and the trainer's metrics are numbers
         done, rollouts = self.trainer.rollout, [entry for entry in state.log_history if "mixed" in entry][-PATIENCE:]
         if len(rollouts) < PATIENCE or any(entry["mixed"] for entry in rollouts) or done % PATIENCE:
             return
@@ -143,7 +142,7 @@ class RolloutMonitor(Counting):
         warnings.warn(f"Rollouts {done - PATIENCE + 1} to {done}: {why}.", stacklevel=2)
 
 
-def log_rows(history: Sequence[dict[str, float]], updates_per_rollout: int) -> list[dict[str, float | None]]:
+def log_rows(history: Sequence[dict[str, float]], updates_per_rollout: int) -> list[dict[str, Any]]:
     """One row per rollout from the trainer's log (row 0: before training); None where nothing was measured. KL is in
     nats per reply, entropy in nats per token, lengths in tokens, and of the rest most are shares."""
     names = {name: name for name in SAME} | RENAMED
