@@ -24,6 +24,7 @@ from acelib.training.reinforce_trainer import make_reinforce_trainer
 
 PROFILE = load_profile("pocket", {"models.device": "cpu", "reinforce.steps": 2, "reward_model.max_length": 256})
 POLICY = PROFILE.resolve(PROFILE.models.policy)
+NF4 = {"quantise": "nf4", "lora_rank": 4}
 PROGRAMS = ["return 1", "return xs", "return sorted(xs)", "pass"]
 PAIRS = [Pair(f"q{i}", f"question {i}?", PROGRAMS[i % 4], PROGRAMS[(i + 1) % 4], 1.0, 0.3) for i in range(8)]
 
@@ -97,14 +98,17 @@ def test_the_rehearsal_is_what_the_trainer_samples(trainer, rehearsal, problems)
     assert trainer.state.global_step == 0
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "engine"), [("float32", {}), ("bfloat16", {}), ("float32", NF4)])
 @pytest.mark.slow
-def test_the_shipped_policy_passes_every_check(problems, pairs, tmp_path, dtype):
+def test_the_shipped_policy_passes_every_check(problems, pairs, tmp_path, dtype, engine):
+    if engine:
+        pytest.importorskip("bitsandbytes")
     scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
     with Judge.from_settings(PROFILE.judge, workers=1) as judge:
         rewards = [rule_reward(judge, problems), model_reward(*scorer, 64)]
-        profile = replace(PROFILE, models=replace(PROFILE.models, dtype=dtype))
-        findings = checks.preflight_reinforce(profile, problems, rewards, scorer, pairs)
+        changed = {"models": replace(PROFILE.models, dtype=dtype), "engine": replace(PROFILE.engine, **engine)}
+        findings = checks.preflight_reinforce(replace(PROFILE, **changed), problems, rewards, scorer, pairs)
+    assert ("no second model" in report(findings)) == bool(engine)  # in 4 bits two copies would not fit
     require(findings)
     assert all(one.ok for one in findings) and len(findings) == 10, report(findings)
     require(checks.preflight_reward_model(learning_from_all(), {"pairs": pairs}))

@@ -185,7 +185,7 @@ def check_reference(policy: PreTrainedModel, reference: PreTrainedModel | None, 
     """Before the first update, policy and reference must give the sampled tokens the same log-probs. None is right
     when beta is 0."""
     if reference is None:
-        return True, "no reference is used, beta is 0"
+        return True, "no second model: beta is 0, or the reference is the policy without its adapters"
     gaps = [(_logps(policy, *one) - _logps(reference, *one)).abs() for one in zip(prompts, replies, strict=True)]
     gap = torch.cat(gaps).mean().item()
     return gap <= REFERENCE_GAP, f"log-probs {gap:.1e} nats per token apart on {len(replies)} replies"
@@ -254,9 +254,10 @@ def preflight_reinforce(
     if not all(one.ok for one in findings):
         return findings
     # In this process, which vLLM would not leave clean. Nothing learns here, so the policy may be as the reference is:
-    # equal weights then give equal log-probs, and with the reward model beside them the three fit where the training
-    # itself is spread over several GPUs.
-    usual = dict(generation="transformers", lora_rank=0, quantise="none", gradient_checkpointing=False)
+    # equal weights then give equal log-probs, and the three models fit where the training itself takes several GPUs. In
+    # 4 bits the reference is the policy without its adapters: there is no second copy.
+    usual = dict(generation="transformers", gradient_checkpointing=False)
+    usual |= {} if profile.engine.quantise == "nf4" else {"lora_rank": 0}
     here, dtype = replace(profile, engine=replace(profile.engine, **usual)), profile.models.dtype
     with TemporaryDirectory() as folder:
         trainer = make_reinforce_trainer(here, problems, rewards[0], Path(folder), dtype=dtype)

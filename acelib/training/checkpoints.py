@@ -9,7 +9,7 @@ from acelib.core import ArtifactError, read_json, write_json
 STATE = "trainer_state.json"
 SETTINGS = "settings.json"
 FITS = "micro_batch"
-FREE = ("micro_batch", "score_batch")  # settings that change no update
+FREE = ("micro_batch", "score_batch", "reward_seconds")  # settings that change no update
 
 
 def last_checkpoint(folder: Path) -> Path | None:
