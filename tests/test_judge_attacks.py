@@ -119,3 +119,51 @@ def test_no_false_pass_and_no_harm(judge, tmp_path, monkeypatch):
 
 def test_the_corpus_is_large_enough():
     assert len(ATTACKS) >= 85
+
+
+ENDINGS = {  # right for 0 only; for the rest something that ends a test, or decides it, from the inside
+    "a module that runs when it is imported": """
+import numpy
+class E(Exception): pass
+E.__module__ = "unittest.__main__"
+try:
+    with open("/tmp/test_it.py", "w") as file:
+        file.write("import os, sys\\nframe = sys._getframe()\\nwhile frame.f_code.co_name != 'run_job':\\n"
+                   "    frame = frame.f_back\\nos.write(frame.f_locals['fd'], b'true\\\\n' * 9)\\nos._exit(0)")
+except OSError: pass
+def f(x): return [numpy.zeros(1), E] if x else 0
+""",
+    "a module that exits when it is imported": """
+class E(Exception): pass
+E.__module__ = "unittest.__main__"
+def f(x): return E if x else 0
+""",
+    "a test that skips itself": "import unittest\ndef f(x):\n    if x: raise unittest.SkipTest\n    return 0",
+    "the end of an iteration": "def f(x):\n    if x: raise StopIteration\n    return 0",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_program_that_is_right_once_does_not_end_the_test(judge, name):
+    tests = [
+        "assert f(0) == 0\nassert f(3) == 9",
+        "def test_f():\n    assert f(0) == 0\n    assert f(3) == 9",
+        "import unittest\nclass T(unittest.TestCase):\n"
+        "    def test_a(self):\n        self.assertEqual(f(0), 0)\n        self.assertEqual(f(3), 9)",
+        "assert all(map(lambda x: f(x) == x * x, [3, 7]))",
+        "for got, want in zip(map(f, [0, 3]), [0, 9]):\n    assert got == want",
+        "assert f(3) == 9",
+    ]
+    (report,) = judge.run([Submission(ENDINGS[name], tests)])
+    assert not any(verdict.passed for verdict in report.verdicts)
+
+
+def test_exceptions_of_the_library_keep_their_class(judge):
+    program = "import json\ndef f(x): return json.loads(x)\ndef g(): return next(iter([]))"
+    tests = [
+        "import json, pytest\nwith pytest.raises(json.JSONDecodeError):\n    f('{')",
+        "try:\n    f('{')\n    assert False\nexcept ValueError as error:\n    assert 'line 1' in str(error)",
+        "import pytest\nwith pytest.raises(StopIteration):\n    g()",
+    ]
+    assert judge.run([Submission(program, tests)])[0].passed

@@ -8,7 +8,6 @@ never has: such an attribute would be the program's invention.
 """
 
 import builtins
-import importlib
 import sys
 from _thread import RLock
 from collections import deque
@@ -127,7 +126,7 @@ class Program:
     """The program's process, seen from here."""
 
     def __init__(self, channel):
-        self.channel, self.before_asking, self.asked = channel, None, 0
+        self.channel, self.before_asking, self.asked, self.may_stop = channel, None, 0, False
         self.local, self.raised, self.stand_ins, self.shared = [], [], {}, Shared(-1)
         self._coroutines, self._local_numbers, self._one_at_a_time = {}, {}, RLock()
 
@@ -157,7 +156,10 @@ class Program:
             for text in printed:
                 sys.stdout.write(text)
             if kind == "x":
-                raise self._exception(*answer)
+                error = self._exception(*answer)
+                if isinstance(error, (StopIteration, StopAsyncIteration)) and what == "call" and not self.may_stop:
+                    raise RuntimeError(f"the program raised {type(error).__name__}") from error  # would end a `map`
+                raise error
             return self.shared.decode(answer, self._decode)
         except (Closed, wire.WireError, IndexError, TypeError, KeyError, AttributeError, ValueError) as error:
             if hasattr(error, "from_program"):
@@ -273,13 +275,15 @@ class Program:
 
 
 def _exception_of_python(module: str, name: str):
-    """The exception class of that name if it belongs to the standard library or numpy; None for others."""
-    if module.partition(".")[0] not in sys.stdlib_module_names | {"numpy"}:
+    """The exception class of that name if it belongs to the standard library or numpy; None for others.
+
+    Nothing is imported on the program's word: `unittest.__main__` would run what the program has left in a file. And
+    none of unittest's, which tell it to skip the rest of a test.
+    """
+    root = module.partition(".")[0]
+    if root not in sys.stdlib_module_names | {"numpy"} or root == "unittest":
         return None
-    try:
-        return getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        return None
+    return getattr(sys.modules.get(module), name, None)
 
 
 def _known_base(name):

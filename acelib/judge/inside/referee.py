@@ -90,7 +90,7 @@ class _Test:
         if "testing" in text:
             _count_numpy(checks)
         ask_over_there(text)
-        program.before_asking = None
+        program.before_asking, program.may_stop = None, "StopIteration" in text or "StopAsyncIteration" in text
         if "seed" in text:
             mirror_seeds(program)
         if "stdout" in text or "capsys" in text:
