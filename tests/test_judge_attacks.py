@@ -140,6 +140,11 @@ def f(x): return E if x else 0
 """,
     "a test that skips itself": "import unittest\ndef f(x):\n    if x: raise unittest.SkipTest\n    return 0",
     "the end of an iteration": "def f(x):\n    if x: raise StopIteration\n    return 0",
+    "the end of an iteration, in a comparison": """
+class Number:
+    def __eq__(self, other): raise StopIteration
+def f(x): return Number() if x else 0
+""",
 }
 
 

@@ -157,8 +157,9 @@ class Program:
                 sys.stdout.write(text)
             if kind == "x":
                 error = self._exception(*answer)
-                if isinstance(error, (StopIteration, StopAsyncIteration)) and what == "call" and not self.may_stop:
-                    raise RuntimeError(f"the program raised {type(error).__name__}") from error  # would end a `map`
+                ends = isinstance(error, (StopIteration, StopAsyncIteration)) and what not in ("next", "anext")
+                if ends and not self.may_stop:  # out of a call or a comparison it would end the test's own `map`
+                    raise RuntimeError(f"the program raised {type(error).__name__}") from error
                 raise error
             return self.shared.decode(answer, self._decode)
         except (Closed, wire.WireError, IndexError, TypeError, KeyError, AttributeError, ValueError) as error:
