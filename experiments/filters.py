@@ -120,10 +120,11 @@ def reward_tests(run: Run, name: str, table: str = "samples_unfiltered") -> dict
     return found
 
 
-def share_all_right(problems: Sequence[Problem], laboratory: Laboratory) -> float:
-    """The share of questions without a wrong test, of those whose tests the laboratory understands."""
+def share_all_right(problems: Sequence[Problem], laboratory: Laboratory) -> float | None:
+    """The share of questions without a wrong test, of those whose tests the laboratory understands (None: of none)."""
     known = [[laboratory.test_is_valid(one.question, test) for test in one.tests] for one in problems]
-    return float(np.mean([all(valid) for valid in known if None not in valid]))
+    right = [all(valid) for valid in known if None not in valid]
+    return float(np.mean(right)) if right else None
 
 
 def own_questions(run: Run, name: str) -> list[Row]:

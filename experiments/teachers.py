@@ -21,7 +21,7 @@ from acelib.schema import Row
 from experiments.filters import every_sample
 from experiments.grid import PUBLISHED, SEEDS, artefact, train_all
 from experiments.published import publish
-from experiments.trainings import OWN, Policy, chosen_problems
+from experiments.trainings import OWN, Policy
 from experiments.worlds import trained
 from runner.course import NOTEBOOKS, Course, select
 from tools.commands import explained
@@ -47,8 +47,10 @@ def facts(run: Run) -> Row:
 
 
 def lines(steps: int, folder: Path, processes: int) -> list[Row]:
-    """Trains the teacher, runs the notebooks that are not up to date, trains; one line per training, with the number of
-    its questions as `asked`. Raises NotebookError as the course does, and DataError when trainings failed."""
+    """Trains the teacher, runs the notebooks that are not up to date, trains; one line per training.
+
+    Raises NotebookError as the course does, and DataError when trainings failed.
+    """
     teacher, found = {"models.teacher": str(trained("teacher", folder, steps=steps))}, []
     for fewest in (None, LENIENT[steps]) if steps in LENIENT else (None,):
         asked = {"filtering.min_tests": fewest} if fewest else {}
@@ -60,10 +62,7 @@ def lines(steps: int, folder: Path, processes: int) -> list[Row]:
         every_sample(run)
         train_all("pocket", str(run.dir), specs, processes, run.profile.engine.generation)
         known = {"teacher_steps": steps, "min_tests": run.profile.filtering.min_tests} | facts(run)
-        found += [
-            known | asdict(spec) | {"asked": len(chosen_problems(run, spec)[0])} | run.read(artefact(spec))[0]
-            for spec in specs
-        ]
+        found += [known | asdict(spec) | run.read(artefact(spec))[0] for spec in specs]
     return found
 
 

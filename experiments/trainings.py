@@ -151,7 +151,9 @@ def train_policy(run: Run, spec: Policy, scratch: Path, reward: RewardFunction |
     n = min(settings.samples_per_question, len(rates[0]))
     outcomes = [one if spec.reward == "pass_rate" else [rate == 1.0 for rate in one] for one in rates]
     predictable = not spec.reward.endswith("model")  # a reward model's scores are hardly ever equal
-    measured = {"all_right": share_all_right(problems, Laboratory.open(profile))} if spec.tests else {}
+    measured: Row = {}
+    if spec.tests:
+        measured = {"asked": len(problems), "all_right": share_all_right(problems, Laboratory.open(profile))}
     return measured | {
         "rollouts": len(log),
         "replies": sum(row["sampled"] for row in log),
