@@ -72,13 +72,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def chosen_questions(rates: Sequence[Sequence[float]], choice: str, seed: int) -> list[int]:
     """Indices of as many questions as the hard quarter has: itself, random ones with both correct and wrong samples,
+    uncertain ones (drawn in proportion to p (1 - p), p = (correct + 1) / (samples + 2), as notebook 03 predicts for),
     or random ones."""
-    hard = hard_quarter(rates)
+    hard, rng = hard_quarter(rates), random.Random(seed)
     if choice == "hard quarter":
         return hard
-    passed = [[rate == 1.0 for rate in question] for question in rates]
-    pool = [i for i in range(len(rates)) if choice == "random" or len(set(passed[i])) == 2]
-    return sorted(random.Random(seed).sample(pool, min(len(hard), len(pool))))
+    correct = [sum(rate == 1.0 for rate in question) for question in rates]
+    if (
+        choice == "uncertain"
+    ):  # the largest of u^(1 / weight): a draw without replacement (Efraimidis and Spirakis 2006)
+        weights = [(right + 1) * (len(question) - right + 1) for right, question in zip(correct, rates, strict=True)]
+        keys = [rng.random() ** (1 / weight) for weight in weights]
+        return sorted(sorted(range(len(rates)), key=keys.__getitem__)[-len(hard) :])
+    pool = [i for i in range(len(rates)) if choice == "random" or 0 < correct[i] < len(rates[i])]
+    return sorted(rng.sample(pool, min(len(hard), len(pool))))
 
 
 def _reward(name: str, run: Run, judge: Judge, problems: Sequence):
