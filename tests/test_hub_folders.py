@@ -65,7 +65,7 @@ def test_a_served_model_is_asked_for_its_own_distribution(tmp_path):
     seen = Behaviour()
     with serving(seen) as url:
         ask(url, tmp_path / "log", questions(1))
-    neutral = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "frequency_penalty": 0.0}
+    neutral = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "frequency_penalty": 0.0}
     assert neutral.items() <= seen.requests[0].items()
 
 

@@ -30,7 +30,7 @@ TEMPLATE_TOKENS = 256  # what a chat template and a system prompt may add to a m
 FEW_REFUSALS = 20  # questions; so many may always be refused, unless it is all that the server does
 BUSY = (429, 503)
 # Drawing from the model itself: of what a request leaves out, a server takes the model's generation_config.json.
-NEUTRAL = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "frequency_penalty": 0.0}
+NEUTRAL = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "frequency_penalty": 0.0}
 HERE = ("127.0.0.1", "::1", "localhost")  # where no proxy leads
 # How servers say that something is wrong with one request, and that they do not have the model (some with a 400).
 ONE_REQUEST = re.compile(
@@ -149,9 +149,8 @@ class Client:
                 raise ArtifactError(f"{name} has a line that is no reply, {record!s:.40}; remove it.") from None
 
     def record(self, request: Request, dollars: float, **values: Any) -> None:
-        self.log.append(
-            {"key": request.key, "id": request.name, "model": self.server.model, **values, "dollars": dollars}
-        )
+        known = {"key": request.key, "id": request.name, "model": self.server.model}
+        self.log.append(known | values | {"dollars": dollars})
         self.dollars += dollars
 
     async def run(self) -> None:
