@@ -10,7 +10,7 @@ from acelib.core.logs import open_log
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
 from acelib.course.opening import open_run
-from acelib.preflight.cost_model import stages
+from acelib.preflight.cost_model import CostModel
 from acelib.preflight.costs import Meter, differences, estimate, measured
 from runner.notebooks import code, read_notebook, tags
 
@@ -46,7 +46,7 @@ def test_other_values_than_the_measured_ones_are_named(tmp_path):
 
 def test_a_gpu_profile_shows_the_sum_of_its_stages(tmp_path):
     paper = load_profile("paper")
-    mine = [one for one in stages(paper) if one.notebook == "06"]
+    mine = [one for one in CostModel(paper).stages() if one.notebook == "06"]
     found = estimate(paper, "06_reinforcement_learning").figures
     hours = sum(stage.hours for stage in mine)
     assert found["minutes"] == pytest.approx(60 * hours) and len(mine) == 2

@@ -105,6 +105,8 @@ def test_findings_about_the_gpu_and_its_memory():
     assert "75.0 GiB per GPU needed, 78.0 of 79.0 GiB free" in large.found
     assert "reward_model.max_length" in check_gpu_memory("reward model", "04", 75, 78, 79).remedy
     assert "PROFILE=" not in check_gpu_memory("RL", "06", 75, 4, 5).remedy  # nothing holds anything there
+    on_t4 = check_gpu_memory("RL", "06", 30, 14.0, 14.7, bfloat16=False).remedy
+    assert "or run what this card holds (make course PROFILE=colab)" in on_t4
     assert "end the other programs" in check_gpu_memory("RL", "06", 60, 10, 79).remedy  # it would fit an idle card
 
 
@@ -120,5 +122,6 @@ def test_findings_about_the_gpu_and_its_memory():
 def test_a_card_that_is_too_small_is_told_what_it_holds(gib, command):
     found = for_one_card(gib)
     assert found is None if command is None else re.match(command, found), found
+    assert for_one_card(gib, bfloat16=False) == ("make course PROFILE=colab" if gib > 5 else None)
     if found:
         assert f"or run what this card holds ({found})" in check_gpu_memory("RL", "06", 200, gib, gib).remedy

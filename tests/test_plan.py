@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -6,15 +7,17 @@ import pytest
 import torch
 import yaml
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from acelib.__main__ import main
-from acelib.core import ModelError
+from acelib.core import EngineError, ModelError, ProfileError
 from acelib.core.profiles import ROOT, load_profile, profile_names
 from acelib.models.generation import load_policy
-from acelib.preflight.cost_model import at_scale, fits, kept_questions, stages
+from acelib.preflight.cost_model import CostModel, at_scale, fits, kept_questions
+from acelib.preflight.machine import disk_gib
 from acelib.preflight.shapes import FULL, HALF, SHAPES, shape_of, training_gib
-from tools.plan import plan
+from tools.plan import plan, smallest_cards
+from tools.together import misfits, require_together
 
 
 def built(size):
@@ -53,6 +56,41 @@ def test_an_unknown_model_is_an_error_that_names_what_is_known():
         shape_of("somebody/else-7B")
 
 
+QWEN3 = dict(
+    num_hidden_layers=3, hidden_size=64, intermediate_size=96, vocab_size=100, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=32,
+)  # fmt: skip
+
+
+def test_heads_that_are_larger_than_the_hidden_state_are_counted(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3))
+    shape = shape_of(str(tmp_path))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(Qwen3Config(**QWEN3, tie_word_embeddings=False))
+    built = model.num_parameters()
+    assert shape.parameters == pytest.approx(built, rel=0.01) and shape.cache(1) == 2 * 3 * 64 * HALF
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
+    assert adapted.get_nb_trainable_parameters()[0] == shape.adapters(8)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"n_embd": 8}', "num_hidden_layers"),
+        ("{", "JSONDecodeError"),
+        ("[]", "TypeError"),
+        (json.dumps(QWEN3 | {"vocab_size": None}), "TypeError"),
+        (json.dumps(QWEN3 | {"num_attention_heads": 0, "head_dim": None}), "ZeroDivisionError"),
+        (json.dumps(QWEN3 | {"num_experts": 8}), "a mixture of experts"),
+    ],
+)
+def test_a_config_of_another_kind_is_one_sentence(tmp_path, capsys, text, said):
+    (tmp_path / "config.json").write_text(text)
+    assert main(["plan", "--profile", "single-gpu", "--set", f"models.policy={tmp_path}"]) == 1
+    assert re.fullmatch(rf"\nThe shape of .* is not known \(.*{said}.*; give .*\.\n", capsys.readouterr().err)
+    assert disk_gib(load_profile("single-gpu", {"models.policy": str(tmp_path)})) == 1.0
+
+
 def test_sharding_and_a_reference_change_the_memory_as_they_must():
     alone, eight = (training_gib(SHAPES["7B"], gpus, 1, 2048) for gpus in (1, 8))
     assert alone > 16 * 7.6e9 / 2**30 and eight < alone / 5
@@ -76,6 +114,10 @@ def test_activations_are_kept_or_computed_again_and_logits_held_in_tiles():
     assert kept - again == pytest.approx((23 * one_layer - 24 * 2000 * 2 * shape.hidden) / 2**30)
     few, many = (training_gib(shape, 1, 1, 500, logits=logits) for logits in (100, 500))
     assert many - few == pytest.approx(12 * (2**25 - 100 * shape.vocabulary) / 2**30)
+
+
+def stages(profile):
+    return CostModel(profile).stages()
 
 
 def stage(what, *arguments):
@@ -107,7 +149,64 @@ def test_vllm_beside_the_trainer_takes_its_share_of_the_card():
 
 def test_what_does_not_fit_is_marked():
     text = plan(load_profile("paper", {"plan.gpus": 1}))
-    assert "does not fit" in text and re.search(r"06  RL, rule.*!", text)
+    assert "does not fit" in text and re.search(r"06  RL, rule.*! > 141 GB", text)
+    assert "or run what one such card holds: make course PROFILE=single-gpu-7b\n" in text
+
+
+def test_the_smallest_card_that_is_sold_is_named_for_each_stage():
+    profile = load_profile("single-gpu")
+    cards = smallest_cards(profile)
+    assert cards[:3] == [0, 0, 8] and max(cards) == 24 and re.search(r"\n    all .* 24 GB\n", plan(profile))
+    for size, holds in ((24, True), (16, False)):
+        sized = load_profile("single-gpu", {"plan.gpu_memory_gb": size})
+        assert all(fits(one, sized) for one in stages(sized)) is holds
+
+
+ALONE, LONG = {"engine.launch": "none"}, {"reward_model.max_length": 100}
+ZERO, FSDP = ({"engine.launch": f"configs/{name}-1.yaml"} for name in ("zero3", "fsdp2"))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "number", "said"),
+    [
+        ("single-gpu-7b", ZERO, "04", "LoRA takes none such; set engine.launch to configs/gpu-1.yaml"),
+        ("single-gpu-7b", FSDP, "06", "LoRA takes none such"),
+        ("single-gpu", ZERO | {"engine.generation": "transformers"}, "06", "which cannot sample"),
+        ("colab", {"engine.generation": "vllm"}, "04", "set engine.launch to configs/gpu-1.yaml, or engine.generation"),
+        ("single-gpu", LONG, "04", "a reply of up to 1,024, .* raise it to 1,224"),
+        ("single-gpu", {"engine.vllm_parallel": 8}, "03", "GPUs, and a machine has 1; lower it"),
+        ("paper", {"engine.vllm_parallel": 3}, "06", "whose number engine.vllm_parallel = 3 does not divide"),
+        ("paper", {"reward_model.batch_size": 20}, "04", "batch_size = 20; take a multiple of 8"),
+        ("paper", {"reinforce.rollout_questions": 28}, "06", "rollout_questions = 28; take a multiple of 8"),
+    ],
+)
+def test_what_a_notebook_would_refuse_after_hours_is_told_before(name, values, number, said):
+    profile = load_profile(name, values)
+    assert re.search(f"! cannot be run: .*{said}", plan(profile))
+    with pytest.raises(EngineError, match=f"^Profile {name} cannot be run: .*{said}"):
+        require_together(profile, [number], profile.plan.gpus)
+    require_together(profile, ["00", "08"])
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_the_parts_of_every_profile_go_together(name):
+    profile = load_profile(name)
+    assert not misfits(profile, gpus=profile.plan.gpus)
+    assert not misfits(load_profile("published", ALONE | LONG))  # nothing is trained
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "lacking"),
+    [
+        ("single-gpu", {"plan.gpus": 0}, "plan.gpus"),
+        ("pocket", {"plan.gpus": 1}, "plan.gpu_memory_gb"),
+        ("pocket", {"models.device": "cuda"}, "plan.gpus and plan.gpu_memory_gb"),
+        ("pocket", {"engine.generation": "vllm"}, "plan.gpus and plan.gpu_memory_gb"),
+    ],
+)
+def test_a_plan_without_its_gpus_does_not_say_that_none_is_needed(name, values, lacking):
+    with pytest.raises(ProfileError, match=f"asks for GPUs .*, and its plan has 0 for {lacking}; set plan.gpus"):
+        plan(load_profile(name, values))
 
 
 @pytest.mark.parametrize("name", [name for name in profile_names() if name != "pocket"])
@@ -241,7 +340,8 @@ def test_only_sampling_for_pairs_is_spread_over_machines():
 
 def test_best_of_n_is_scored_by_both_reward_models_where_there_are_two():
     one, two = (stage("best of 64, scored", "paper", {"data.adopt": source}) for source in ("some/set", "none"))
-    assert one.gib == two.gib == stage("policy writes 16 programs each", "paper").gib
+    whole = HALF * SHAPES["7B"].parameters / 2**30  # the scorer is in one process, the policy shared by two cards
+    assert one.gib == two.gib == whole > stage("policy writes 16 programs each", "paper").gib
     only_read = (
         one.tokens * 2 * SHAPES["7B"].parameters / (8 * 989e12 * load_profile("paper").plan.training_utilisation)
     )

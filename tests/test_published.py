@@ -13,7 +13,7 @@ from acelib.core import NotebookError, ProfileError, Run
 from acelib.core.profiles import load_profile
 from acelib.models import reward_heads
 from acelib.models.generation import load_policy, load_tokenizer
-from acelib.preflight.cost_model import stages
+from acelib.preflight.cost_model import CostModel, fetched_gb
 from acelib.reward_model import load_reward_model, score
 from runner.course import Course
 from tools.plan import plan
@@ -93,8 +93,19 @@ def test_only_the_weights_that_the_index_names_are_fetched(tmp_path, monkeypatch
 
 def test_its_plan_is_notebooks_05_and_07_within_hours_on_24_gb():
     profile = load_profile("published")
-    found = stages(profile)
+    found = CostModel(profile).stages()
     assert [one.notebook for one in found] == ["05", "07"] and sum(one.hours for one in found) < 5
     text = plan(profile)
     assert "nothing is trained" in text and "does not fit" not in text and "TIGER-Lab/AceCodeRM-7B 30." in text
     assert "ONLY=05" in text and "ONLY=04" not in text
+
+
+def test_beside_another_policy_published_models_keep_their_own_size():
+    seven, half = (
+        load_profile("published", {"models.policy": f"Qwen/Qwen2.5-Coder-{size}-Instruct"}) for size in ("7B", "0.5B")
+    )
+    theirs = {name: gb for name, gb in fetched_gb(seven).items() if name.startswith("TIGER-Lab/")}
+    assert len(theirs) == 3 and theirs.items() <= fetched_gb(half).items()
+    (large, alike), (small, mixed) = (CostModel(one).stages() for one in (seven, half))
+    assert alike.gib == mixed.gib and alike.hours > mixed.hours > 2 / 3 * alike.hours
+    assert 14 < small.gib < large.gib  # the scorer's weights

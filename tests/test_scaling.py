@@ -4,7 +4,7 @@ import pytest
 
 from acelib.core.errors import DataError
 from acelib.core.profiles import ROOT, load_profile
-from acelib.preflight.cost_model import stages
+from acelib.preflight.cost_model import CostModel
 from bench import scaling
 from bench.scaling import load_units, page, predict
 
@@ -23,7 +23,7 @@ def test_figures_grow_with_the_questions():
 
 def test_at_the_paper_s_size_it_is_the_plan():
     paper = load_profile("paper")
-    planned = sum(one.hours for one in stages(paper)) * paper.plan.gpus
+    planned = sum(one.hours for one in CostModel(paper).stages()) * paper.plan.gpus
     assert predict(paper, 86_804, load_units())["GPU-hours"] == pytest.approx(planned, rel=1e-3)
 
 

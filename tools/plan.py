@@ -5,19 +5,23 @@ python -m acelib plan [--profile NAME] [--set KEY=VALUE] [--questions N]
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import inf
 from urllib.parse import urlsplit
 
-from acelib.core import Profile, load_profile
+from acelib.core import Profile, ProfileError, load_profile
 from acelib.models import is_address
-from acelib.preflight import EVALUATES, NF4, CostModel, fetched_gb, fits, models_gb
+from acelib.preflight import EVALUATES, NF4, CostModel, fetched_gb, fits, for_one_card, models_gb
 from tools.commands import PROFILE_AND_SET, explained, set_values
+from tools.together import misfits
 
+CARDS = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141)  # GB, as they are sold
 PLAN = """\
 Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {amount}
 
-    stage                                tokens   hours    GPU-h  dollars  GiB/GPU   the paper
+    stage                                tokens   hours    GPU-h  dollars  GiB/GPU     card   the paper
 {rows}
-    all                                        {hours:>8.1f}{gpu_hours:>9.1f}{dollars:>9,.0f}
+    all                                        {hours:>8.1f}{gpu_hours:>9.1f}{dollars:>9,.0f}         {card:>9}
 
 Commands
 {commands}
@@ -28,6 +32,7 @@ Computed, not measured: {plan.gpu_tflops:g} TFLOP/s peak per GPU ({dtype}), of w
 reply; ${plan.dollars_per_gpu_hour:g} per GPU-hour: all in the profile's `plan`.
 Memory is the worst case in training (every sequence as long as it may be), for vLLM alone the least it works in: \
 {weights}
+Card: the smallest that is sold ({cards} GB) and would do, as many as planned; vLLM beside a training takes its share.
 Disk: {disk:,.0f} GB, of which {made:,.0f} for the models it makes with their checkpoints, {fetched:,.0f} for \
 weights to fetch ({names}).
 A lower bound on time, without loading and judging: the paper's own runs took several times as long."""
@@ -36,7 +41,8 @@ ADAPTERS = "{} bytes per frozen weight, 16 per adapter's (fp32, gradient, Adam).
 WEIGHTS = "16 bytes per weight that learns (fp32, gradient, Adam), {} per reference weight."
 TOO_LARGE = """
 ! does not fit: lower reinforce.micro_batch, reward_model.micro_batch or max_new_tokens; take a smaller model, \
-engine.lora_rank, or more GPUs (engine.vllm_parallel for sampling)."""
+engine.lora_rank, or more GPUs (engine.vllm_parallel for sampling)"""
+HELD = "; or run what one such card holds: {}"
 NO_GPU = (
     "Profile {0} needs no GPU: `make course PROFILE={0}` takes minutes; notebook 00 prints what it took when last "
     "measured."
@@ -46,16 +52,22 @@ NO_GPU = (
 def plan(profile: Profile, questions: int | None = None) -> str:
     """The whole plan of a profile as text, for `questions` after filtering instead of its own number.
 
-    Raises ModelError for models of unknown shape, and for fewer than one question.
+    Raises ModelError for models of unknown shape, and for fewer than one question; ProfileError where GPUs are needed
+    and not described.
     """
     assumed, model = profile.plan, CostModel(profile, questions)
+    _check_described(profile)
+    wrong = "".join(f"\n! cannot be run: {one}" for one in misfits(profile, gpus=assumed.gpus and model.here))
     if not assumed.gpus:
-        return NO_GPU.format(profile.name)
+        return NO_GPU.format(profile.name) + wrong
+    cards = smallest_cards(profile, questions)
     found, price, rows = model.stages(), assumed.dollars_per_gpu_hour, []
-    for one in found:
+    for one, card in zip(found, cards, strict=True):
         spent, mark = one.hours * assumed.gpus, " " if fits(one, profile) else "!"
         row = f"{one.notebook:4}{one.what:34}{_short(one.tokens):>9}{one.hours:>8.1f}{spent:>9.1f}"
-        rows.append(f"{row}{spent * price + one.dollars:>9,.0f}{one.gib:>8.0f}{mark}   {one.paper}".rstrip())
+        rows.append(
+            f"{row}{spent * price + one.dollars:>9,.0f}{one.gib:>8.0f}{mark}{_gb(card):>9}   {one.paper}".rstrip()
+        )
     frozen = NF4 if profile.engine.quantise == "nf4" else model.size
     hours, made, sizes = sum(one.hours for one in found), models_gb(profile), fetched_gb(profile)
     text = PLAN.format(
@@ -65,6 +77,8 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         amount="nothing is trained" if profile.published else TRAINED.format(model.questions, model.rollouts),
         rows="\n".join(rows),
         hours=hours,
+        card=_gb(max(cards)),
+        cards=", ".join(map(str, CARDS)),
         gpu_hours=hours * assumed.gpus,
         dollars=hours * assumed.gpus * price + sum(one.dollars for one in found),
         commands="\n".join(f"  {command:42} # {why}" for command, why in commands(profile)),
@@ -76,7 +90,41 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         fetched=sum(sizes.values()),
         names=", ".join(f"{name} {gb:.1f}" for name, gb in sizes.items()) or "none",
     )
-    return text if all(fits(one, profile) for one in found) else text + TOO_LARGE
+    if not all(fits(one, profile) for one in found):
+        held = for_one_card(assumed.gpu_memory_gb * 1e9 / 2**30, profile.models.dtype == "bfloat16")
+        text += TOO_LARGE + (HELD.format(held) if held else ".")
+    return text + wrong
+
+
+def smallest_cards(profile: Profile, questions: int | None = None) -> list[float]:
+    """GB of the smallest of CARDS that holds each stage, 0 where none is needed and infinity where none does."""
+    found = []
+    for size in CARDS:
+        sized = replace(profile, plan=replace(profile.plan, gpu_memory_gb=size))
+        some = CostModel(sized, questions).stages()
+        found.append([0 if not one.gib else size if fits(one, sized) else inf for one in some])
+    return [min(sizes) for sizes in zip(*found, strict=True)]
+
+
+def _gb(card: float) -> str:
+    return "-" if not card else f"{card} GB" if card < inf else f"> {max(CARDS)} GB"
+
+
+def _check_described(profile: Profile) -> None:
+    """Raises ProfileError where a plan would take a profile for one that needs no GPU, or a GPU for one of 0 GB."""
+    assumed, engine = profile.plan, profile.engine
+    wanted = {
+        "models.device cuda": profile.models.device == "cuda",
+        "engine.generation vllm": engine.generation == "vllm",
+        f"engine.quantise {engine.quantise}": engine.quantise != "none",
+    }
+    why = next((one for one, holds in wanted.items() if holds), "plan.gpus above 0")
+    lacking = [f"plan.{key}" for key in ("gpus", "gpu_memory_gb") if not getattr(assumed, key)]
+    if lacking and (assumed.gpus or any(wanted.values())):
+        raise ProfileError(
+            f"Profile {profile.name} asks for GPUs ({why}), and its plan has 0 for {' and '.join(lacking)}; set "
+            "plan.gpus, plan.gpu_memory_gb and plan.gpu_tflops to those of your cards."
+        )
 
 
 def commands(profile: Profile) -> Iterator[tuple[str, str]]:

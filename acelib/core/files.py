@@ -1,5 +1,4 @@
-"""Files that are there whole or not at all; and a full disk as one sentence, wherever in Python, Arrow, safetensors or
-torch it was met."""
+"""Files that are whole or not there; and a full disk as one sentence, met in Python, Arrow, safetensors or torch."""
 
 import errno
 import json

@@ -57,8 +57,7 @@ class Child:
     this object, and with the thread that started it. Raises OSError when it cannot be started."""
 
     def __init__(self, command: Sequence[str], log: Path, out: Path | None = None, **options: Any):
-        """`log` gets what it says on stderr, and on stdout, too, unless that has a file `out` of its own; `options` are
-        those of `subprocess.Popen`."""
+        """`log` gets what it says on stderr, and on stdout unless that has a file `out`; `options` are Popen's."""
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
         with log.open("wb") as said, out.open("wb") if out else nullcontext(said) as printed:

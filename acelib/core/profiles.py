@@ -71,8 +71,7 @@ class Profile:
 
     @property
     def published(self) -> dict[str, str]:
-        """Folders or hub names of models that others trained, by the artefact in whose place they stand; empty where
-        this run trains."""
+        """Folders or hub names of models that others trained, by the artefact that each replaces; else empty."""
         scorer, policies = self.best_of_n.reward_model, self.evaluation.trained
         names = "reward_model", "reward_model_unfiltered", "policy_rule", "policy_rm"
         return {} if scorer == "none" else dict(zip(names, (scorer, scorer, *policies), strict=True))

@@ -30,8 +30,7 @@ DOUBT = 60  # seconds for Ray to find out that a machine is lost, after another'
 
 
 def launch(run: Run, job: Callable[..., None], path: Path, scratch: Path, label: str, **arguments: Any) -> None:
-    """`launch_once`; where a GPU's memory does not suffice, again from the last checkpoint: the same updates, half as
-    many examples at a time."""
+    """`launch_once`; where a GPU is too small, on from the last checkpoint: the same updates, half as much at once."""
     while True:
         tried = fitting(scratch, LARGEST)
         try:

@@ -87,9 +87,7 @@ def _no_gpu(machine: Machine) -> str:
     without_cuda, without_driver = "compiled with CUDA" in machine.said, "Found no NVIDIA driver" in machine.said
     if machine.driver is None and (without_cuda or without_driver):
         why = "this machine has no NVIDIA driver"
-        remedy = (
-            "go to a machine with a GPU and its driver, start the container with its GPUs (`docker run --gpus all`)"
-        )
+        remedy = "go to a machine with a GPU and its driver, start the container with GPUs (`docker run --gpus all`)"
     elif without_cuda:
         why, release = "it was built without CUDA", machine.torch.partition("+")[0]
         remedy = f"run `python -m pip install --force-reinstall torch=={release}` (without TORCH_INDEX)"

@@ -69,6 +69,9 @@ class CostModel:
         # forward, recomputed, backward (through weights: twice)
         self.passes = 2 + self.engine.gradient_checkpointing + (not self.engine.lora_rank)
         self.length = self.plan.question_tokens + self.plan.program_tokens
+        began = [profile.reward_model.base] * 2 + [profile.models.policy] * 2  # in the order of `published`
+        names = zip(profile.published.values(), began)
+        self.published = {name: shape_of(profile.resolve(name), profile.resolve(old)) for name, old in names}
 
     def shape(self, name: str) -> Shape:
         return shape_of(self.profile.resolve(name))
@@ -103,10 +106,9 @@ class CostModel:
 
     def held(self, reference: bool = False) -> dict[str, int]:
         """How weights and activations are held in training, for `training_gib`."""
-        engine = self.engine
-        held = {"lora_rank": engine.lora_rank, "frozen": self.size, "quantised": engine.quantise != "none"}
-        held["checkpointing"] = engine.gradient_checkpointing
-        return held | {"reference": self.size if reference else 0}
+        engine, size = self.engine, self.size
+        states = dict(lora_rank=engine.lora_rank, frozen=size, quantised=engine.quantise != "none")
+        return states | dict(checkpointing=engine.gradient_checkpointing, reference=size if reference else 0)
 
     def reward_model(self, scorer: Shape) -> tuple[float, float, float]:
         """Tokens, hours and GiB of training one: each program of a pair is read once per epoch."""
@@ -142,13 +144,14 @@ class CostModel:
         return tokens, hours, gib
 
     def stages(self) -> list[Stage]:
-        """Every stage in the order of the notebooks; without training, those of 05 and 07. Raises ModelError for models
-        of unknown shape."""
+        """Every stage in the order of the notebooks, its hours on `plan.gpus` GPUs; without training, those of 05 and
+        07. Raises ModelError for models of unknown shape."""
         return [one for one in self._stages() if not self.profile.published or one.notebook in EVALUATES]
 
     def _stages(self) -> Iterator[Stage]:
         profile, plan, models = self.profile, self.plan, self.profile.models
-        policy, scorer = self.shape(models.policy), self.shape(profile.reward_model.base)
+        policy = self.shape(models.policy)
+        scorer = self.published.get(profile.best_of_n.reward_model) or self.shape(profile.reward_model.base)
         sampling = self.sampling_gib(policy, profile.sampling)
         if self.adopts:
             yield from (Stage(number, "adopted", paper=profile.data.adopt) for number in ("01", "02"))
@@ -166,19 +169,16 @@ class CostModel:
             yield Stage("04", "reward model, all tests", *trained)
         tokens = profile.best_of_n.questions * (max(profile.best_of_n.ns) + 1) * self.length
         hours = self.decoding(policy, tokens) + self.passing(scorer, tokens, 1 if self.adopts else 2)
-        yield Stage("05", f"best of {max(profile.best_of_n.ns)}, scored", tokens, hours, sampling)
+        gib = max(sampling, scorer.parameters * self.size / 2**30)
+        yield Stage("05", f"best of {max(profile.best_of_n.ns)}, scored", tokens, hours, gib)
         for what, by in (("RL, rule", None), ("RL, reward model", scorer)):
             yield Stage("06", what, *self.reinforce(policy, by), "6 h on 8 x H100")
-        shapes = [policy] * 3 + ([] if self.adopts or is_address(models.proxy) else [self.shape(models.proxy)])
+        trained = [self.published[name] for name in profile.evaluation.trained] or [policy, policy]
+        shapes = [policy, *trained] + ([] if self.adopts or is_address(models.proxy) else [self.shape(models.proxy)])
         tokens = profile.evaluation.questions * (profile.evaluation.samples + 1) * self.length
         hours = sum(self.decoding(one, tokens) for one in shapes)
         gib = self.sampling_gib(max(shapes, key=lambda one: one.parameters), profile.sampling)
         yield Stage("07", f"evaluation of {len(shapes)} models", len(shapes) * tokens, hours, gib)
-
-
-def stages(profile: Profile) -> list[Stage]:
-    """The stages of a profile with their hours on `plan.gpus` GPUs. Raises ModelError for models of unknown shape."""
-    return CostModel(profile).stages()
 
 
 def fits(stage: Stage, profile: Profile) -> bool:
@@ -186,17 +186,15 @@ def fits(stage: Stage, profile: Profile) -> bool:
 
 
 def fetched_gb(profile: Profile) -> dict[str, float]:
-    """GB of bf16 weights that a run takes from the hub, by model, and of fp32 weights of published ones. Raises
-    ModelError."""
+    """GB of weights from the hub by model: bf16, and fp32 of published ones. Raises ModelError."""
     models = profile.models
     names = [models.policy, *([] if profile.published else [profile.reward_model.base])]
     names += [models.proxy, models.teacher] if profile.data.adopt == "none" else []
     names += [one.model for one in models.proxies] if profile.data.laboratory else []
     far = [name for name in dict.fromkeys(names) if not is_address(name) and not Path(profile.resolve(name)).is_dir()]
-    like = dict.fromkeys(profile.published.values(), shape_of(profile.resolve(models.policy)))
-    return {name: shape_of(name).parameters * HALF / 1e9 for name in far} | {
-        name: shape.parameters * FULL / 1e9 for name, shape in like.items() if not Path(profile.resolve(name)).is_dir()
-    }
+    weights = {name: shape_of(name).parameters * HALF for name in far}
+    weights |= {name: shape.parameters * FULL for name, shape in CostModel(profile).published.items()}
+    return {name: size / 1e9 for name, size in weights.items() if not Path(profile.resolve(name)).is_dir()}
 
 
 def models_gb(profile: Profile) -> float:
@@ -217,7 +215,7 @@ def at_scale(notebook: str, keys: str = "", profiles: str = "single-gpu single-g
     """
     columns = {}
     for one in map(load_profile, profiles.split()):
-        mine = [stage for stage in stages(one) if stage.notebook == notebook and stage.hours]
+        mine = [stage for stage in CostModel(one).stages() if stage.notebook == notebook and stage.hours]
         taken = {stage.what: f"{60 * stage.hours:.0f} minutes, {stage.gib:.0f} GiB per GPU" for stage in mine}
         values = {f"`{key}`": attrgetter(key)(one) for key in keys.split()}
         columns[f"`{one.name}`: {Path(one.models.policy).name}, {one.plan.gpus} x {one.plan.gpu}"] = taken | values

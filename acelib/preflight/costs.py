@@ -6,6 +6,7 @@ GPUs it is computed from the models' shapes (`acelib.preflight.cost_model`).
 
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+import yaml
 
 from acelib.core import ROOT, CourseError, GpuMemory, Profile, end_of_records, load_profile, peak_memory_mb, read_json
-from acelib.preflight.cost_model import stages
+from acelib.preflight.cost_model import CostModel, fits
+from acelib.preflight.shapes import shape_of
 
+ONE_CARD = ("single-gpu-7b", "single-gpu", "colab")  # profiles
 COSTS = ROOT / "profiles" / "costs.json"
 COMPUTED = """\
 Computed, never measured, a lower bound: operations over {plan.gpu_tflops:g} TFLOP/s per GPU at {training:g}% \
@@ -68,7 +72,7 @@ def estimate(profile: Profile, notebook: str) -> Estimate:
 def _computed(profile: Profile, notebook: str) -> Estimate:
     plan = profile.plan
     try:
-        mine = [one for one in stages(profile) if one.notebook == notebook[:2]]
+        mine = [one for one in CostModel(profile).stages() if one.notebook == notebook[:2]]
     except CourseError as error:
         return Estimate(f"Not computed: {error}")
     if any(one.what == "adopted" for one in mine):
@@ -81,6 +85,22 @@ def _computed(profile: Profile, notebook: str) -> Estimate:
     how = COMPUTED.format(plan=plan, training=training, decoding=decoding, name=profile.name)
     figures = {"minutes": hours * 60, "GiB, GPU": max(one.gib for one in mine), "GPU-hours": hours * plan.gpus}
     return Estimate(how, figures | {"dollars": dollars})
+
+
+def for_one_card(gib: float, bfloat16: bool = True) -> str | None:
+    """The command with the largest policy that a card of so many GiB holds, with or without `bfloat16`: of a profile
+    in ONE_CARD, with or without one of the `SET=` lines that stand in it."""
+    found = {}
+    for name in ONE_CARD:
+        text = (ROOT / "profiles" / f"{name}.yaml").read_text("utf-8")
+        for line in ("", *re.findall(r'^ *# *(SET="[^"\n]+")', text, re.MULTILINE)):
+            asked = dict(one.split("=", 1) for one in line[5:-1].split())
+            values = {key: yaml.safe_load(value) for key, value in asked.items()}
+            profile = load_profile(name, values | {"plan.gpu_memory_gb": gib * 2**30 / 1e9})
+            able = bfloat16 or profile.models.dtype == "float32"
+            if able and all(fits(one, profile) for one in CostModel(profile).stages()):
+                found[f"make course PROFILE={name} {line}".strip()] = shape_of(profile.models.policy).parameters
+    return max(found, key=found.get, default=None)
 
 
 def differences(profile: Profile) -> list[str]:

@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
-import yaml
 from huggingface_hub import CacheNotFound, scan_cache_dir
 
-from acelib.core import ROOT, CourseError, DeviceError, Profile, installed, load_profile
+from acelib.core import ROOT, CourseError, DeviceError, Profile, installed
 from acelib.engine import processes_per_machine
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import (
@@ -29,16 +28,13 @@ from acelib.models import (
     stop_tokens,
     turn_end,
 )
-from acelib.preflight.cost_model import USABLE, fetched_gb, fits, models_gb, stages
+from acelib.preflight.cost_model import USABLE, CostModel, fetched_gb, models_gb
+from acelib.preflight.costs import for_one_card
 from acelib.preflight.findings import Finding, check, failure
-from acelib.preflight.shapes import shape_of
 
 REQUIREMENTS = ROOT / "requirements.txt"
-ONE_CARD = ("single-gpu-7b", "single-gpu", "colab")  # profiles
-LOWER = {  # what needs less memory, by the notebook that runs out of it
-    "04": "lower reward_model.max_length",
-    "06": "lower reinforce.micro_batch or reinforce.max_new_tokens",
-}
+# What needs less memory, by the notebook that runs out of it.
+LOWER = {"04": "lower reward_model.max_length", "06": "lower reinforce.micro_batch or reinforce.max_new_tokens"}
 QUESTION = "Write a function `solve(xs)` that returns the sum of the list of integers."
 
 
@@ -102,29 +98,14 @@ def check_gpu(machine: Machine, dtype: str, processes: int):
     return True, f"{len(machine.gpus)} x {', '.join(sorted({gpu.name for gpu in machine.gpus}))}"
 
 
-def for_one_card(gib: float) -> str | None:
-    """The command with the largest policy that a card of so many GiB holds: of a profile in ONE_CARD, with or without
-    one of the `SET=` lines that stand in it."""
-    found = {}
-    for name in ONE_CARD:
-        text = (ROOT / "profiles" / f"{name}.yaml").read_text("utf-8")
-        for line in ("", *re.findall(r'^ *# *(SET="[^"\n]+")', text, re.MULTILINE)):
-            asked = dict(one.split("=", 1) for one in line[5:-1].split())
-            values = {key: yaml.safe_load(value) for key, value in asked.items()}
-            profile = load_profile(name, values | {"plan.gpu_memory_gb": gib * GIB / 1e9})
-            if all(fits(one, profile) for one in stages(profile)):
-                found[f"make course PROFILE={name} {line}".strip()] = shape_of(profile.models.policy).parameters
-    return max(found, key=found.get, default=None)
-
-
 @check("GPU memory for {notebook}, {stage}: an out-of-memory error in mid-training")
-def check_gpu_memory(stage: str, notebook: str, needed: float, free: float, total: float):
-    """`needed`, `free` and `total` are GiB per GPU: what the cost model computes, and what the fullest card has."""
+def check_gpu_memory(stage: str, notebook: str, needed: float, free: float, total: float, bfloat16: bool = True):
+    """GiB per GPU: `needed` by the cost model, `free` and in `total` on the fullest card, which may lack `bfloat16`."""
     found = f"about {needed:.1f} GiB per GPU needed, {free:.1f} of {total:.1f} GiB free"
     if USABLE * free < needed <= USABLE * total:
         raise DeviceError(f"{found}; end the other programs on the GPU, which `nvidia-smi` lists.")
     if needed > USABLE * total:
-        lower, fitting = LOWER.get(notebook, "take a smaller model"), for_one_card(total)
+        lower, fitting = LOWER.get(notebook, "take a smaller model"), for_one_card(total, bfloat16)
         lower += f", or run what this card holds ({fitting})" if fitting else ""
         raise DeviceError(f"{found}; {lower}, or take more or larger GPUs (see engine.launch).")
     return True, found
@@ -141,14 +122,14 @@ def preflight_gpu(profile: Profile, *notebooks: str) -> list[Finding]:
         here, everywhere = processes_per_machine(profile.resolve(profile.engine.launch))
     except CourseError as error:
         return [failure("GPU", error, "a launch that fails")]
-    gpu = check_gpu(machine_facts(), profile.models.dtype, here)
+    gpu = check_gpu(facts := machine_facts(), profile.models.dtype, here)
     if not gpu.ok:
         return [gpu]
     try:
-        planned = stages(replace(profile, plan=replace(profile.plan, gpus=everywhere)))
+        planned = CostModel(replace(profile, plan=replace(profile.plan, gpus=everywhere))).stages()
     except CourseError:  # of models whose shape nobody knows, nothing can be computed
         return [gpu]
-    fullest = min(gpu_memory())
+    fullest = *min(gpu_memory()), not gpu_problem(facts, "bfloat16")
     mine = [one for one in planned if not notebooks or one.notebook in notebooks]
     return [gpu, *(check_gpu_memory(one.what, one.notebook, one.gib, *fullest) for one in mine)]
 

@@ -12,6 +12,7 @@ HALF, FULL, ADAM = 2, 4, 16  # bf16; fp32; fp32 with gradient and Adam's two mom
 NF4 = 0.516  # 4 bits, and 0.127 for scales (QLoRA, section 3)
 LOGIT = 12  # bytes: bf16 and fp32, each with its gradient
 TILE = 2**25, 2**15  # logits that are held at a time: so many in all (ours), or so many words of each token (TRL)
+SIZES = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"
 GATHERED = 10**9  # weights that ZeRO-3 holds whole at a time (its default)
 
 
@@ -25,12 +26,13 @@ class Shape:
     key_values: int  # heads x head size of the keys
     vocabulary: int
     tied: bool
+    queries: int = 0  # as key_values, where they are not `hidden` together
 
     @property
     def parameters(self) -> int:
         """Number of weights: attention with biases on q, k and v, gated MLP, norms, embeddings."""
-        h, kv = self.hidden, self.key_values
-        attention = 2 * h * h + 2 * h * kv + h + 2 * kv
+        h, kv, q = self.hidden, self.key_values, self.queries or self.hidden
+        attention = 2 * h * q + 2 * h * kv + q + 2 * kv
         layer = attention + 3 * h * self.intermediate + 2 * h
         return self.layers * layer + h + self.vocabulary * h * (1 if self.tied else 2)
 
@@ -41,8 +43,8 @@ class Shape:
 
     def adapters(self, rank: int) -> int:
         """Number of weights of LoRA adapters on all linear layers of attention and MLP."""
-        h, kv, i = self.hidden, self.key_values, self.intermediate
-        return self.layers * rank * (2 * (h + h) + 2 * (h + kv) + 3 * (h + i))
+        h, kv, q, i = self.hidden, self.key_values, self.queries or self.hidden, self.intermediate
+        return self.layers * rank * (2 * (h + q) + 2 * (h + kv) + 3 * (h + i))
 
     def cache(self, tokens: float, size: int = HALF) -> float:
         """Bytes of keys and values for that many tokens."""
@@ -59,19 +61,26 @@ SHAPES = {  # from the models' config.json
 }
 
 
-def shape_of(name: str) -> Shape:
-    """The shape of a local model folder, or of a Qwen2.5 (Coder) model by its name. Raises ModelError."""
-    config = Path(name) / "config.json"
-    if config.is_file():
-        c = json.loads(config.read_text(encoding="utf-8"))
-        keys = c["num_key_value_heads"] * c["hidden_size"] // c["num_attention_heads"]
-        sizes = c["num_hidden_layers"], c["hidden_size"], c["intermediate_size"], keys, c["vocab_size"]
-        return Shape(*sizes, c.get("tie_word_embeddings", False))
+def shape_of(name: str, like: str | None = None) -> Shape:
+    """The shape of a local model folder, or of a Qwen2.5 (Coder) model by its name; that of `like`, if given, where a
+    name tells nothing. Raises ModelError."""
+    give = f"give the folder of a dense decoder like Qwen2, or one of Qwen2.5 with {', '.join(SHAPES)}."
+    if (config := Path(name) / "config.json").is_file():
+        try:
+            c = json.loads(config.read_text(encoding="utf-8"))
+            layers, hidden, inner, words, heads = (int(c[key]) for key in SIZES)
+            size, groups = int(c.get("head_dim") or hidden // heads), int(c.get("num_key_value_heads") or heads)
+            if any("experts" in key for key in c):
+                raise ValueError("a mixture of experts")
+        except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+            raise ModelError(f"The shape of {name!r} is not known ({error!r} in its config.json); {give}") from error
+        return Shape(layers, hidden, inner, groups * size, words, bool(c.get("tie_word_embeddings")), heads * size)
     for size, shape in SHAPES.items():
         if "Qwen2.5" in name and f"-{size}" in name:
             return shape
-    known = f"a local folder with a config.json, or one of Qwen2.5 with {', '.join(SHAPES)}"
-    raise ModelError(f"The shape of {name!r} is not known; give {known}.")
+    if like is not None:
+        return shape_of(like)
+    raise ModelError(f"The shape of {name!r} is not known; {give}")
 
 
 def training_gib(

@@ -154,9 +154,7 @@ def check_reward_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     alone = torch.tensor(score(model, tokenizer, prompts, programs, batch_size=1))
     apart = (scores[::2] - scores[1::2]).abs().median().item()
     if apart <= SAME_VALUE * max(1.0, scores.abs().max().item()):
-        raise ModelError(
-            "different programs get the same score; train it again with notebook 04, to a loss below 0.69."
-        )
+        raise ModelError("different programs get the same score; train again with notebook 04, to a loss below 0.69.")
     for other, how in ((again, "from call to call"), (alone, "with its batch")):
         noise = (other - scores).abs().mean().item()
         if noise > SCORE_NOISE * apart:
@@ -182,8 +180,7 @@ def _logps(model: PreTrainedModel, prompt: Sequence[int], reply: Sequence[int]) 
     "the reference from the policy's folder: save the policy there (model.save_pretrained) and start from that folder"
 )
 def check_reference(policy: PreTrainedModel, reference: PreTrainedModel | None, prompts: Ids, replies: Ids):
-    """Before the first update, policy and reference must give the sampled tokens the same log-probs. None is right
-    when beta is 0."""
+    """Before the first update both must give the sampled tokens the same log-probs. None is right when beta is 0."""
     if reference is None:
         return True, "no second model: beta is 0, or the reference is the policy without its adapters"
     gaps = [(_logps(policy, *one) - _logps(reference, *one)).abs() for one in zip(prompts, replies, strict=True)]
@@ -206,8 +203,7 @@ def check_lengths(name: str, lengths: Sequence[int], max_length: int):
     "for more, lower pairs.min_gap, or sample more programs per question"
 )
 def check_pairs(name: str, pairs: Sequence[Pair], held_out: float):
-    """The sides of each pair must differ in text, the chosen one must pass more tests, and questions must be left to
-    train on."""
+    """A pair's sides must differ in text, the chosen one pass more tests, and questions must be left to train on."""
     same = sum(pair.chosen == pair.rejected for pair in pairs)
     wrong = sum(pair.chosen_rate <= pair.rejected_rate for pair in pairs)
     questions = len({pair.problem_id for pair in pairs if not is_held_out(pair.problem_id, held_out)})
