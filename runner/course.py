@@ -48,6 +48,7 @@ from runner.report import scorecard_text, write_report
 from tools.adopt import import_as_profile_says
 from tools.commands import PROFILE_AND_SET, explained, set_values
 from tools.published import adopt_models
+from tools.together import require_together
 
 # A process of its own: within ours papermill would take over the signals and the working directory.
 PAPERMILL = [*("-m", "papermill", "-k", "python3"), "--no-progress-bar", *("--log-level", "WARNING")]
@@ -89,7 +90,7 @@ def select(folder: Path, first: str | None = None, only: str | None = None) -> l
 
 def require_device(profile: Profile, notebooks: list[str]) -> None:
     """Raises DeviceError when the profile wants GPUs and they cannot be used, and CourseError when they are too small
-    for the `notebooks` ("04"): in seconds, before anything is fetched."""
+    or too few for the `notebooks` ("04"): in seconds, before anything is fetched."""
     if profile.models.device != "cuda":
         return
     from acelib.engine import processes_per_machine
@@ -97,8 +98,10 @@ def require_device(profile: Profile, notebooks: list[str]) -> None:
     from acelib.preflight import preflight_gpu, require
 
     here, _ = processes_per_machine(profile.resolve(profile.engine.launch))
-    if problem := gpu_problem(ask_apart(machine_facts), profile.models.dtype, here):
+    machine = ask_apart(machine_facts)
+    if problem := gpu_problem(machine, profile.models.dtype, here):
         raise DeviceError(f"Profile {profile.name} needs a GPU, which PROFILE=pocket does not: {problem}")
+    require_together(profile, notebooks, len(machine.gpus))
     require(ask_apart(partial(preflight_gpu, profile, *notebooks)))
 
 
@@ -142,7 +145,9 @@ class Course:
         data lack, before the first one.
         """
         chosen, left_out = self._chosen(first, only)
-        require_device(self.profile, [path.name[:2] for path in chosen])
+        numbers = [path.name[:2] for path in chosen]
+        require_together(self.profile, numbers)
+        require_device(self.profile, numbers)
         if only is None:
             read_benchmark(self.profile.resolve(self.profile.data.benchmark))  # now, not hours later in notebook 05
         try:

@@ -16,7 +16,7 @@ import pytest
 from small_disk import on_small_disk
 
 from acelib.__main__ import main
-from acelib.core import CourseError, DeviceError, NotebookError
+from acelib.core import CourseError, DeviceError, EngineError, NotebookError
 from acelib.models.devices import Gpu, Machine
 from runner.course import Course, select
 from runner.progress import Forecast, Line
@@ -340,6 +340,16 @@ def test_what_is_missing_is_said_before_the_first_notebook(course, monkeypatch):
         monkeypatch.setattr("acelib.models.ask_apart", lambda what, changes=changes: replace(sound, **changes))
         with pytest.raises(DeviceError, match=f"^Profile pocket needs a GPU, which PROFILE=pocket does not: .*{said}"):
             course(overrides={"models.device": "cuda", "engine.launch": "configs/zero3-8.yaml"}).run()
+    write_notebook(course.folder / "04_b.ipynb", "x = 1")
+    write_notebook(course.folder / "05_c.ipynb", "x = 1")
+    vllm = {"models.device": "cuda", "engine.generation": "vllm"}
+    with pytest.raises(EngineError, match="^Profile pocket cannot be run: with engine.launch = none, vLLM"):
+        course(overrides=vllm).run()
+    wide = vllm | {"engine.launch": "configs/gpu-1.yaml", "engine.vllm_parallel": 2}
+    with pytest.raises(EngineError, match="engine.vllm_parallel = 2 GPUs, and a machine has 1; lower it"):
+        course(overrides=wide).run()
+    for name in ("04_b", "05_c"):
+        (course.folder / f"{name}.ipynb").unlink()
     with pytest.raises(CourseError, match="There is no benchmark at .*none.jsonl"):
         course(overrides={"data.benchmark": "data/none.jsonl"}).run()
     with pytest.raises(CourseError, match="There is no file none.jsonl"):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from acelib import __version__, judge, models, preflight  # lazy doors: what cannot be imported spoils one line only
 from acelib.core import ROOT, CourseError, Profile, installed, load_profile
+from tools.together import misfits
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
 OPTIONAL = ("ray", "vllm", "deepspeed")
@@ -34,6 +35,9 @@ def doctor(profile: Profile, run_dir: Path) -> str:
         "container": lambda: container(profile),
         "GPU": _gpu,
         "judge": _isolation,
+        "profile": lambda: (
+            "; ".join(misfits(profile, gpus=len(models.machine_facts().gpus))) or "its parts go together"
+        ),
         "checks": lambda: "\n" + preflight.report(preflight.check_machine(profile, run_dir)),
     }
     text = "\n".join(f"{name:10}{_told(look)}" for name, look in told.items())
