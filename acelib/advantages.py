@@ -82,13 +82,7 @@ class Algorithm:
 
 
 ALGORITHMS = {
-    "reinforce++": Algorithm(
-        lambda rewards, logps, ref_logps, mask, n, beta: reinforce_plus_plus_advantages(
-            rewards, logps, ref_logps, mask, beta
-        ),
-        kl="reward",
-        loss="dapo",
-    ),
+    "reinforce++": Algorithm(lambda *a, n, beta: reinforce_plus_plus_advantages(*a, beta), kl="reward", loss="dapo"),
     "reinforce++-baseline": Algorithm(reinforce_plus_plus_baseline, kl="reward", loss="dapo"),
     "rloo": Algorithm(leave_one_out, kl="reward", loss="dapo"),
     "grpo": Algorithm(group_relative, kl="loss", loss="grpo"),

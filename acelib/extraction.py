@@ -161,12 +161,8 @@ def _longest_program(text: str) -> str | None:
     for _ in range(_ATTEMPTS):
         source = "\n".join(lines) + "\n"
         if (error := syntax_error(source)) is None:
-            body = parse(source).body
-            return (
-                source
-                if any(not isinstance(one, ast.Expr) or isinstance(one.value, ast.Call) for one in body)
-                else None
-            )
+            words = [isinstance(one, ast.Expr) and not isinstance(one.value, ast.Call) for one in parse(source).body]
+            return None if all(words) else source
         del lines[min(len(lines), error.lineno or 1) - 1 :]
         while lines and (not lines[-1].strip() or lines[-1].lstrip().startswith("@")):
             lines.pop()
@@ -225,9 +221,8 @@ def _free_names(source: str) -> set[str]:
     tables = [symtable.symtable(source, "reply", "exec")]
     for table in tables:
         tables += table.get_children()
-    used = {
-        one.get_name() for table in tables for one in table.get_symbols() if one.is_global() and one.is_referenced()
-    }
+    symbols = (one for table in tables for one in table.get_symbols())
+    used = {one.get_name() for one in symbols if one.is_global() and one.is_referenced()}
     return used - _names(source, "is_assigned", "is_imported") - vars(builtins).keys()
 
 

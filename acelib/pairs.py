@@ -94,15 +94,8 @@ def build_pairs(
         kept = list(distinct.values())
         if max_pairs_per_question and len(kept) > max_pairs_per_question:
             kept = random.Random(f"{seed}/{row['id']}").sample(kept, max_pairs_per_question)
-        pairs += [
-            Pair(
-                str(row["id"]),
-                instruction(row["question"]),
-                samples[i]["completion"],
-                samples[j]["completion"],
-                samples[i]["pass_rate"],
-                samples[j]["pass_rate"],
-            )
-            for i, j in kept
-        ]
+        asked = str(row["id"]), instruction(row["question"])
+        for good, bad in ((samples[i], samples[j]) for i, j in kept):
+            rates = good["pass_rate"], bad["pass_rate"]
+            pairs.append(Pair(*asked, good["completion"], bad["completion"], *rates))
     return pairs

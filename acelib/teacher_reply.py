@@ -26,17 +26,8 @@ _QUESTION_KEYS = ("question", "problem", "problem_statement", "description", "in
 _TEST_KEYS = ("tests", "test_cases", "testcases", "test", "asserts", "assertions", "unit_tests", "examples", "cases")
 _INPUT_KEYS = ("input", "inputs", "args", "arguments", "parameters", "params", "given", "in", "call")
 _SPREAD_KEYS = ("args", "arguments", "parameters", "params", "inputs")
-_OUTPUT_KEYS = (
-    "expected",
-    "expected_output",
-    "expected_result",
-    "output",
-    "outputs",
-    "out",
-    "result",
-    "return",
-    "want",
-)
+_OUTPUT_KEYS = ("expected", "expected_output", "expected_result", "output", "outputs", "out")
+_OUTPUT_KEYS += ("result", "return", "want")
 _ASSERT_KEYS = ("assert", "assertion", "test", "code", "statement", "test_case", "testcase")
 _TAG = re.compile(
     rf"</?(?:{'|'.join(_QUESTION_KEYS + _TEST_KEYS)})>|^[ \t]*[`~]{{3,}}(?:ya?ml|toml|xml)\b.*\n", re.M | re.I

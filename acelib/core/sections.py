@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
+T = TypeVar("T")
 section = dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True, str_min_length=1))
 
 # YAML 1.1 reads 1e-5 (no dot) as text.
@@ -23,9 +24,6 @@ Dollars = Annotated[Real, Field(ge=0, le=10**6)]
 Batch = Annotated[int, Field(ge=1, le=4096)]
 Questions = Annotated[int, Field(ge=1, le=10**5)]
 NewTokens = Annotated[int, Field(ge=8, le=32_768)]
-
-
-T = TypeVar("T")
 
 
 def assume(settings: T, **changes) -> T:
