@@ -83,7 +83,6 @@ def ask(
 
     Raises ModelError when a prompt and `params.max_new_tokens` exceed the model's context.
     """
-    begun = [{"role": "assistant", "content": prompt.prefill}] if prompt.prefill else []
-    chats = [solve_messages(prompt.user, problem.question) + begun for problem in problems]
+    chats = [solve_messages(prompt.user, problem.question, prompt.prefill or None) for problem in problems]
     found = generate(model, tokenizer, chats, params, progress)
     return [[prompt.prefill + one.text for one in row] for row in found]

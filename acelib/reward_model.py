@@ -22,6 +22,7 @@ from acelib.models import (
     pick_device,
     read_on,
     read_prompts,
+    solve_messages,
     unwrapped,
 )
 from acelib.schema import Pair
@@ -49,10 +50,7 @@ def regression_loss(scores: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], programs: Sequence[str]) -> list[list[int]]:
     """Token ids of [user: prompt, assistant: program] under the model's own chat template."""
-    conversations = [
-        [{"role": "user", "content": prompt}, {"role": "assistant", "content": program}]
-        for prompt, program in zip(prompts, programs, strict=True)
-    ]
+    conversations = [solve_messages("{question}", *one) for one in zip(prompts, programs, strict=True)]
     if not conversations:
         return []
     texts = tokenizer.apply_chat_template(conversations, tokenize=False)

@@ -12,9 +12,10 @@ from acelib.models import (
     Completion,
     SamplingParams,
     Server,
-    check_conversations,
+    check_room,
     generate,
     out_of_memory_explained,
+    prompt_tokens,
     solve_messages,
 )
 from acelib.schema import Problem, Program, Row
@@ -47,7 +48,7 @@ def sample_replies(
         server = model if model.log else replace(model, log=log)
         return remote_replies(server, conversations, params, json_schema=json_schema, progress=progress)
     # All of them first: a prompt that is too long should cost seconds, not the hours up to its turn.
-    check_conversations(model, tokenizer, conversations.values(), params.max_new_tokens)
+    check_room(model, prompt_tokens(tokenizer, conversations.values()), params.max_new_tokens)
     asked = {str(one): key for key, one in reversed(conversations.items())}  # the first of equal ones
     with open_log(log) as file, out_of_memory_explained("lower the stage's batch_size in the profile"):
         done = {one["id"]: one["replies"] for one in file.records() if len(one.get("replies", ())) == params.n}

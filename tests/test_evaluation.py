@@ -78,7 +78,8 @@ def test_evaluate_keeps_the_order(tmp_path, monkeypatch):
             complete(number, [Completion(text, [], True, 0.0) for text in row])
 
     monkeypatch.setattr("acelib.sampling.generate", fake_generate)
-    monkeypatch.setattr("acelib.sampling.check_conversations", lambda *_: None)
+    monkeypatch.setattr("acelib.sampling.prompt_tokens", lambda *_: [])
+    monkeypatch.setattr("acelib.sampling.check_room", lambda *_: None)
     problems = [Problem(f"t{i}", f"Question {i}", "f", ("assert f(1) == 2",)) for i in range(3)]
     judge = FakeJudge()
     rows = evaluate(

@@ -1,14 +1,17 @@
 """Folders as the hub hands them out, with all that is odd in them: right behaviour, or a sentence with a remedy."""
 
 import json
+import os
 import shutil
 
 import pytest
 import torch
 from fake_server import Behaviour, serving
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from test_checkpoints import PAIRS, PROBLEMS, SCORER_SETTINGS, SETTINGS, wordy
 from test_remote import ask, questions
-from tiny_models import save_tiny_policy, save_tiny_reward_model, tiny_config, tiny_policy, tiny_tokenizer
+from tiny_models import profile_with, save_tiny_policy, save_tiny_reward_model, tiny_config, tiny_policy, tiny_tokenizer
 from transformers import Qwen2ForCausalLM
 
 from acelib.core import ModelError, load_profile
@@ -23,7 +26,9 @@ from acelib.models.generation import (
     stop_tokens,
 )
 from acelib.models.params import SamplingParams
+from acelib.preflight.machine import check_eos
 from acelib.reward_model import load_reward_model, score
+from acelib.training import make_reinforce_trainer, make_reward_trainer
 from acelib.training.settings import vllm_arguments
 
 PARAMS = SamplingParams(n=3, temperature=1.2, max_new_tokens=12, batch_size=4, seed=0)
@@ -50,14 +55,152 @@ def load(folder):
 
 
 def test_weights_in_several_files_and_settings_for_sampling_change_no_reply(folder):
-    assert len(list(folder.glob("model-*.safetensors"))) > 1 and load(folder)[0].generation_config.top_k == 20
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
     for params in (PARAMS, PARAMS.greedy()):
         assert generate(*load(folder), CHATS, params) == generate(*tiny_policy(), CHATS, params)
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.slow
+def test_settings_for_sampling_that_cannot_be_saved_are_left_out(tmp_path, rank):
+    folder = save_tiny_policy(tmp_path / "policy")
+    odd = {"top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1, "early_stopping": True, "pad_token_id": -1}
+    change(folder / "generation_config.json", **odd)
+    profile = profile_with(folder, reinforce=SETTINGS | {"steps": 1, "eval_every": 1}, engine={"lora_rank": rank})
+    trainer = make_reinforce_trainer(profile, PROBLEMS, wordy, tmp_path / "scratch")
+    trainer.train_and_save(tmp_path / "trained")
+    said = json.loads((tmp_path / "trained" / "generation_config.json").read_text())
+    assert not odd.keys() - {"pad_token_id"} & said.keys() and said["eos_token_id"] == trainer.stop
+
+
+def reweigh(folder, rewrite):
+    """All weights of a folder by the names and values that `rewrite` gives to its own."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file(rewrite(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut(name, size):
+    return lambda folder: os.truncate(folder / name, size)
+
+
+def wrote(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def changed(name, **values):
+    return lambda folder: change(folder / name, **values)
+
+
+def drop(tensors):
+    return {name: one for name, one in tensors.items() if "layers.1." not in name}
+
+
+def junk_instead(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"junk")
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n"
+REMOTE = {"model_type": "odd", "auto_map": {"AutoConfig": "m.C", "AutoModelForCausalLM": "m.M"}}
+BROKEN = {
+    "cut": (cut("model.safetensors", 20_000), r"holds no .*\(Error while deserializing header"),
+    "empty": (cut("model.safetensors", 0), r"holds no .*\(Error while deserializing header"),
+    "pointer": (wrote("model.safetensors", POINTER), r"holds no .*\(Error while deserializing header"),
+    "no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        "holds no .*no file named model.safetensors",
+    ),
+    "pickle": (junk_instead, "holds no causal language model"),
+    "a list": (wrote("config.json", "[1]"), "config.json"),
+    "size": (changed("config.json", hidden_size=64), "incomplete: it lacks model.embed_tokens.weight.* size"),
+    "field": (changed("config.json", hidden_size="x"), "expected int, got str"),
+    "layers": (changed("config.json", num_hidden_layers=9), r"\(9\) must be equal"),
+    "kernel": (changed("config.json", attn_implementation="flash_attention_2"), "FlashAttention2.*take another model"),
+    "code": (changed("config.json", **REMOTE), "custom code .*; mend"),
+    "layer": (lambda folder: reweigh(folder, drop), "incomplete: it lacks model.layers.1.*; fetch"),
+    "names": (
+        lambda folder: reweigh(folder, lambda t: {f"x.{name}": one for name, one in t.items()}),
+        "incomplete: it lacks .*model.embed_tokens.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_model_is_one_sentence_to_both_trainers(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asks for leave to run code"))
+    folder, (spoil, said) = save_tiny_policy(tmp_path / "policy"), BROKEN[name]
+    spoil(folder)
+    profile = profile_with(folder, reward_model=SCORER_SETTINGS)
+    for read in (lambda: load_policy(folder), lambda: make_reward_trainer(profile, PAIRS, tmp_path / "scratch")):
+        with pytest.raises(ModelError, match=said) as caught:
+            read()
+        assert str(folder) in str(caught.value) and "\n" not in str(caught.value) and "; " in str(caught.value)
+
+
+NO_QUESTION = "has a chat template that renders no question with its reply"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (wrote("chat_template.jinja", "{% for m in messages %}"), f"{NO_QUESTION} .*endfor"),
+        (wrote("chat_template.jinja", "{{ raise_exception('needs a system') }}"), rf"{NO_QUESTION} \(needs a system\)"),
+        (wrote("tokenizer.json", "[1]"), "has no tokenizer that can be loaded .*; mend"),
+        (changed("tokenizer_config.json", pad_token=None, eos_token=None), "neither a pad_token nor an eos_token"),
+    ],
+)
+def test_a_broken_tokenizer_is_one_sentence(tmp_path, spoil, said):
+    spoil(save_tiny_policy(tmp_path / "policy"))
+    with pytest.raises(ModelError, match=f"policy {said}" if said.startswith("has") else said):
+        load_tokenizer(tmp_path / "policy")
+
+
+@pytest.mark.parametrize("eos", ["x", {}, [[1]], 2.5])
+def test_an_end_that_is_no_token_is_told(tmp_path, eos):
+    folder = save_tiny_policy(tmp_path / "policy")
+    change(folder / "generation_config.json", eos_token_id=eos)
+    with pytest.raises(ModelError, match="policy stops at .*; mend eos_token_id in its generation_config.json"):
+        generate(*load(folder), CHATS, PARAMS)
+    assert "stops at" in check_eos(str(folder)).found
+    (folder / "generation_config.json").write_text("[1]")
+    assert "generation_config.json that cannot be read" in check_eos(str(folder)).found
+
+
+def test_weights_that_are_no_numbers_are_told(tmp_path):
+    folder = save_tiny_policy(tmp_path / "policy")
+    reweigh(folder, lambda t: {name: one * float("nan") if "norm" in name else one for name, one in t.items()})
+    for params in (PARAMS, PARAMS.greedy()):
+        with pytest.raises(ModelError, match="policy gives logits that are not numbers; fetch"):
+            generate(*load(folder), CHATS, params)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_told(tmp_path):
+    folder = save_tiny_policy(tmp_path / "policy")
+    folder.chmod(0)
+    for read in (load_policy, load_tokenizer):
+        with pytest.raises(ModelError, match="policy .*Permission denied"):
+            read(folder)
+    folder.chmod(0o755)
+
+
+def test_texts_that_a_reward_models_base_cannot_read_are_told_before_training(tmp_path):
+    folder = save_tiny_policy(tmp_path / "policy", max_position_embeddings=32)
+    profile = profile_with(folder, reward_model=SCORER_SETTINGS)
+    with pytest.raises(
+        ModelError, match=r"Texts of up to \d+ tokens, with 0 to come, do not fit the model's context of 32; lower"
+    ):
+        make_reward_trainer(profile, PAIRS, tmp_path / "scratch")
+    tokenizer = load_tokenizer(save_tiny_policy(folder))
+    tokenizer.add_tokens(["return"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match="makes token .* and the model knows"):
+        make_reward_trainer(profile, PAIRS, tmp_path / "scratch")
+
+
 def test_a_file_of_weights_that_is_missing_is_named(folder):
     next(folder.glob("model-00002-*")).unlink()
-    with pytest.raises(ModelError, match="model-00002.* complete"):
+    with pytest.raises(ModelError, match="model-00002.*; mend .* fetch them again"):
         load_policy(folder)
 
 
@@ -141,12 +284,17 @@ def test_a_vocabulary_with_room_that_the_tokenizer_does_not_use_is_sampled_witho
 def test_a_folder_with_a_gguf_file_alone_says_what_to_take(tmp_path, name):
     (tmp_path / name).mkdir()
     if name == "policy":
-        (tmp_path / name / "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf").write_bytes(b"GGUF")
+        (tmp_path / name / "qwen2.5-coder-0.5b-instruct-q4_k_m.GGUF").write_bytes(b"GGUF")
     for load in (load_policy, load_tokenizer):
         with pytest.raises(ModelError, match="holds GGUF weights, which cannot be trained; take the repository"):
             load(tmp_path / name)
     with pytest.raises(ModelError, match="holds GGUF weights"):
         load_policy("Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF")
+
+
+def test_a_gguf_file_beside_whole_weights_is_passed_over(folder):
+    (folder / "q4_k_m.gguf").write_bytes(b"GGUF")
+    assert generate(*load(folder), CHATS, PARAMS) == generate(*tiny_policy(), CHATS, PARAMS)
 
 
 STRICT = (

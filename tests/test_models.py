@@ -228,7 +228,7 @@ def test_hubs_defaults_for_sampling_change_nothing(tmp_path, conversations):
     hub = {"do_sample": True, "repetition_penalty": 1.1, "temperature": 0.7, "top_k": 20, "top_p": 0.8}
     path.write_text(json.dumps(json.loads(path.read_text()) | hub))
     model, tokenizer = load_policy(folder, device="cpu"), load_tokenizer(folder)
-    assert model.generation_config.repetition_penalty == 1.1 and model.generation_config.top_k == 20
+    assert model.generation_config.repetition_penalty is None and model.generation_config.top_k is None
     for params in (SamplingParams(n=3, max_new_tokens=12, batch_size=4, seed=0), SamplingParams(**GREEDY)):
         assert generate(model, tokenizer, conversations, params) == generate(*tiny_policy(), conversations, params)
 

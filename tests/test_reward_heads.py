@@ -265,6 +265,12 @@ def test_folders_that_hold_no_reward_model_are_refused(tmp_path):
         (folder / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
         with pytest.raises(ModelError, match=said):
             read_head(folder)
+    for text in ("[1]", json.dumps(config | {"num_hidden_layers": "x"})):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(
+            ModelError, match=r"rm has a config.json that transformers cannot read \(.*; fetch it again"
+        ):
+            read_head(folder)
 
 
 def test_missing_backbone_weights_are_not_filled_in_at_random(tmp_path):
@@ -273,3 +279,7 @@ def test_missing_backbone_weights_are_not_filled_in_at_random(tmp_path):
         spoil(folder, model__norm__weight=None)
         with pytest.raises(ModelError, match="is incomplete: it lacks .*norm.weight"):
             load_reward_model(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 7}))
+    with pytest.raises(ModelError, match="is incomplete: it lacks model.layers.0.mlp.* in the size"):
+        load_reward_model(folder)

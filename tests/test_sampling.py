@@ -42,7 +42,8 @@ def talker(monkeypatch):
             complete(number, [Completion(reply.format(i), [], True, 0.0) for i in range(params.n)])
 
     monkeypatch.setattr(sampling, "generate", generate)
-    monkeypatch.setattr(sampling, "check_conversations", lambda *_: None)
+    monkeypatch.setattr(sampling, "prompt_tokens", lambda *_: [])
+    monkeypatch.setattr(sampling, "check_room", lambda *_: None)
     return asked
 
 

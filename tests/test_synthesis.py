@@ -280,7 +280,8 @@ def test_synthesis_resumes_without_generating_again(tmp_path, monkeypatch):
             complete(number, [Completion(REPLY.replace("f(", f"f{asked[-1][-1]}("), [], True, 0.0)])
 
     monkeypatch.setattr(sampling, "generate", generate)
-    monkeypatch.setattr(sampling, "check_conversations", lambda *_: None)
+    monkeypatch.setattr(sampling, "prompt_tokens", lambda *_: [])
+    monkeypatch.setattr(sampling, "check_room", lambda *_: None)
     seeds = [{"id": str(i), "source": "", "program": str(i)} for i in range(6)]
     options = dict(params=SamplingParams(max_new_tokens=9, batch_size=2, seed=0), prompt="test {program}")
     with pytest.raises(KeyboardInterrupt):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from acelib.core import DataError, first_line, hub_problem
+from acelib.core import DataError, hub_problem, in_short
 
 
 def dataset_card(template: str | Path, sources: Sequence[tuple[str, str]], **values: Any) -> str:
@@ -36,5 +36,5 @@ def push(folder: Path, repository: str, files: Sequence[str], private: bool) -> 
         return str(address)
     except Exception as error:  # whatever the network says
         why = hub_problem(error, repository, "data set", writing=True)
-        why = why or f"{first_line(error).rstrip('.')}; check the name and the network, and repeat the command."
+        why = why or f"{in_short(error)}; check the name and the network, and repeat the command."
         raise DataError(f"{folder} is complete but could not be pushed to {repository}: {why}") from error

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from acelib.core import DataError, Row, first_line, hub_problem, path_digest
+from acelib.core import DataError, Row, hub_problem, in_short, path_digest
 from acelib.data import hub_version
 
 KINDS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -33,7 +33,7 @@ class Source:
                 yield row
                 number += 1
         except Exception as error:  # Arrow's, the hub's and the network's errors have no common ancestor
-            said = f"{self.name} cannot be read after row {number:,} ({first_line(error)})"
+            said = f"{self.name} cannot be read after row {number:,} ({in_short(error)})"
             remedy = "mend the file, or check the network, and repeat the command"
             raise DataError(hub_problem(error, self.name, "data set") or f"{said}; {remedy}.") from error
 

@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ProfileError",
         ],
         "files": ["atomic", "flush", "full_disk_explained", "read_json", "write_json"],
-        "hub": ["HUB_ERRORS", "first_line", "hub_problem"],
+        "hub": ["hub_problem", "in_short", "load_explained"],
         "logs": ["Log", "Progress", "end_of_records", "open_log"],
         "processes": ["Child", "GpuMemory", "end_descendants", "peak_memory_mb", "stoppable"],
         "manifests": ["is_current", "is_unchanged", "making", "manifest_path", "read_manifest"],

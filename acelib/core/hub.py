@@ -5,11 +5,13 @@ forbids, limits or is not there all become "cannot find the requested files in t
 the chain, and there it is looked for.
 """
 
-import httpx
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
+from acelib.core.errors import CourseError, DataError, ModelError
 from acelib.core.files import causes
 
-HUB_ERRORS = (OSError, httpx.HTTPError)  # what loading something from the hub may raise
 LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
 
@@ -19,6 +21,7 @@ def hub_problem(error: BaseException, name: str, kind: str = "model", writing: b
     `name` is the hub name that was asked for, or with `writing` sent something, `kind` "model" or "data set".
     """
     # It reads HF_HOME and HF_HUB_OFFLINE when it is imported, and the runner sets them after this module is.
+    import httpx
     from huggingface_hub import constants, get_token, is_offline_mode
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -57,11 +60,28 @@ def hub_problem(error: BaseException, name: str, kind: str = "model", writing: b
     if lacking:
         remedy = "and repeat the command" if writing else "or give local files"
         return (
-            f"The hub at {constants.ENDPOINT} cannot be reached for {name} ({first_line(lacking[-1])}); check the "
+            f"The hub at {constants.ENDPOINT} cannot be reached for {name} ({in_short(lacking[-1])}); check the "
             f"network, a proxy (HTTPS_PROXY) and HF_ENDPOINT, {remedy}."
         )
     return None
 
 
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def in_short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def load_explained(name: str | Path, what: str, remedy: str, kind: str = "model") -> Iterator[None]:
+    """Turn whatever goes wrong in loading the model `name`, or another `kind` of thing, into ModelError or DataError:
+    what the hub says, else `name what (the cause); remedy.` Full memory stays what it is.
+
+    What others made is broken in any way, and the errors of transformers, safetensors, torch and jinja have no
+    ancestor in common.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (CourseError, MemoryError)) or "out of memory" in str(error):
+            raise
+        said = hub_problem(error, str(name), kind) or f"{name} {what} ({in_short(error)}); {remedy}."
+        raise (ModelError if kind == "model" else DataError)(said) from error

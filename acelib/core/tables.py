@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from acelib.core.errors import DataError
+from acelib.core.hub import load_explained
 
 Row = dict[str, Any]
 
@@ -50,20 +51,15 @@ def write_rows(path: str | Path, rows: Iterable[Any]) -> None:
 
 
 def _read_parquet(path: Path) -> list[Row]:
-    import pyarrow.lib
     import pyarrow.parquet
 
-    try:
+    with load_explained(path, "is not a readable Parquet file", "delete it and make it again", "data set"):
         return pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.lib.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file ({error}); delete it and make it again.") from error
 
 
 def _read_json_lines(path: Path) -> list[Row]:
-    try:
+    with load_explained(path, "is not a readable gzip file", "fetch it again", "data set"):
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} is not a readable gzip file ({error}); fetch it again.") from error
     rows = []
     for number, line in enumerate(data.decode("utf-8-sig", errors="replace").split("\n"), start=1):
         try:

@@ -2,18 +2,15 @@
 
 from pathlib import Path
 
-from acelib.core import DataError, Row, first_line, hub_problem
+from acelib.core import DataError, Row, in_short, load_explained
 
 
 def hub_version(name: str) -> str:
     """The commit at which the data set `owner/name` stands now. Raises DataError that says why it cannot be had."""
     from huggingface_hub import HfApi
 
-    try:
+    with load_explained(name, "cannot be had from the hub", "give a local .jsonl or .parquet file", "data set"):
         return HfApi().dataset_info(name).sha
-    except Exception as error:  # whatever the network says
-        said = f"The hub cannot be asked for {name} ({first_line(error)}); give a local .jsonl or .parquet file."
-        raise DataError(hub_problem(error, name, "data set") or said) from error
 
 
 def read_split(name: str, split: str) -> list[Row]:
@@ -29,7 +26,7 @@ def read_split(name: str, split: str) -> list[Row]:
     except Exception as error:  # of Arrow, the hub or the network, which have no common ancestor
         if not Path(name).exists():
             hub_version(name)  # says what is wrong where the hub does
-        raise DataError(f"{name} cannot be read ({first_line(error)}); check the network, or give a file.") from error
+        raise DataError(f"{name} cannot be read ({in_short(error)}); check the network, or give a file.") from error
     if split not in tables and len(tables) > 1:
         raise DataError(f"{name} has no split {split}, only {', '.join(tables)}; give a file of the rows you mean.")
     return tables.get(split, next(iter(tables.values()))).to_list()

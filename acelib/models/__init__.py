@@ -20,11 +20,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "generation": [
             "Completion",
             "Conversation",
-            "check_conversations",
             "check_room",
             "generate",
             "load_policy",
             "load_tokenizer",
+            "load_weights",
             "pick_device",
             "prompt_seeds",
             "prompt_tokens",

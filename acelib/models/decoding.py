@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
+from acelib.core import ModelError
 from acelib.models.params import SamplingParams
 from acelib.models.prefix import pad, read_prompts
 
@@ -218,6 +219,11 @@ class _Batch:
             asked = {prompt: place for place, prompt in enumerate(dict.fromkeys(owner[i] for i in replies))}
             ids, mask = pad([prompts[i] for i in asked], self.pad_id, self.model.device)
             read = read_prompts(self.model, ids, mask, _new_cache(self.model), logits_to_keep=1)
+            if read.output.logits.isnan().any():
+                raise ModelError(
+                    f"The model from {self.model.name_or_path} gives logits that are not numbers; fetch its weights "
+                    "again, or train them with a lower learning rate."
+                )
             of = torch.tensor([asked[owner[i]] for i in replies], device=ids.device)
             made = torch.zeros((len(of), self.params.max_new_tokens), device=ids.device)
             fresh = {

@@ -9,17 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from acelib.core import HUB_ERRORS, DeviceError, ModelError, Progress, Remote, hub_problem
+from acelib.core import DeviceError, ModelError, Progress, Remote, load_explained
 from acelib.models.decoding import SampledTokens, decode
 from acelib.models.devices import gpu_problem, machine_facts
 from acelib.models.params import SamplingParams
@@ -27,6 +29,7 @@ from acelib.models.server import Server, connect, is_address
 
 Conversation = list[dict[str, str]]
 MARK = "-[[the reply goes on here]]-"
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class Completion:
 def _check_location(name_or_path: str | Path) -> str:
     """A relative or absolute path must exist; anything shaped like `owner/name` may be a hub name."""
     location = Path(name_or_path)
-    if location.suffix == ".gguf" or location.name.lower().endswith("-gguf") or any(location.glob("*.gguf")):
+    kinds = {one.suffix.lower() for one in (location.iterdir() if location.is_dir() else [location])}
+    gguf = ".gguf" in kinds or location.name.lower().endswith("-gguf")
+    if gguf and not kinds & {".safetensors", ".bin"}:
         raise ModelError(
             f"{location} holds GGUF weights, which cannot be trained; take the repository that they were made from, "
             "with its safetensors, or serve them (`llama-server`) and give the address as teacher or proxy."
@@ -80,29 +85,43 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
     """A tokenizer with a chat template and a padding token, padding on the left; None for a server, which has its own.
 
     Raises ModelError when the folder has no tokenizer, when the hub does not hand it out (`core.hub`), or when the
-    tokenizer has no chat template: training would go on without one, and would silently learn nothing.
+    tokenizer has no chat template that works: training would go on without one, and would silently learn nothing.
     """
     if is_address(name_or_path):
         return None
-    location = _check_location(name_or_path)
-    no_tokenizer = ModelError(
-        f"{location} has no tokenizer that can be loaded; save one there with tokenizer.save_pretrained(...)."
-    )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left")
-    except (*HUB_ERRORS, ValueError, TypeError, KeyError) as error:
-        said = hub_problem(error, location)
-        raise (ModelError(said) if said else no_tokenizer) from error
-    if not tokenizer("def")["input_ids"]:  # without a vocabulary file transformers returns an empty tokenizer
-        raise no_tokenizer
+    mend = "mend config.json or the tokenizer's files, or save one there with tokenizer.save_pretrained(...)"
+    with load_explained(name_or_path, "has no tokenizer that can be loaded", mend):
+        location = _check_location(name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", trust_remote_code=False)
+        if not tokenizer("def")["input_ids"]:  # without a vocabulary file transformers returns an empty tokenizer
+            raise ValueError("it has no vocabulary")
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id is None:
+            raise ValueError("it names neither a pad_token nor an eos_token")
+    instruct = "use an instruct model, or put a chat_template.jinja beside it"
     if tokenizer.chat_template is None:
-        raise ModelError(
-            f"The tokenizer of {location} has no chat template; use an instruct model, or put a chat_template.jinja "
-            "beside it."
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        raise ModelError(f"The tokenizer of {location} has no chat template; {instruct}.")
+    with load_explained(name_or_path, "has a chat template that renders no question with its reply", instruct):
+        render(tokenizer, solve_messages("{question}", "QUESTION"))
+        turn_end(tokenizer)
     return tokenizer
+
+
+def load_weights(kind: Any, name_or_path: str | Path, **options: Any) -> PreTrainedModel:
+    """What `kind.from_pretrained` makes of a folder or hub name, or of a `state_dict` among its `options`. Raises
+    ModelError when there is none, and when weights that would be random are missing or of another size."""
+    mend = "mend config.json, generation_config.json or the weights, fetch them again, or take another model"
+    with load_explained(name_or_path, "holds no causal language model that can be loaded", mend):
+        location = None if options.get("state_dict") else _check_location(name_or_path)
+        how = dict(trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True)
+        model, info = kind.from_pretrained(location, **how, **options)
+    if wrong := sorted(info["missing_keys"] | {name for name, *_ in info["mismatched_keys"]}):
+        raise ModelError(
+            f"{name_or_path} is incomplete: it lacks {', '.join(wrong[:3])} in the size that config.json says; fetch "
+            "or convert it again."
+        )
+    return model
 
 
 def load_policy(
@@ -126,17 +145,11 @@ def load_policy(
                 "under `models` in the profile."
             )
         return connect(str(name_or_path), *remote)
-    location, where = _check_location(name_or_path), pick_device(device, dtype)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            location, dtype=getattr(torch, dtype), quantization_config=quantised
-        )
-    except (*HUB_ERRORS, ValueError) as error:
-        raise ModelError(
-            hub_problem(error, location)
-            or f"{location} holds no causal language model that can be loaded ({error}); "
-            "check that config.json and model.safetensors are complete."
-        ) from error
+    where = pick_device(device, dtype)
+    model = load_weights(AutoModelForCausalLM, name_or_path, dtype=dtype, quantization_config=quantised)
+    # None of the values for sampling is used, and transformers loads many together that it refuses to save.
+    tokens = {name: getattr(model.generation_config, name) for name in TOKENS}
+    model.generation_config = GenerationConfig(**{name: one for name, one in tokens.items() if one != -1})
     return (model if quantised else model.to(where)).eval()
 
 
@@ -155,25 +168,33 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, conversations: Iterable[Co
     return [tokenizer(render(tokenizer, one), add_special_tokens=False)["input_ids"] for one in conversations]
 
 
-def solve_messages(template: str, question: str) -> Conversation:
-    """The conversation that asks for a program; `template` is the profile's `prompts.solve`."""
-    return [{"role": "user", "content": template.replace("{question}", question)}]
+def solve_messages(template: str, question: str, reply: str | None = None) -> Conversation:
+    """The conversation that asks for a program, up to the `reply` if there is one; `template` is the profile's
+    `prompts.solve`."""
+    asked = [{"role": "user", "content": template.replace("{question}", question)}]
+    return asked if reply is None else [*asked, {"role": "assistant", "content": reply}]
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The token with which the chat template ends an assistant's turn; None when it adds nothing there."""
-    turn = [*solve_messages("{question}", "QUESTION"), {"role": "assistant", "content": "REPLY"}]
+    turn = solve_messages("{question}", "QUESTION", "REPLY")
     after = tokenizer.apply_chat_template(turn, tokenize=False).rpartition("REPLY")[2]
     return next(iter(tokenizer(after, add_special_tokens=False)["input_ids"]), None)
 
 
 def stop_tokens(eos: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a reply: `eos` of the generation config, the tokenizer's, and, where it is a special token,
-    the template's end of a turn, which base models have learned beside an end of their own."""
+    the template's end of a turn, which base models have learned beside an end of their own. Raises ModelError when one
+    is no number."""
     end, special = turn_end(tokenizer), tokenizer.added_tokens_decoder
-    ids = {*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id}
-    ids |= {end} if end in special and special[end].special else set()
-    return sorted(ids - {None})
+    named = [one for one in (eos if isinstance(eos, list) else [eos]) if one is not None]
+    if not all(isinstance(one, int) for one in named):
+        path = tokenizer.name_or_path
+        raise ModelError(
+            f"{path} stops at {eos!r}, no number of a token; mend eos_token_id in its generation_config.json."
+        )
+    ends = [end] if end in special and special[end].special else []
+    return sorted({*named, *ends, tokenizer.eos_token_id} - {None})
 
 
 def prompt_seeds(prompts: Sequence[Sequence[int]], seed: int) -> list[int]:
@@ -200,19 +221,9 @@ def check_room(model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new
     longest, context = max(map(len, prompts), default=0), getattr(model.config, "max_position_embeddings", None)
     if context is not None and longest + max_new_tokens > context:
         raise ModelError(
-            f"A prompt of {longest} tokens and {max_new_tokens} new tokens do not fit the model's context "
-            f"of {context}; lower max_new_tokens in the profile or drop the longest questions."
+            f"Texts of up to {longest} tokens, with {max_new_tokens} to come, do not fit the model's context of "
+            f"{context}; lower max_new_tokens in the profile or drop the longest questions."
         )
-
-
-def check_conversations(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    conversations: Iterable[Conversation],
-    max_new_tokens: int,
-) -> None:
-    """Raises ModelError when one of them does not fit the model's context with `max_new_tokens` more."""
-    check_room(model, prompt_tokens(tokenizer, conversations), max_new_tokens)
 
 
 def sample_tokens(

@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -31,7 +30,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from acelib.core import HUB_ERRORS, ModelError, hub_problem
+from acelib.core import ModelError, load_explained
+from acelib.models.generation import load_weights
 
 SUMMARY = ("v_head.summary.weight", "v_head.summary.bias")
 HEADS = {"score.weight": "trl", "value_head.weight": "openrlhf", SUMMARY[0]: "llama-factory"}
@@ -62,13 +62,10 @@ def local_folder(name_or_path: str | Path) -> Path:
     of 30 GB. Raises ModelError when there is neither."""
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
-    try:
-        weights = ["*.bin", "*.pt", "*.pth", "*.safetensors", "*.gguf"]
+    weights = ["*.bin", "*.pt", "*.pth", "*.safetensors", "*.gguf"]
+    with load_explained(name_or_path, "is no folder, and no model that the hub hands out", "correct the name"):
         folder = Path(snapshot_download(str(name_or_path), ignore_patterns=weights))
         return Path(snapshot_download(str(name_or_path), allow_patterns=[*_weight_files(folder), SEPARATE_HEAD]))
-    except (*HUB_ERRORS, ValueError) as error:
-        said = f"{name_or_path} is no folder, and no model that the hub hands out ({error}); correct the name."
-        raise ModelError(hub_problem(error, str(name_or_path)) or said) from error
 
 
 def read_head(folder: str | Path) -> RewardHead:
@@ -110,26 +107,19 @@ def load_classifier(name_or_path: str | Path, dtype: str = "float32") -> PreTrai
     folder = local_folder(name_or_path)
     head = read_head(folder)
     head.config.num_labels = 1
-    name, weights = str(folder), None
+    weights = None
     if head.layout != "trl":
-        name, weights = None, {name: one for name, one in head.tensors.items() if name.startswith(head.prefix)}
+        weights = {name: one for name, one in head.tensors.items() if name.startswith(head.prefix)}
         weights["score.weight"] = head.weight
-    model, info = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(head.config)].from_pretrained(
-        name, config=head.config, state_dict=weights, dtype=getattr(torch, dtype), output_loading_info=True
-    )
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(f"{folder} is incomplete: it lacks {', '.join(missing[:3])}; fetch or convert it again.")
-    return model
+    kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(head.config)]
+    return load_weights(kind, folder, config=head.config, state_dict=weights, dtype=dtype)
 
 
 def _read_config(folder: Path) -> Any:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no reward model: it has no config.json; correct the path.")
-    try:
+    with load_explained(folder, "has a config.json that transformers cannot read", "fetch it again"):
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} is no reward model: it has no config.json; correct the path.")
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        said = f"{folder} has a config.json that transformers cannot read ({error}); fetch it again."
-        raise ModelError(said) from error
     if not (type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING):
         raise ModelError(
             f"{folder} is no reward model: a {config.model_type} cannot be one; pass a model whose backbone is a "
@@ -144,9 +134,6 @@ def _weight_files(folder: Path) -> set[str]:
 
 
 def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    try:
+    with load_explained(folder, "has no whole safetensors weights", "fetch it again, or save it as safetensors"):
         names = _weight_files(folder) | {SEPARATE_HEAD} & {file.name for file in folder.iterdir()}
         return {key: tensor for name in names for key, tensor in load_file(folder / name).items()}
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
-        said = f"{folder} has no whole safetensors weights ({error}); fetch it again, or save it as safetensors."
-        raise ModelError(said) from error

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from acelib.core import DataError, ModelError, Profile
 from acelib.extraction import extract_program
-from acelib.models import Conversation, load_tokenizer, render
+from acelib.models import Conversation, load_tokenizer, render, solve_messages
 from acelib.preflight.findings import Finding, check
 from acelib.preflight.machine import check_chat_template, check_eos
 from acelib.reward_model import encode, is_held_out, score
@@ -90,7 +90,7 @@ def check_eos_learnt(
     complete = {pair.instruction: pair.chosen for pair in pairs}
     found = []
     for question, reply in islice(complete.items(), QUESTIONS):
-        text = render(tokenizer, [{"role": "user", "content": question}]) + reply
+        text = render(tokenizer, solve_messages("{question}", question)) + reply
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
         found.append(model(input_ids=ids).logits[0, -1].float().softmax(-1)[list(stop)].sum().item())
     middle = median(found)
@@ -221,10 +221,7 @@ def preflight_reward_model(profile: Profile, pairs: Mapping[str, Sequence[Pair]]
     for name, some in pairs.items():
         distinct = list(dict.fromkeys((one.instruction, text) for one in some for text in (one.chosen, one.rejected)))
         ids = encode(tokenizer, [prompt for prompt, _ in distinct], [program for _, program in distinct])
-        conversations = [
-            [{"role": "user", "content": prompt}, {"role": "assistant", "content": program}]
-            for prompt, program in distinct[:QUESTIONS]
-        ]
+        conversations = [solve_messages("{question}", *one) for one in distinct[:QUESTIONS]]
         findings += [
             check_pairs(name, some, settings.held_out),
             check_lengths(name, list(map(len, ids)), settings.max_length),

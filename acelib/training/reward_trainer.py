@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification, set_seed
 from trl import RewardConfig, RewardTrainer
+from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from acelib.core import ModelError, Profile, Progress
-from acelib.models import load_tokenizer
+from acelib.models import check_room, load_tokenizer, load_weights
 from acelib.reward_model import bradley_terry_loss, is_held_out, question_rows, regression_loss, score_questions
 from acelib.schema import Pair
 from acelib.training.checkpoints import check_settings
@@ -144,7 +146,6 @@ def _arguments(profile: Profile, folder: Path, kept: int, held_out: int) -> Rewa
         eval_on_start=bool(held_out),
         save_steps=max(1, steps // profile.engine.checkpoints),
         save_total_limit=1,
-        model_init_kwargs={"dtype": loaded_dtype(profile)},
     )
 
 
@@ -157,8 +158,9 @@ def make_reward_trainer(
     total. Questions for which `is_held_out` is true only serve the accuracy that is logged on the way. `scratch` keeps
     checkpoints.
 
-    Raises ModelError when there are no pairs to train on, or programs are longer than `reward_model.max_length`;
-    EngineError when processes cannot share a batch equally; ArtifactError for checkpoints of other settings.
+    Raises ModelError when there are no pairs to train on, or programs are longer than `reward_model.max_length` or
+    than the base can read; EngineError when processes cannot share a batch equally; ArtifactError for checkpoints of
+    other settings.
     """
     settings, engine, n = profile.reward_model, profile.engine, profile.sampling.n
     tokenizer = load_tokenizer(base := profile.resolve(settings.base))
@@ -170,9 +172,15 @@ def make_reward_trainer(
             f"No question has a valid pair to train on ({len(pairs)} pairs in all, {len(held_out)} questions held "
             "out); lower pairs.min_gap, or sample more programs per question."
         )
+    args = _arguments(profile, scratch, len(kept), len(held_out))
+    how = dict(num_labels=1, dtype=loaded_dtype(profile), quantization_config=quantisation(profile))
+    set_seed(profile.seed)  # the head is random
+    with suppress_seqcls_warning():  # after the arguments: with ZeRO-3 they decide how it is loaded
+        model = load_weights(AutoModelForSequenceClassification, base, **how)
+    check_room(model, [ids for row in rows for ids in row["sequences"]])
     trainer = QuestionRewardTrainer(
-        model=base,
-        args=_arguments(profile, scratch, len(kept), len(held_out)),
+        model=model,
+        args=args,
         n=n,
         loss=settings.loss,
         processing_class=tokenizer,
@@ -180,7 +188,6 @@ def make_reward_trainer(
         eval_dataset=Dataset.from_list(held_out) if held_out else None,
         callbacks=[_Report(progress)],
         peft_config=adapters(engine, "SEQ_CLS"),
-        quantization_config=quantisation(profile),
     )
     check_together(engine, trainer.accelerator, samples=False)
     made_with = {"seed": profile.seed, "n": n, "dtype": profile.models.dtype, "lora_rank": engine.lora_rank}
