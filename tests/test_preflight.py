@@ -111,6 +111,17 @@ def test_a_broken_template_is_caught(model, template, said):
     assert not finding.ok and said in finding.found
 
 
+def test_the_models_that_a_profile_trains_and_asks_are_looked_at(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(checks, "check_machine", lambda *_: [])
+    monkeypatch.setattr(checks, "check_judge", lambda: None)
+    monkeypatch.setattr(checks, "check_eos", lambda name: None)
+    monkeypatch.setattr(checks, "check_chat_template", seen.append)
+    profile = load_profile("pocket", {"reward_model.base": "o/base", "models.teacher": "https://h/v1#m"})
+    checks.preflight(profile, tmp_path)
+    assert "o/base" in seen and len(seen) == 3  # with the policy and the proxy
+
+
 def test_a_missing_template_or_model_is_caught(model):
     set_template(model, None)
     assert "no chat template" in checks.check_chat_template(str(model)).found

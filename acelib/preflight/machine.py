@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from huggingface_hub import CacheNotFound, scan_cache_dir
 
-from acelib.core import ROOT, CourseError, DeviceError, Profile, installed
+from acelib.core import ROOT, CourseError, DeviceError, Profile, installed, load_explained
 from acelib.engine import processes_per_machine
 from acelib.judge import Judge, Limits, Submission
 from acelib.models import (
@@ -164,10 +164,9 @@ def check_eos(name: str):
     from transformers import GenerationConfig
 
     tokenizer = load_tokenizer(name)
-    try:
+    configured = None
+    with load_explained(name, "has a generation_config.json that cannot be read", "mend it"), suppress(OSError):
         configured = GenerationConfig.from_pretrained(name).eos_token_id
-    except OSError:
-        configured = None
     stops, ending = stop_tokens(configured, tokenizer), turn_end(tokenizer)
     names = ", ".join(tokenizer.convert_ids_to_tokens(stops)) or "no token at all"
     end = "nothing" if ending is None else tokenizer.convert_ids_to_tokens(ending)
@@ -195,7 +194,8 @@ def check_machine(profile: Profile, run_dir: Path) -> list[Finding]:
 def preflight(profile: Profile, run_dir: Path) -> list[Finding]:
     """Every check of the course's start. Of models on the hub the tokenizer and few settings are fetched."""
     models = profile.models
-    names = {models.policy} | ({models.teacher, models.proxy} if profile.data.adopt == "none" else set())
-    local = sorted(profile.resolve(name) for name in names if not is_address(name))
+    names = [models.policy, *([] if profile.published else [profile.reward_model.base])]
+    names += [models.teacher, models.proxy] if profile.data.adopt == "none" else []
+    local = sorted({profile.resolve(name) for name in names if not is_address(name)})
     tokenizers = [look(name) for name in local for look in (check_chat_template, check_eos)]
     return [*check_machine(profile, run_dir), check_judge(), *tokenizers]
