@@ -21,7 +21,7 @@ from acelib.schema import Problem
 from runner.course import NOTEBOOKS, Course
 from runner.notebooks import code, read_notebook, tags
 from runner.report import broken_promises, scorecard, write_report
-from tools.notebooks import SCORECARD, scorecard_table
+from tools.notebooks import RECIPE, SCORECARD, scorecard_table, where_am_i
 
 SAME_AS = "same-as:"
 
@@ -78,6 +78,14 @@ def test_a_notebook_links_to_the_glossary_and_to_anchors_that_exist(path):
     assert "](../docs/glossary.md)" in texts[0]
     for target, anchor in re.findall(r"\]\(([^)\s#]+\.md)#([^)\s]+)\)", "\n".join(texts)):
         assert anchor in anchors((path.parent / target).read_text()), f"{target} has no heading for #{anchor}"
+
+
+@pytest.mark.parametrize("stem", RECIPE)
+def test_a_notebook_of_the_recipe_says_under_its_title_which_step_it_is(stem):
+    title, empty, line, *_ = read_notebook(NOTEBOOKS / f"{stem}.ipynb").cells[0].source.splitlines()
+    assert (title[:2], empty, line) == ("# ", "", where_am_i(stem))
+    assert re.findall(r"\*\*(.+?)\*\*", line) == [f"{RECIPE[stem]} (here)"]
+    assert set(re.findall(r"\]\((\w+)\.ipynb\)", line)) == RECIPE.keys() - {stem}
 
 
 def test_the_glossary_is_sorted_and_its_own_links_exist():

@@ -30,7 +30,22 @@ PARAMETERS = {"profile": "pocket", "run_dir": "../runs/pocket"}
 PRIVATE_PATH = re.compile(r"(?<![\w.~])/(?:home|Users|root|tmp|var/folders)/[\w.-]+")
 WIDGETS = re.compile(r"\btqdm\.(auto|notebook)\b|\bipywidgets\b")
 LOCK = NOTEBOOKS / "outputs.lock"
+RECIPE = {  # the steps of the recipe and where they are taken, in the line under the titles of these notebooks
+    "01_test_synthesis": "questions and tests",
+    "02_test_filtering": "filtered tests",
+    "03_preference_pairs": "samples and pairs",
+    "04_reward_model": "reward model",
+    "05_best_of_n": "best of N",
+    "06_reinforcement_learning": "RL",
+    "07_evaluation": "evaluation",
+}
 SCORECARD = re.compile(r"(?<=<!-- scorecard, by `make notebooks` -->\n).*?(?=<!-- scorecard ends -->)", re.DOTALL)
+
+
+def where_am_i(stem: str) -> str:
+    """The recipe in one line, with the step of the notebook `stem` in bold and links to the others."""
+    steps = [f"**{said} (here)**" if name == stem else f"[{said}]({name}.ipynb)" for name, said in RECIPE.items()]
+    return f"Seed programs → {' → '.join(steps[:5])}. Tests or reward model → {' → '.join(steps[5:])}."
 
 
 def lint(folder: Path = NOTEBOOKS) -> list[str]:
