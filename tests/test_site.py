@@ -1,5 +1,6 @@
 """The book of `make site` has every page, without building it; broken links inside it end the build itself."""
 
+import json
 import re
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -42,6 +43,22 @@ def test_a_notebook_opens_in_colab_where_the_repository_is_known(configuration):
     assert "repository_url" not in configuration().html_theme_options
     known = configuration("somebody/acecoder").html_theme_options
     assert known["repository_url"] == "https://github.com/somebody/acecoder" and "colab_url" in known["launch_buttons"]
+
+
+def test_a_codespace_is_offered_beside_colab_and_nowhere_else(configuration):
+    launch, other = {"label": "launch-buttons", "buttons": [{"text": "Colab"}]}, {"type": "link"}
+    configuration("somebody/acecoder").offer_codespace(None, "", "", {"header_buttons": [other, launch]}, None)
+    colab, codespace = launch["buttons"]
+    assert colab["text"] == "Colab" and codespace["url"] == "https://codespaces.new/somebody/acecoder"
+    assert other == {"type": "link"}
+
+
+def test_a_codespace_installs_the_course_for_a_python_that_it_takes():
+    wanted = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert wanted["postCreateCommand"].split() == ["make", "install"] and "install" in targets
+    assert re.search(r"/python:3\.1[12]\b", wanted["image"])
+    assert "ms-toolsai.jupyter" in wanted["customizations"]["vscode"]["extensions"]
 
 
 def test_the_book_is_published_by_pinned_steps_and_made_by_make():

@@ -11,7 +11,7 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from pygments.lexers.special import TextLexer
 
-# Owner/name on GitHub; "Open in Colab" is left out where it is empty. GitHub's own workflows set it.
+# Owner/name on GitHub; without it there are no buttons for Colab and codespaces. GitHub's own workflows set it.
 REPOSITORY = os.environ.get("GITHUB_REPOSITORY", "")
 BRANCH = "main"
 
@@ -101,6 +101,14 @@ def describe(app: Any, doctree: nodes.document, page: str) -> None:
             image.setdefault("alt", caption.astext())
 
 
+def offer_codespace(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Put "Codespace" beside the theme's "Colab", which stands on the pages of notebooks where REPOSITORY is known."""
+    for button in context.get("header_buttons", []):
+        if button.get("label") == "launch-buttons":
+            link = {"type": "link", "text": "Codespace", "tooltip": "Open in a codespace", "icon": "fab fa-github"}
+            button["buttons"].append(link | {"url": f"https://codespaces.new/{REPOSITORY}"})
+
+
 def mathml(translator: Any, node: nodes.Element) -> None:
     """Write a formula as MathML; the build stops at a command that docutils does not know."""
     block = isinstance(node, nodes.math_block)
@@ -113,5 +121,6 @@ def mathml(translator: Any, node: nodes.Element) -> None:
 def setup(app: Any) -> None:
     app.connect("source-read", with_contents)
     app.connect("doctree-resolved", describe)
+    app.connect("html-page-context", offer_codespace, priority=502)  # the theme's buttons are there at 501
     app.add_lexer("mermaid", TextLexer)  # GitHub draws them; their text is readable as well
     app.add_html_math_renderer("mathml", (mathml, None), (mathml, None))
