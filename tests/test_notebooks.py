@@ -5,9 +5,12 @@ import importlib
 import inspect
 import io
 import json
+import os
 import random
 import re
 import shutil
+import subprocess
+import sys
 import textwrap
 from itertools import islice
 
@@ -120,6 +123,23 @@ def test_the_ideas_are_taught_where_they_are_used():
         "paired_bootstrap",
     }
     assert ideas <= told
+
+
+def test_a_notebook_alone_with_acelib_alone_says_what_to_do(tmp_path):
+    """As with a wheel, which has neither profiles nor data, in a folder where nothing else lies."""
+    shutil.copytree(ROOT / "acelib", tmp_path / "site" / "acelib", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "empty").mkdir()
+    (path,) = NOTEBOOKS.glob("01_*.ipynb")
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(code(path)[:2])],
+        cwd=tmp_path / "empty",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    *trace, said = done.stderr.splitlines()
+    assert said.endswith("`make install`, work there.") and "clone the repository" in said, done.stderr
+    assert sum(line.startswith("  File ") for line in trace) <= 3 and not any((tmp_path / "empty").iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,14 @@ from acelib.core import sections
 from acelib.core.errors import ProfileError
 from acelib.core.inheritance import ROOT, profile_files
 
-# Where pydantic's own words are those of JSON.
-SAID = {
+SAID = {  # where pydantic's own words are those of JSON
     "dataclass_type": "be a mapping of keys to values",
     "tuple_type": "be a list",
     "string_type": "be text (in quotes)",
     "int_type": "be a whole number in digits",
 }
 
+NO_CHECKOUT = "The course needs profiles/ and data/ beside acelib/: clone the repository, `make install`, work there."
 HOW_ONLY = {"workers", "micro_batch", "score_batch", "reward_seconds"}  # speed and memory alone
 
 
@@ -119,9 +119,9 @@ def load_profile(name_or_path: str | Path, overrides: dict[str, Any] | None = No
     """
     files, values = profile_files(name_or_path), {}
     if not files[-1].is_file():
-        known = ", ".join(profile_names())
-        name = str(name_or_path) if len(files) == 1 else files[-1].stem
-        raise ProfileError(f"There is no profile {name!r}. Known profiles: {known}; or give the path of a .yaml file.")
+        name, known = str(name_or_path) if len(files) == 1 else files[-1].stem, ", ".join(profile_names())
+        known = f"Known profiles: {known}; or give the path of a .yaml file." if known else NO_CHECKOUT
+        raise ProfileError(f"There is no profile {name!r}. {known}")
     if files[-1] in files[:-1]:
         raise ProfileError(f"{files[-1].name} extends itself; remove its `extends:` line.")
     for path in reversed(files):

@@ -85,12 +85,12 @@ def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Noteboo
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm would like widgets
     # How the trainer recognises its newest checkpoint where files written in quick succession have equal times.
     logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime" not in record.getMessage())
+    run = NotebookRun(run_dir, load_profile(profile))  # before what takes seconds to import
     import numpy
     import torch
 
     from acelib.preflight import Meter  # loads transformers, and with it tqdm
 
-    run = NotebookRun(run_dir, load_profile(profile))
     seed = run.profile.seed
     random.seed(seed)
     numpy.random.seed(seed)
