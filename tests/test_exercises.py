@@ -193,6 +193,8 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
             "- [(1 - (p := math.exp(theta[pick]) / total)) / (len(theta) - 1), p][number == pick] for",
             "loses its probability",
         ),
+        ("A2", " - beta * math.log(old[pick] / reference[pick])", "", "is the penalty inside the reward"),
+        ("A2", "for _ in range(8):", "for _ in range(1):", "of what can be gained: what else does a rollout teach?"),
         (
             "A1",
             "type(value) in (int, float",

@@ -114,3 +114,77 @@ with check(learn) as answer:
             + ", ".join(f"{share:.0%}" for share in shares)
             + (" (is the baseline subtracted?)" if min(rewards) > 1 else "")
         )
+
+# %% [markdown]
+# ### A2.4 On a leash, with few picks (project, 45 minutes)
+#
+# Picks are expensive: `ask(probabilities, n)` gives `n` of them as pairs of program and reward, 320 in all. A reward is
+# 1 or 0, by chance: a better program earns 1 more often. Return the probabilities that make mean reward minus `beta`
+# times KL from the reference large. Put together what stands above: begin at the reference, the penalty inside each
+# pick's reward, a baseline, several updates for each rollout, with ratio and clip. How many picks make a rollout, how
+# often is it used, how long is a step? Over twenty worlds, get 80% of what the best policy gains over the reference.
+# When it works, take the clip away and use each rollout twice as often, with twice the step.
+
+
+# %%
+def softmax(theta: list[float]) -> list[float]:
+    weights = [math.exp(one - max(theta)) for one in theta]
+    return [one / sum(weights) for one in weights]
+
+
+def world(seed: int) -> tuple[list[float], list[float]]:
+    """The reference's probabilities of six programs, and what you do not see: how often each earns 1."""
+    rng = random.Random(seed)
+    return softmax([rng.gauss(0, 1.2) for _ in range(6)]), [rng.random() for _ in range(6)]
+
+
+# %%
+def leashed(reference: list[float], ask, beta: float) -> list[float]:
+    """Probabilities of the programs after 320 picks."""
+    ### BEGIN SOLUTION
+    theta = [math.log(one) for one in reference]
+    for _ in range(10):
+        old = softmax(theta)
+        rollout = [(pick, reward - beta * math.log(old[pick] / reference[pick])) for pick, reward in ask(old, 32)]
+        baseline = sum(reward for _, reward in rollout) / 32
+        for _ in range(8):
+            new, step = softmax(theta), [0.0] * len(theta)
+            for pick, reward in rollout:
+                ratio, advantage = new[pick] / old[pick], reward - baseline
+                if ratio < 1.2 if advantage > 0 else ratio > 0.8:  # the others are clipped
+                    for number, share in enumerate(new):
+                        step[number] += ratio * advantage * ((number == pick) - share) / 32
+            theta = [one + move for one, move in zip(theta, step)]
+    return softmax(theta)
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+def tried_in(seed, answer, beta=0.25):
+    """Gain and KL of the answer, gain and KL of the best policy, in one world."""
+    reference, chances = world(seed)
+    rng, asked = random.Random(100 + seed), []
+
+    def ask(probabilities, n):
+        asked.extend(rng.choices(range(6), probabilities, k=n))
+        assert len(asked) <= 320, f"320 picks are all there are; yours asks for {len(asked)}"
+        return [(pick, float(rng.random() < chances[pick])) for pick in asked[-n:]]
+
+    mine, found = answer(reference, ask, beta), []
+    assert len(mine) == 6 and abs(sum(mine) - 1) < 1e-6, "six probabilities sum to 1; give softmax(theta), not theta"
+    for policy in (mine, softmax([math.log(b) + chance / beta for b, chance in zip(reference, chances)])):
+        kl = sum(a * math.log(a / b) for a, b in zip(policy, reference) if a > 0)
+        gain = sum((a - b) * chance for a, b, chance in zip(policy, reference, chances)) - beta * kl
+        found += [gain, kl]
+    return found
+
+
+with check(leashed) as answer:
+    gain, distance, most, far = (sum(one) / 20 for one in zip(*(tried_in(seed, answer) for seed in range(20))))
+    print(
+        f"your gain {gain:+.3f} of {most:+.3f}; KL from the reference {distance:.2f} nats, of the best policy {far:.2f}"
+    )
+    assert distance < 1.5 * far, (
+        f"{distance:.2f} nats from the reference are too far: is the penalty inside the reward, with its sign?"
+    )
+    assert gain > 0.8 * most, f"that is {gain / most:.0%} of what can be gained: what else does a rollout teach?"
