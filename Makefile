@@ -27,7 +27,7 @@ COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR))) \
 	$(if $(FORCE),--force)
 
-.PHONY: help gpu install course doctor test test-fast lint notebooks exercises site pocket-models bench grid worlds clean distclean
+.PHONY: help gpu install course doctor test test-fast lint notebooks exercises site links pocket-models bench grid worlds clean distclean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -100,6 +100,9 @@ site: .cache/site/.installed  ## Make the book of the notebooks as committed, to
 	rm -rf build/site
 	$(<D)/bin/python -m sphinx -q -W --keep-going -d .cache/site/pages -c docs/site . build/site
 	@echo "Open build/site/index.html"
+
+links: .cache/site/.installed  ## Ask every link of the book that leads outside whether it still answers (minutes, and a network)
+	$(<D)/bin/python -m sphinx -q -b linkcheck -d .cache/site/pages -c docs/site . build/links
 
 grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefacts of a finished course (75 minutes; PROFILE= RUN_DIR=)
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))

@@ -69,6 +69,14 @@ def test_the_book_is_published_by_pinned_steps_and_made_by_make():
     assert workflow["permissions"] == {"contents": "read"}
 
 
+def test_links_are_asked_where_nothing_waits_for_the_answer():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "links.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert all(len(step["uses"].partition("@")[2]) == 40 for step in job["steps"] if "uses" in step)
+    assert workflow[True].keys() == {"schedule", "workflow_dispatch"}  # YAML reads the key `on` as true
+    assert job["steps"][-1]["run"] == "make links PYTHON=python" and workflow["permissions"] == {"contents": "read"}
+
+
 def test_no_formula_begins_with_an_exponent():
     """The renderer of `make site` stops at one: write what it is an exponent of into the formula."""
     for path in (ROOT / "notebooks").glob("*.ipynb"):

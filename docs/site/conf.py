@@ -84,6 +84,8 @@ html_static_path = ["site.css"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"  # drawn by the browser itself: the book needs no network
 html_copy_source = False
+linkcheck_anchors_ignore_for_url = [r"https://github\.com/"]  # its lines are numbered by the browser
+linkcheck_timeout = 20
 
 
 def with_contents(app: Any, page: str, source: list[str]) -> None:
