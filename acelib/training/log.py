@@ -128,7 +128,7 @@ class RolloutMonitor(Counting):
         self.progress(done, self.settings.steps)
 
     def on_log(self, args, state, control, **kwargs):
-        state.log_history[-1]["solved"], self.solved = self.solved, None  # a list, and the trainer's metrics are numbers
+        state.log_history[-1]["solved"], self.solved = self.solved, None  # a list; the trainer's metrics are numbers
         done, rollouts = self.trainer.rollout, [entry for entry in state.log_history if "mixed" in entry][-PATIENCE:]
         if len(rollouts) < PATIENCE or any(entry["mixed"] for entry in rollouts) or done % PATIENCE:
             return
