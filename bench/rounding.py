@@ -6,7 +6,7 @@ The first step of Adam moves every weight by the learning rate, whatever the siz
 more. A bfloat16 number has 8 significant bits, so the neighbours of one near 0.02 are 2^-13 = 0.00012 away.
 """
 
-import sys
+import argparse
 
 import torch
 
@@ -36,8 +36,11 @@ def weights_of(folder: str) -> torch.Tensor:
     return flat[flat != 0]
 
 
-def main(folder: str) -> None:
-    flat = weights_of(folder)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", help="model folder (default: the pocket policy)")
+    profile = load_profile("pocket")
+    flat = weights_of(parser.parse_args().folder or profile.resolve(profile.models.policy))
     print(
         f"{len(flat):,} weights, median size {flat.abs().median():.2g}\n\n| step | where | bfloat16 | float32 |\n"
         "|---|---|---|---|"
@@ -48,5 +51,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    profile = load_profile("pocket")
-    main(sys.argv[1] if len(sys.argv) > 1 else profile.resolve(profile.models.policy))
+    main()

@@ -279,3 +279,32 @@ def test_the_summary_holds_a_greedy_figure_against_what_is_published():
     assert "published" not in few
     assert HARNESSES["bigcodebench"].datasets["complete-hard"] == "BigCodeBench-Complete-Hard"
     assert HARNESSES["livecodebench"].datasets["release_v4"] == "LiveCodeBench-v4"
+
+
+def test_folders_are_compared_question_by_question(tmp_path, capsys):
+    def judged(name, passed, prefix="HumanEval"):
+        states = {True: "pass", False: "fail"}
+        rows = {f"{prefix}/{i}": [{"base_status": "pass", "plus_status": states[ok]}] for i, ok in enumerate(passed)}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "samples_eval_results.json").write_text(json.dumps({"eval": rows}))
+        return str(tmp_path / name)
+
+    def error(*folders):
+        assert main(["compare", *folders]) == 1
+        return capsys.readouterr().err
+
+    start, rule = judged("start", [True] * 10 + [False] * 10), judged("rule", [True] * 15 + [False] * 5)
+    assert main(["compare", start, rule, start]) == 0
+    said = capsys.readouterr().out
+    assert f"less that of {start}, with 95% intervals over 20 questions" in said
+    assert f"{rule}, base: +0.000 [+0.000, +0.000]" in said and f"{start}, plus: +0.000" in said
+    assert f"{rule}, plus: +0.250 [+0.0" in said
+    assert "holds other questions than" in error(start, judged("mbpp", [True] * 20, "Mbpp"))
+    assert "There are no results in" in error(start, str(tmp_path))
+    (tmp_path / "rule" / "samples_eval_results.json").write_text("{")
+    assert "is no whole file of results" in error(start, rule)
+    (tmp_path / "live").mkdir()
+    live = tmp_path / "live" / HARNESSES["livecodebench"].results
+    live.write_text(json.dumps(RESULTS["livecodebench"]))
+    assert live.name == "samples_codegeneration_output_eval_all.json"
+    assert main(["compare", str(live.parent), str(live.parent)]) == 0 and "plus" not in capsys.readouterr().out

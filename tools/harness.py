@@ -1,5 +1,7 @@
 """A model judged by a benchmark's own harness: `python -m tools.harness evalplus | bigcodebench | livecodebench`.
 
+`python -m tools.harness compare START AFTER...` gives paired differences between models that it has judged.
+
 Writes the model's programs in the format of EvalPlus, BigCodeBench or LiveCodeBench and, with --execute, runs that
 harness on them. **It executes model-written code outside the judge.** EvalPlus and BigCodeBench switch some functions
 off and say themselves that this is no sandbox; LiveCodeBench is built the same way. So nothing in `acelib` does it, and
@@ -21,13 +23,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from acelib.core import ROOT, CourseError, EngineError, Profile, is_current, load_profile, making, stoppable, write_json
+from acelib.core import ROOT, EngineError, Profile, is_current, load_profile, making, stoppable, write_json
 from acelib.data import benchmark_rows, published_baselines, read_benchmark, reproduces
 from acelib.evaluation import EVALPLUS, Prompt, ask
 from acelib.extraction import EXTRACTIONS
 from acelib.models import SamplingParams, load_policy, load_tokenizer
 from acelib.schema import Problem, Row
-from acelib.stats import bootstrap_mean
+from acelib.stats import bootstrap_mean, paired_bootstrap
+from tools.commands import explained
 
 WARNING = "This executes model-written code outside the judge, with your rights: use a container or a spare machine."
 
@@ -44,6 +47,11 @@ class Harness:
     install: str
     suffix: str = "_eval_results.json"
     samples: str = "samples.jsonl"
+
+    @property
+    def results(self) -> str:
+        """The name of the file of results."""
+        return Path(self.samples).stem + self.suffix
 
     def read(self, path: Path) -> list[Row]:
         """A file of results as rows, one per question: id, base and plus (lists of bool, one per reply); plus counts
@@ -278,7 +286,45 @@ def summary(harness: Harness, dataset: str, rows: Sequence[Row], model: str, as_
     return "\n".join(lines)
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def results(folder: Path) -> dict[str, Row]:
+    """The rows of the harness that has judged in a folder (`--out`), by question. Raises EngineError without one."""
+    for harness in HARNESSES.values():
+        if (path := folder / harness.results).is_file():
+            try:
+                return {row["id"]: row for row in harness.read(path)}
+            except (ValueError, KeyError, TypeError) as error:
+                raise EngineError(f"{path} is no whole file of results; run the harness there again.") from error
+    raise EngineError(f"There are no results in {folder}; name what --out was, after a run with --execute.")
+
+
+def compare(start: Path, after: Sequence[Path]) -> str:
+    """Paired differences in pass@1 of each folder in `after` with `start`, with 95% intervals over questions. Raises
+    EngineError for folders without results, or with those of other questions."""
+    before, lines = results(start), [f"pass@1 less that of {start}, with 95% intervals over {{}} questions"]
+    for folder in after:
+        now = results(folder)
+        if now.keys() != before.keys():
+            raise EngineError(f"{folder} holds other questions than {start}; compare folders of one benchmark.")
+        for kind in ("base", "plus") if next(iter(now.values()))["plus"] else ("base",):
+            pair = (pass_at_1([rows[one] for one in before], kind) for rows in (now, before))
+            lines.append(f"  {folder}, {kind}: {paired_bootstrap(*pair)}")
+    return "\n".join(lines).format(len(before))
+
+
+def compared(words: Sequence[str]) -> str:
+    """`compare` for what was typed after that word."""
+    parser = argparse.ArgumentParser(prog="python -m tools.harness compare", description=compare.__doc__)
+    parser.add_argument("start", type=Path, help="--out of the untrained model")
+    parser.add_argument("after", type=Path, nargs="+", help="--out of trained ones, asked the same benchmark")
+    asked = parser.parse_args(words)
+    return compare(asked.start, asked.after)
+
+
+@explained
+def main(words: Sequence[str] | None = None) -> None:
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["compare"]:
+        return print(compared(words[1:]))
     parser = argparse.ArgumentParser(prog="python -m tools.harness", description=__doc__.partition("\n\n")[2])
     parser.add_argument("name", choices=sorted(HARNESSES))
     known = "; ".join(f"{name}: {', '.join(one.datasets)}" for name, one in HARNESSES.items())
@@ -294,12 +340,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="programs executed at a time")
     parser.add_argument("--execute", action="store_true", help="run the harness, too")
     asked = parser.parse_args(words)
-    try:
-        evaluate(asked, HARNESSES[asked.name], load_profile(asked.profile))
-    except CourseError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return 0
+    evaluate(asked, HARNESSES[asked.name], load_profile(asked.profile))
 
 
 def evaluate(asked: argparse.Namespace, harness: Harness, profile: Profile) -> None:
