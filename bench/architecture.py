@@ -1,5 +1,5 @@
 """What `bench/gpu.py` runs: Qwen2.5's architectures with random weights, a tokenizer of words, and the operations that
-a pass needs, a multiplication and an addition counted as two (docs/hardware.md has the formulas)."""
+a pass needs, a multiplication and an addition counted as two (bench/README.md has the formulas)."""
 
 import random
 from pathlib import Path

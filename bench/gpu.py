@@ -1,7 +1,7 @@
 """What a GPU makes of the course's own trainers at the paper's shapes, with random weights of the true architecture.
 
     python bench/gpu.py --sizes 0.5B                  one reward-model training and one RL training
-    python bench/gpu.py --sizes 7B --variant lora     7B on one card; docs/hardware.md has the choices for each card
+    python bench/gpu.py --sizes 7B --variant lora     7B on one card; bench/README.md has the choices for each card
     python bench/gpu.py --tiny                        the same code on a CPU, in seconds, with a toy shape
     accelerate launch --config_file configs/zero3-8.yaml bench/gpu.py --sizes 7B --stages RL --generation vllm
 

@@ -10,7 +10,7 @@ import yaml
 from acelib.core import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
-PAGES += [*(ROOT / "docs").glob("*.md"), *(ROOT / ".github").rglob("*.*")]
+PAGES += [*(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md"), *(ROOT / ".github").rglob("*.*")]
 NOW = re.findall(r"^\| .* \| `(from acelib[^`]*)` \|$", (ROOT / "CHANGELOG.md").read_text(), re.M)
 
 
@@ -32,7 +32,13 @@ def test_a_name_that_moved_is_where_the_changes_say(line):
 
 def test_a_script_that_is_started_as_a_file_finds_what_it_imports():
     """The checkout is no package: only `python -m` finds what lies beside `acelib` in it."""
-    texts = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("data/**/*.md"), *ROOT.glob("[bert]*/*.py")]
+    texts = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("bench/*.md"),
+        *ROOT.glob("data/**/*.md"),
+        *ROOT.glob("[bert]*/*.py"),
+    ]
     said = {
         name
         for text in texts

@@ -41,6 +41,7 @@ PAGES = {
         "docs/data",
         "docs/hardware",
         "docs/scaling",
+        "bench/README",
         "docs/real",
         "data/README",
         "data/real/README",

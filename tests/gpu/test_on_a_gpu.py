@@ -1,7 +1,7 @@
 """What needs a GPU: `python -m pytest tests/gpu` on a machine that has one. Elsewhere all of it is skipped.
 
 The course on tiny values runs once, with everything in the notebooks' process; single notebooks then run again with the
-engines that only a GPU can test. docs/hardware.md splits them into commands of a few minutes each.
+engines that only a GPU can test. bench/README.md splits them into commands of a few minutes each.
 """
 
 import json
