@@ -10,6 +10,7 @@ COMMANDS = {  # each is the `main(words)` of a module beside the package
     "course": ("runner.course", "run the notebooks and write the report"),
     "scorecard": ("runner.report", "print the scorecard of a run"),
     "plan": ("tools.plan", "stages, hours, memory and dollars of a profile, computed"),
+    "watch": ("tools.watch", "what the training of a run shows so far, and which thresholds it crosses"),
     "doctor": ("tools.doctor", "versions, machine, isolation and checks, as text to paste into an issue"),
     "adopt": ("tools.adopt", "start from published questions and programs, at notebook 03"),
     "seeds": ("tools.seeds", "make seed programs for the teacher"),

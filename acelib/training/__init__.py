@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "batches": ["largest_divisor"],
-        "checkpoints": ["fitting"],
+        "checkpoints": ["fitting", "last_checkpoint"],
         "log": ["log_rows"],
         "reinforce_trainer": ["ReinforceTrainer", "make_reinforce_trainer", "trainer_arguments"],
         "reward_trainer": ["QuestionRewardTrainer", "make_reward_trainer"],
