@@ -223,7 +223,9 @@ def _expected_line(expression):
 
 
 _REFEREE_ONLY = re.compile(rb'\["a"')  # numpy's values that are no plain numbers
-_NOT_DATA = re.compile(rb'\["[aouy]"')  # these, objects, and what was reduced to its base class: a tag, never a text
+# All that is no number, text or builtin container: to iterate over a network, to round a large Decimal or to format a
+# bytearray may take for ever, and here no limits hold. (A tag, never a text.)
+_NOT_PLAIN = re.compile(rb'\["[^bcdfilstx]"')
 
 
 def judge_lines(assertion: Assertion, lines: list[bytes]) -> tuple[str, str]:
@@ -234,9 +236,9 @@ def judge_lines(assertion: Assertion, lines: list[bytes]) -> tuple[str, str]:
     results = []
     try:
         for line in lines:
-            if len(line) > MAX_LOCAL_BYTES and not line.startswith(b'["x"'):
+            if len(line) > MAX_LOCAL_BYTES:
                 raise NeedsReferee
-            if b"[" in line and (_REFEREE_ONLY if assertion.simple or assertion.identity else _NOT_DATA).search(line):
+            if b"[" in line and (_REFEREE_ONLY if assertion.simple or assertion.identity else _NOT_PLAIN).search(line):
                 raise NeedsReferee
             if line.startswith(b'["y"') and (assertion.expected or b"[").startswith(b"["):
                 raise NeedsReferee  # a number of numpy's is compared with each part of a list
@@ -271,6 +273,12 @@ def _bounded_pow(a, b):
     if isinstance(a, int) and isinstance(b, int) and a.bit_length() * abs(b) > 100_000:
         raise NeedsReferee
     return a**b
+
+
+def _bounded_round(number, digits=None):
+    if isinstance(digits, int) and abs(digits) > 1000:
+        raise NeedsReferee
+    return round(number, digits)
 
 
 def _bounded_mul(a, b):
@@ -314,6 +322,7 @@ _FUNCTIONS = {
     **{f.__name__: f for f in (abs, all, any, bool, complex, dict, float, frozenset, isinstance, len, list, max, min)},
     **{f.__name__: f for f in (round, set, sorted, str, sum, tuple, type, int)},
     "range": _bounded_range,
+    "round": _bounded_round,
 }
 _TYPES = {t.__name__: t for t in (bool, bytes, complex, dict, float, frozenset, int, list, set, str, tuple)}
 _MATH = {f.__name__: f for f in (math.isclose, math.sqrt, math.floor, math.ceil, math.fabs, math.isnan, math.isinf)}
