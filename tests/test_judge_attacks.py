@@ -11,6 +11,7 @@ import pytest
 from attacks import ATTACKS, SLOW
 
 from acelib.judge import Judge, JudgeError, Limits, Submission
+from acelib.judge.asserts import NeedsReferee, compile_test, judge_lines
 from acelib.judge.judge import LEVELS
 
 LIMITS = Limits(cpu_seconds=0.1, wall_seconds=4, memory_mb=256, total_cpu_seconds=0.3)
@@ -172,3 +173,89 @@ def test_exceptions_of_the_library_keep_their_class(judge):
         "import pytest\nwith pytest.raises(StopIteration):\n    g()",
     ]
     assert judge.run([Submission(program, tests)])[0].passed
+
+
+EARLY = {  # (program, test): something ends, skips or satisfies the test from the inside, or the judge's own error does
+    "a process that ends, where the test catches everything": (
+        "import os\ndef f(x):\n    if x: os._exit(0)\n    return 0",
+        "assert f(0) == 0\ntry:\n    f(3)\n    assert False\nexcept:\n    pass",
+    ),
+    "a process that ends, where any exception is expected": (
+        "import os\ndef f(x): os._exit(0)",
+        "import pytest\nwith pytest.raises(BaseException):\n    f(3)",
+    ),
+    "unittest's exception by another module's name": (
+        "import numpy\nclass A(Exception): pass\nclass B(Exception): pass\n"
+        "A.__module__, A.__name__, B.__module__, B.__name__ = 'numpy', 'testing', 'numpy.testing', 'SkipTest'\n"
+        "def f(x):\n    if x > 1: raise B\n    return [numpy.zeros(1), A] if x else 0",
+        "import unittest\nclass T(unittest.TestCase):\n    def test_a(self):\n        self.assertEqual(f(0), 0)\n"
+        "        self.assertIsNotNone(f(1))\n        self.assertEqual(f(3), 9)",
+    ),
+    "the end of an iteration where an error is expected": (
+        "def f(x): raise StopIteration",
+        "import pytest\nwith pytest.raises(RuntimeError):\n    f(3)",
+    ),
+    "a task that is cancelled from the inside": (
+        "import asyncio\ndef f(x):\n    if x: raise asyncio.CancelledError\n    return 0",
+        "import asyncio\nasync def one(x, y):\n    assert f(x) == y\nasync def test_f():\n"
+        "    async with asyncio.TaskGroup() as group:\n        group.create_task(one(0, 0))\n"
+        "        group.create_task(one(3, 9))",
+    ),
+    "a thread that ends early": (
+        "def f(x):\n    if x: raise SystemExit\n    return 0",
+        "import threading\nassert f(0) == 0\ndef run():\n    assert f(3) == 9\n"
+        "thread = threading.Thread(target=run)\nthread.start()\nthread.join()",
+    ),
+    "arithmetic that the judge refuses and the test expects to fail": (
+        "class V:\n    def __add__(self, other): return self\ndef f(x): return V()",
+        "import pytest\nwith pytest.raises(TypeError):\n    f(3) + 5",
+    ),
+    "an order that the judge refuses and the test expects to fail": (
+        "class V:\n    def __lt__(self, other): return True\ndef f(x): return V()",
+        "import pytest\nwith pytest.raises(TypeError):\n    f(3) < 5",
+    ),
+    "pickling that the judge refuses and the test expects to fail": (
+        "class V: pass\ndef f(x): return V()",
+        "import pickle, pytest\nwith pytest.raises(TypeError):\n    pickle.dumps(f(3))",
+    ),
+    "a context manager that swallows what the judge refuses": (
+        "class V:\n    def __enter__(self): return self\n    def __exit__(self, *_): return True\n"
+        "def f(x): return V() if x else 0",
+        "assert f(0) == 0\nwith f(3) as v:\n    assert v + 1 == 10",
+    ),
+    "a list that hides its items from an approximation": (
+        "class L(list):\n    def __len__(self): return 2\n    def __iter__(self): return iter([])\n"
+        "def f(x): return L()",
+        "import pytest\nassert pytest.approx([2.0, 4.0]) == f(3)",
+    ),
+    "a list in a list that hides its items": (
+        "class L(list):\n    def __len__(self): return 2\n    def __iter__(self): return iter([])\n"
+        "def f(x): return [L()]",
+        "import pytest\nassert f(3) == pytest.approx([[2.0, 4.0]])",
+    ),
+}
+
+
+@pytest.mark.slow
+def test_nothing_ends_a_test_early_or_takes_the_place_of_what_it_expects(judge):
+    reports = judge.run([Submission(program, [test]) for program, test in EARLY.values()])
+    assert [name for name, report in zip(EARLY, reports) if report.passed] == []
+
+
+SLOW_HERE = {  # results with which a plain comparison takes for ever, or all memory, where no limits hold
+    "import ipaddress\ndef f(x): return ipaddress.ip_network('::/0')": "assert sorted(f(1)) == [1, 2]",
+    "from decimal import Decimal\ndef f(x): return Decimal('1E+999999999')": "assert int(f(1)) == 5",
+    "def f(x): return bytearray(b'%999999999d')": "assert f(1) % 2 == 0",
+    "from fractions import Fraction\ndef f(x): return Fraction(10**10)": "assert 2 ** f(1) == 8",
+    "def f(x): return -10**9": "assert round(5, f(1)) == 5",
+}
+
+
+@pytest.mark.slow
+def test_a_result_does_not_keep_the_supervisor_busy(judge):
+    lines = [b'["P","IPv4Network","0.0.0.0/30"]', b'["D","1E+2"]', b'["B","%9d"]', b'["F","3/1"]', b"-10000"]
+    for test, line in zip(SLOW_HERE.values(), lines):  # what is compared here and what is not
+        with pytest.raises(NeedsReferee):
+            judge_lines(compile_test(test), [line])
+    reports = judge.run([Submission(program, [test]) for program, test in SLOW_HERE.items()])
+    assert {report.verdicts[0].status for report in reports} <= {"timeout", "memory", "error"}

@@ -75,6 +75,22 @@ TESTED = [  # all of these hold for NEXT, and none for WRONG
     "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor() as pool:\n"
     "    assert list(pool.map(f, range(9))) == list(range(1, 10))",
     "assert f(1) == 2\nexit()",
+    "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n"
+    "        with self.assertRaises(TypeError) as caught:\n"
+    "            f('a')\n        str(caught.exception)",
+    "import pytest\n@pytest.fixture\ndef one():\n    yield 1\n    assert f(1) == 2\n"
+    "def test_it(one):\n    assert one + f(1)",
+    "class TestF:\n    def teardown_method(self):\n        assert f(1) == 2\n    "
+    "def test_it(self):\n        assert f(0) != 0",
+    "import threading\ndef run():\n    assert f(1) == 2\nthread = threading.Thread(target=run)\nthread.start()\n"
+    "thread.join()",
+    "for expected in (3, 2):\n    try:\n        assert f(1) == expected\n        break\n"
+    "    except AssertionError:\n        pass\nelse:\n    raise ValueError",
+    "held = 0\nfor expected in (3, 2):\n    try:\n        assert f(1) == expected\n        held += 1\n"
+    "    except AssertionError:\n        pass\nassert held == 1",
+    "try:\n    assert f(1) == 3\nexcept AssertionError:\n    assert f(1) == 2",
+    "try:\n    f('a')\n    raise Exception('no error')\n"
+    "except Exception as error:\n    assert isinstance(error, TypeError)",
 ]
 UNTESTED = [
     *("f(1) == 2", "f(1)", "assert True\nf(1)", "assert (f(1) == 2, 'message')", "assert f", "assert [f(1) == 3]"),
@@ -110,6 +126,16 @@ UNTESTED = [
     "assert f is f and f",
     "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertTrue(True)\n        f(1)",
     "import pytest\n@pytest.mark.parametrize('x', [])\ndef test_it(x):\n    assert f(x) == 3",
+    "assert [f(x) == 3 for x in range(3)]",
+    "f(1)\nassert map(lambda x: f(x) == 3, [1])",
+    "assert True if f(1) == 3 else True",
+    "assert (pair := (f(1) == 3, 'message'))",
+    "f(1)\nif 1 + 1 != 2:\n    raise ValueError",
+    "try:\n    if f(1) != 3:\n        raise ValueError\nexcept Exception as error:\n    print(error)",
+    "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n"
+    "        f(1)\n        self.assertRaises(ValueError)",
+    "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n"
+    "        with self.assertNoLogs():\n            f(1)",
 ]
 
 
@@ -134,6 +160,9 @@ def test_a_check_that_fails_and_is_swallowed_has_failed(judge):
     for handler in ("except AssertionError:\n    pass", "except Exception:\n    print('no')", "except:\n    pass"):
         assert status(judge, NEXT, f"try:\n    assert f(1) == 3\n{handler}") == "failed"
         assert status(judge, NEXT, f"try:\n    f(1)\n    assert False\n{handler}") == "failed"
+        loop = "for x, y in [(1, 3), (2, 3)]:\n    try:\n        assert f(x) == y\n    "
+        assert status(judge, NEXT, loop + handler.replace("\n", "\n    ")) == "failed"
+    assert status(judge, NEXT, "try:\n    f(1)\n    raise Exception('no')\nexcept Exception:\n    pass") == "failed"
 
 
 def test_stand_ins_carry_out_the_check_or_say_that_they_cannot(judge):

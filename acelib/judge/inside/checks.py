@@ -9,6 +9,8 @@ import builtins
 import sys
 
 CHECKS = "__checks__"
+_WIDE = ("AssertionError", "Exception", "BaseException")
+_LAZY = ("map", "filter", "zip", "enumerate")  # objects that are true, whatever they would give
 TYPE_OF, BETWEEN = "__type_of__", "__between__"
 PYTHONS_OWN = frozenset(("math", "np", "numpy", "collections", "itertools", "random", "datetime", "pytest", "re"))
 _CHECKING_NAMES = ("assert", "raises", "fail", "approx")
@@ -31,8 +33,17 @@ def always_true(node, names=frozenset(), truth=True) -> bool:
         return bool(node.keys)
     if isinstance(node, ast.Name):
         return node.id in names
-    if isinstance(node, ast.IfExp) and isinstance(node.test, ast.Constant):
-        return always_true(node.body if node.test.value else node.orelse, names)
+    if isinstance(node, ast.NamedExpr):
+        return always_true(node.value, names)
+    if isinstance(node, ast.IfExp):
+        branches = [node.body, node.orelse]
+        if isinstance(node.test, ast.Constant):
+            branches.pop(bool(node.test.value))
+        return all(always_true(branch, names) for branch in branches)
+    if isinstance(node, (ast.ListComp, ast.SetComp)):  # of truths, where `all(...)` was meant
+        return isinstance(node.elt, (ast.Compare, ast.BoolOp)) and not any(one.ifs for one in node.generators)
+    if isinstance(node, ast.Call):
+        return called_name(node) in _LAZY and isinstance(node.func, ast.Name) and node.func.id not in names
     return isinstance(node, (ast.GeneratorExp, ast.Lambda, ast.JoinedStr))
 
 
@@ -62,9 +73,10 @@ def reached_by(tree: ast.AST, names) -> set[str]:
 
 
 def _checked(tree):
-    """What the test asserts, with `assert` or a library's function."""
+    """What the test asserts, with `assert`, a library's function or an `if` that fails."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assert):
+        fails = isinstance(node, ast.If) and any(_fails(n) for n in (*node.body, *node.orelse))
+        if fails or isinstance(node, ast.Assert):
             yield node.test
         elif isinstance(node, ast.Call) and called_name(node).startswith("assert"):
             yield ast.Tuple(node.args, ast.Load())
@@ -102,27 +114,40 @@ def may_check(tree: ast.AST, names, reached=None) -> bool:
 
 
 class Checks:
-    """Hears of the assertions of one test."""
+    """Hears of the assertions of one test. As a context manager it is around what swallows their failures."""
 
     def __init__(self, asked):
         """`asked()` is the number of questions that the program has answered."""
         self.seen, self.held, self._asked, self._before = 0, True, asked, asked()
+        self._swallowing, self.lost = 0, None
+
+    def __enter__(self):
+        self._swallowing += 1
+
+    def __exit__(self, *_):
+        self._swallowing -= 1
 
     def note(self, value) -> bool:
         """The truth of an assertion, which is hereby evaluated; it counts once the program was asked something."""
         truth = bool(value)
-        self.seen, self.held = self.seen + (not truth or self._asked() > self._before), truth
+        self.seen += not truth or self._asked() > self._before
+        self.held = truth and (self.held or not self._swallowing)  # the next of a loop makes no failure good
         return truth
 
     def branch(self, value):
-        """The condition of an `if` that raises."""
-        self.note(True)
+        """The condition of an `if` that raises, unless what it raises is swallowed."""
+        if not self._swallowing:
+            self.note(True)
         return value
 
-    def caught(self) -> None:
-        """An expected exception was raised, unless what was caught is the test's own `assert False`."""
+    def caught(self, *lines) -> None:
+        """An expected exception was raised, unless what was caught is the test's own `assert False`, or a `raise` in
+        one of these lines."""
         error = sys.exc_info()[1]
-        if not isinstance(error, AssertionError) or getattr(error, "from_program", False):
+        trace = error.__traceback__
+        if trace.tb_next is None and trace.tb_lineno in lines and not hasattr(error, "from_program"):
+            self.note(False)
+        elif not isinstance(error, AssertionError) or getattr(error, "from_program", False):
             self.note(True)
 
     def counting(self, function):
@@ -134,6 +159,8 @@ class Checks:
             except AssertionError:
                 self.note(False)
                 raise
+            if hasattr(type(result), "__exit__"):  # `with self.assertRaises(ValueError):` checks at its end
+                return _Counting(result, self)
             self.note(True)
             return result
 
@@ -150,11 +177,40 @@ class Checks:
 
         return call
 
+    def lose(self, thread) -> None:
+        """An exception that ended a thread of the test, and nobody saw."""
+        self.lost = self.lost or thread.exc_type.__name__
+
     def verdict(self):
         """True, or the failure node of a test that ended without an exception."""
+        if self.lost:
+            return ["x", "failed", f"{self.lost} in a thread of the test"]
         if not self.seen:
             return ["x", "invalid", "no assertion was evaluated"]
         return True if self.held else ["x", "failed", "an assertion did not hold, and the test went on"]
+
+
+class _Counting:
+    """The context manager of a library's check: counts when its block is over."""
+
+    def __init__(self, inner, checks):
+        self._inner, self._checks = inner, checks
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def __enter__(self):
+        return self._inner.__enter__()
+
+    def __exit__(self, kind, *rest):
+        try:
+            ended = self._inner.__exit__(kind, *rest)
+        except AssertionError:
+            self._checks.note(False)
+            raise
+        if kind is None or ended:
+            self._checks.note(True)
+        return ended
 
 
 class _Instrument(ast.NodeTransformer):
@@ -176,18 +232,21 @@ class _Instrument(ast.NodeTransformer):
         return node
 
     def visit_If(self, node):
+        reached = self._is_reached(node.test)
         self.generic_visit(node)
-        if any(_fails(n) for n in (*node.body, *node.orelse)):
+        if reached and any(_fails(n) for n in (*node.body, *node.orelse)):
             node.test = self._call("branch", node.test)
         return node
 
     def visit_Try(self, node):
         must_not_end = any(_fails(n) for n in (*node.body, *node.orelse))
+        lines = [ast.Constant(n.lineno) for n in node.body if isinstance(n, ast.Raise)]
+        swallows = any(map(_swallows, node.handlers)) and not any(isinstance(n, ast.Break) for n in ast.walk(node))
         self.generic_visit(node)
         if must_not_end:
             for handler in node.handlers:
-                handler.body.insert(0, ast.Expr(self._call("caught")))
-        return node
+                handler.body.insert(0, ast.Expr(self._call("caught", *lines)))
+        return ast.With([ast.withitem(ast.Name(CHECKS, ast.Load()))], [node]) if swallows else node
 
     def visit_Expr(self, node):
         args = node.value.args if isinstance(node.value, ast.Call) else ()
@@ -240,6 +299,13 @@ def _fails(node) -> bool:
     name, arguments = called_name(node.value), node.value.args
     ends = name in ("exit", "quit") and arguments and isinstance(arguments[0], ast.Constant) and arguments[0].value
     return name == "fail" or bool(ends)
+
+
+def _swallows(handler) -> bool:
+    """Whether a failed assertion ends in this handler, which says nothing of it."""
+    caught = getattr(handler.type, "elts", [handler.type])
+    wide = any(one is None or getattr(one, "id", "") in _WIDE for one in caught)
+    return wide and not any(_fails(n) or isinstance(n, ast.Assert) for one in handler.body for n in ast.walk(one))
 
 
 def called_name(call) -> str:

@@ -59,6 +59,17 @@ class Gone(BaseException):
     """The program's process ended, or what it sent is no message."""
 
 
+class Refused(BaseException):
+    """What the judge does not do by design; no error of the program: not what `pytest.raises(TypeError)` expects."""
+
+
+class Ended(Exception):
+    """The program raised, out of a call or a comparison, what would end a loop or a task of the test."""
+
+
+ENDINGS = ("StopIteration", "StopAsyncIteration", "GeneratorExit", "CancelledError")
+
+
 class Shared:
     """Mutable values that both sides know by number: one object stays one object, and what changes here or there
     changes there or here with the next message."""
@@ -126,7 +137,8 @@ class Program:
     """The program's process, seen from here."""
 
     def __init__(self, channel):
-        self.channel, self.before_asking, self.asked, self.may_stop = channel, None, 0, False
+        self.channel, self.before_asking, self.asked, self.may_end = channel, None, 0, False
+        self.gone, self.refused = False, ""
         self.local, self.raised, self.stand_ins, self.shared = [], [], {}, Shared(-1)
         self._coroutines, self._local_numbers, self._one_at_a_time = {}, {}, RLock()
 
@@ -157,14 +169,16 @@ class Program:
                 sys.stdout.write(text)
             if kind == "x":
                 error = self._exception(*answer)
-                ends = isinstance(error, (StopIteration, StopAsyncIteration)) and what not in ("next", "anext")
-                if ends and not self.may_stop:  # out of a call or a comparison it would end the test's own `map`
-                    raise RuntimeError(f"the program raised {type(error).__name__}") from error
+                kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ != MAIN]
+                ends = not {*ENDINGS}.isdisjoint(kinds) and what not in ("next", "anext")
+                if ends and not self.may_end:  # out of a call or a comparison it would end the test's own `map`
+                    raise Ended(f"the program raised {type(error).__name__}") from error
                 raise error
             return self.shared.decode(answer, self._decode)
         except (Closed, wire.WireError, IndexError, TypeError, KeyError, AttributeError, ValueError) as error:
             if hasattr(error, "from_program"):
                 raise
+            self.gone = True  # whatever the test catches: this process has no more to say
             raise Gone from None
 
     def _encode(self, value):
@@ -284,7 +298,8 @@ def _exception_of_python(module: str, name: str):
     root = module.partition(".")[0]
     if root not in sys.stdlib_module_names | {"numpy"} or root == "unittest":
         return None
-    return getattr(sys.modules.get(module), name, None)
+    kind = vars(sys.modules.get(module) or builtins).get(name)  # not getattr, for which some modules import others
+    return kind if getattr(kind, "__module__", "") == module else None  # numpy.testing has unittest's SkipTest, too
 
 
 def _known_base(name):
@@ -364,6 +379,12 @@ def _may_ask(name: str) -> bool:
     if sys._getframe(2).f_globals.get("__name__", "").partition(".")[0] == "numpy":
         return False
     return name in _PLAIN_DUNDERS or not (name.startswith("__") or name == "_as_parameter_")
+
+
+def refuse(value, why: str):
+    """Raise Refused; a test that catches it has not been passed either."""
+    object.__getattribute__(value, "_program").refused = why
+    raise Refused(why)
 
 
 def stand_in_number(value):
@@ -475,10 +496,10 @@ class Proxy:
         return ask(self, "deepcopy")
 
     def __reduce_ex__(self, protocol):
-        raise TypeError("an object of the program cannot be pickled by the test")
+        refuse(self, "an object of the program cannot be pickled by the test")
 
     def __mro_entries__(self, bases):
-        raise TypeError("in the judge a test cannot derive a class from a class of the program")
+        refuse(self, "in the judge a test cannot derive a class from a class of the program")
 
     def __dir__(self):
         return ask(self, "dir")
@@ -504,6 +525,8 @@ def _forward_between(name, operation, finish=lambda result: result):
         if is_stand_in(other) and operation is not None:
             return finish(ask(self, operation, other))
         own = content(self)
+        if own is self and type(other).__module__ != MAIN:  # an object of the test may have an operator for it
+            refuse(self, f"in the judge {name} of an object of the program does not see data")
         if own is self or not hasattr(type(own), name):
             return NotImplemented
         return getattr(own, name)(other)

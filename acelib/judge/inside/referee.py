@@ -22,7 +22,7 @@ import checks as checking
 import wire
 from channel import Channel, Closed
 from names import KNOWN, MODULES, checked_by_name, program_names, without_imports
-from program import MAIN, Gone, Program
+from program import ENDINGS, MAIN, Gone, Program
 from stand_ins import BUILTINS, Skipped, ask_over_there, make_pytest, mirror_seeds
 
 
@@ -43,6 +43,10 @@ def run_job(fd: int, candidate: int) -> None:
             verdict = _run_test(text, own, also, program)
         except Gone:
             return
+        if program.gone:  # and the test has caught it
+            return
+        if program.refused:
+            verdict = ["x", "error", program.refused]
         os.write(fd, wire.dumps(verdict) + b"\n")
 
 
@@ -77,6 +81,7 @@ class _Test:
 
     def __init__(self, text: str, own: str, also: list, program, checks):
         self.own, self.program, self.checks, self.skipped = own, program, checks, None
+        self.open: list = []  # fixtures that have something left to do
         self.tree, foreign = without_imports(ast.parse(text))
         names = program_names(self.tree, own, also, foreign)
         self.by_name = checked_by_name(self.tree)
@@ -89,8 +94,11 @@ class _Test:
             _count_unittest(checks)
         if "testing" in text:
             _count_numpy(checks)
+        if "thread" in text:
+            importlib.import_module("threading").excepthook = checks.lose
         ask_over_there(text)
-        program.before_asking, program.may_stop = None, "StopIteration" in text or "StopAsyncIteration" in text
+        program.before_asking, program.refused = None, ""
+        program.may_end = any(word in text for word in (*ENDINGS, "cancel"))
         if "seed" in text:
             mirror_seeds(program)
         if "stdout" in text or "capsys" in text:
@@ -128,6 +136,8 @@ class _Test:
             elif self._is_a_test(node.name) and type(found) is type(_said):
                 self._set_up(self.namespace.get("setup_function"), found)
                 self._run_function(found)
+                self._set_up(self.namespace.get("teardown_function"), found)
+        self._set_up(self.namespace.get("teardown_module"), None)
         if self.skipped is not None and not self.checks.seen:
             raise self.skipped
 
@@ -144,6 +154,8 @@ class _Test:
                 instance = found()
                 self._set_up(getattr(instance, "setup_method", None), getattr(instance, name))
                 self._run_function(getattr(instance, name), found)
+                self._set_up(getattr(instance, "teardown_method", None), getattr(instance, name))
+            self._set_up(getattr(found, "teardown_class", None))
             for inner in [one for one in vars(found).values() if isinstance(one, type)]:
                 self._run_class(inner, True)
 
@@ -174,6 +186,8 @@ class _Test:
                 result = self._call(function, given)
                 if type(result).__name__ == "coroutine":
                     importlib.import_module("asyncio").run(result)
+                while self.open:
+                    next(self.open.pop(), None)
         except Skipped as error:
             self.skipped = error
 
@@ -188,8 +202,11 @@ class _Test:
         if name not in self.pytest.fixtures:
             raise Skipped(f"it needs {name!r}, which the judge does not have")
         made = self._call(self.pytest.fixtures[name], given)
-        given[name] = next(made) if type(made).__name__ == "generator" else made
-        return given[name]
+        if type(made).__name__ == "generator":
+            self.open.append(made)
+            made = next(made)
+        given[name] = made
+        return made
 
 
 def _count_unittest(checks) -> None:
@@ -197,7 +214,8 @@ def _count_unittest(checks) -> None:
     import unittest
 
     unittest.main = lambda *_, **__: None
-    for name in [n for n in vars(unittest.TestCase) if n.startswith("assert") or n == "fail"]:
+    checks_data = [n for n in vars(unittest.TestCase) if not n.endswith("Logs") and "Warns" not in n]
+    for name in [n for n in checks_data if n.startswith("assert") or n == "fail"]:  # what is logged stays over there
         function = vars(unittest.TestCase)[name]
         setattr(unittest.TestCase, name, checks.counting(getattr(function, "original", function)))
 
@@ -205,7 +223,7 @@ def _count_unittest(checks) -> None:
 def _count_numpy(checks) -> None:
     """Let the assertions of numpy.testing report to `checks`."""
     testing = importlib.import_module("numpy.testing")
-    for name in [n for n in vars(testing) if n.startswith("assert_")]:
+    for name in [n for n in vars(testing) if n.startswith("assert_") and "warn" not in n]:
         function = vars(testing)[name]
         setattr(testing, name, checks.counting(getattr(function, "original", function)))
 
