@@ -109,7 +109,7 @@ def test_the_recorded_reward_models_scored_every_program(rows):
     assert np.isfinite([row["greedy"] for found in scores.values() for row in found.values()]).all()
 
 
-TRAINED = [("rule", 0), ("rule", 1), ("rule", 2), ("rm", 0)]  # the reward, the seed
+TRAINED = [("rule", 0), ("rule", 1), ("rule", 2), ("rm", 0), ("rm", 1)]  # the reward, the seed
 
 
 def policies(name, seed=0):
