@@ -41,7 +41,7 @@ from datasets import disable_progress_bars
 from acelib.core import ROOT, CourseError, peak_memory_mb, versions
 from acelib.preflight import SHAPES, Shape
 from bench.architecture import HEADS, TINY, random_model
-from bench.phases import STAGES, VARIANTS, Phase, now
+from bench.phases import STAGES, VARIANTS, Phase, now, planned_gib
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...], repeats: int = 5) -> float:
@@ -74,7 +74,9 @@ def table(record: dict) -> str:
         "",
         f"{record['date']}: `{record['command']}`",
         "",
-        f"Peak {peaks}; matrix products {record['matrix_tflops']:.3g} TFLOP/s ({record['matrix_dtype']}).",
+        f"Peak {peaks} ({record['planned_gib']:.1f} GiB computed).",
+        "",
+        f"Matrix products {record['matrix_tflops']:.3g} TFLOP/s ({record['matrix_dtype']}).",
         "",
         "| phase | seconds | share of time | tokens | tokens/s | TFLOP | share of matrix rate |",
         "|---|---|---|---|---|---|---|",
@@ -126,6 +128,7 @@ def measure(stage: str, size: str, shape: Shape, folder: Path, rate: float, aske
         "matrix_tflops": rate / 1e12,
         "matrix_dtype": asked.dtype,
         "peak_gib": memory(asked.device),
+        "planned_gib": planned_gib(stage, folder, shape, asked),
         "phases": {name: vars(one) for name, one in phases.items()},
     }
 
@@ -146,6 +149,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--replies", type=int, default=8, help="per question")
     parser.add_argument("--updates", type=int, default=1, help="per rollout")
     parser.add_argument("--micro-batch", type=int, default=4, help="sequences per forward pass with gradient")
+    parser.add_argument("--keep", action="store_true", help="activations instead of computing them again")
     parser.add_argument("--prompt", type=int, help="tokens (default: 2,048; 64 with --tiny)")
     parser.add_argument("--reply", type=int, help="tokens (as --prompt)")
     parser.add_argument("--steps", type=int, default=2, help="measured ones, after one that warms up")
