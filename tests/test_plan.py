@@ -7,7 +7,8 @@ import pytest
 import torch
 import yaml
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
+from peft.helpers import disable_input_dtype_casting
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config
 
 from acelib.__main__ import main
 from acelib.core import EngineError, ModelError, ProfileError
@@ -15,7 +16,7 @@ from acelib.core.profiles import ROOT, load_profile, profile_names
 from acelib.models.generation import load_policy
 from acelib.preflight.cost_model import CostModel, at_scale, fits, kept_questions
 from acelib.preflight.machine import disk_gib
-from acelib.preflight.shapes import FULL, HALF, SHAPES, shape_of, training_gib
+from acelib.preflight.shapes import FULL, HALF, SHAPES, Shape, shape_of, training_gib
 from tools.plan import plan, smallest_cards
 from tools.together import misfits, require_together
 
@@ -110,10 +111,49 @@ def test_adapters_leave_frozen_weights_in_the_dtype_of_the_passes():
 def test_activations_are_kept_or_computed_again_and_logits_held_in_tiles():
     shape = SHAPES["0.5B"]
     again, kept = (training_gib(shape, 1, 4, 500, lora_rank=8, checkpointing=one) for one in (True, False))
-    one_layer = 2000 * (22 * shape.hidden + 4 * shape.key_values + 8 * shape.intermediate)
+    one_layer = 2000 * (20 * shape.hidden + 8 * shape.intermediate + 2 * 500)
     assert kept - again == pytest.approx((23 * one_layer - 24 * 2000 * 2 * shape.hidden) / 2**30)
     few, many = (training_gib(shape, 1, 1, 500, logits=logits) for logits in (100, 500))
     assert many - few == pytest.approx(12 * (2**25 - 100 * shape.vocabulary) / 2**30)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.bfloat16, HALF), (torch.float32, FULL)])
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.slow
+def test_a_layer_keeps_for_its_gradient_what_the_formula_says(rank, dtype, size):
+    """Two layers less one, of four padded sequences less two (copies of weights are kept, too). To 2%: attention's
+    log-sums, four bytes per head, and what is between an adapter's two matrices are left out."""
+    tokens, weights, kept = 128, set(), {}
+    wide = dict(hidden_size=512, intermediate_size=1024, num_attention_heads=4, num_key_value_heads=2, vocab_size=64)
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage  # held, so that no other takes its place
+        return tensor
+
+    def bytes_of(layers, rows):
+        model = Qwen2ForCausalLM(Qwen2Config(**wide, num_hidden_layers=layers)).to(dtype if rank else torch.float32)
+        if rank:
+            model = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear"))
+        weights.update(one.untyped_storage().data_ptr() for one in model.parameters())
+        kept.clear()
+        ids, half = torch.ones((rows, tokens), dtype=torch.long), dtype == torch.bfloat16
+        mask = ids.clone()
+        mask[0, -5:] = 0
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast("cpu", torch.bfloat16, enabled=half),
+            disable_input_dtype_casting(model, active=half),
+        ):
+            model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1)
+        return sum(one.nbytes() for one in kept.values())
+
+    shape = Shape(1, 512, 1024, 256, 64, True)
+    asked = dict(lora_rank=rank, frozen=size, checkpointing=False)
+    computed = training_gib(shape, 1, 4, tokens, **asked) - training_gib(shape, 1, 2, tokens, **asked)
+    four, two = (bytes_of(2, rows) - bytes_of(1, rows) for rows in (4, 2))
+    assert (four - two) / 2**30 == pytest.approx(computed, rel=0.02)
 
 
 def stages(profile):

@@ -11,7 +11,7 @@ from acelib.core import ModelError
 HALF, FULL, ADAM = 2, 4, 16  # bf16; fp32; fp32 with gradient and Adam's two moments
 NF4 = 0.516  # 4 bits, and 0.127 for scales (QLoRA, section 3)
 LOGIT = 12  # bytes: bf16 and fp32, each with its gradient
-TILE = 2**25, 2**15  # logits that are held at a time: so many in all (ours), or so many words of each token (TRL)
+TILE = 2**25, 2**15, 2**12  # logits that are held at a time: so many in all (ours), or so many words of tokens (TRL)
 SIZES = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "num_attention_heads"
 GATHERED = 10**9  # weights that ZeRO-3 holds whole at a time (its default)
 
@@ -99,19 +99,19 @@ def training_gib(
     """GiB per GPU of a training step on `sequences` x `tokens`, of which the last `logits` tokens go through the head.
 
     States (weights, gradients, moments) and a reference of `reference` bytes per weight are sharded over the GPUs;
-    below adapters of `lora_rank` the weights take `frozen` bytes instead, or 4 bits where `quantised`, and one matrix
-    two bytes. To them come the bf16 copy of weights that learn, activations for the backward pass (all of them, or
-    with `checkpointing` each layer's input and those of one layer recomputed), and logits.
+    below adapters of `lora_rank` the weights take `frozen` bytes (the size of the passes' dtype) instead, or 4 bits
+    where `quantised`, and one matrix is whole. To them come the bf16 copy of weights that learn, activations for the
+    backward pass (all, or with `checkpointing` each layer's input and one layer's recomputed), and logits.
     """
-    h, kv, inner = shape.hidden, shape.key_values, shape.intermediate
-    if lora_rank:  # activations as one layer of Qwen2 keeps them in bf16: norms in fp32, every adapter's input once
-        states, in_use = shape.adapters(lora_rank) * ADAM + shape.held(frozen, quantised), HALF * h * inner * quantised
-        entry, layer = HALF * h, (22 * h + 4 * kv + 8 * inner) * frozen // HALF
-    else:  # fp32 between the layers, and a bf16 copy of it for each matrix
+    h, i, half, mask = shape.hidden, shape.intermediate, frozen == HALF, frozen * tokens  # padded sequences have one
+    if lora_rank:  # activations as one layer of Qwen2 keeps them: norms in fp32, every adapter's input once
+        states, in_use = shape.adapters(lora_rank) * ADAM + shape.held(frozen, quantised), frozen * h * i * quantised
+        entry, layer = frozen * h, mask + (20 * h + 8 * i if half else 32 * h + 16 * i)
+    else:  # fp32 between the layers, and in bf16 a copy of it for each matrix, and of each matrix
         states = shape.parameters * (ADAM + reference)
-        in_use = HALF * (shape.parameters if gpus == 1 else min(shape.parameters, GATHERED))
-        entry, layer = FULL * h, 32 * h + 10 * inner
+        in_use = HALF * (shape.parameters if gpus == 1 else min(shape.parameters, GATHERED)) * half
+        entry, layer = FULL * h, mask + (34 * h + 8 * i if half else 40 * h + 16 * i)
     kept = shape.layers * entry + layer if checkpointing else shape.layers * layer
     scored = sequences * logits
-    tile = LOGIT * min(scored * shape.vocabulary, max(TILE[0], scored * TILE[1]))
+    tile = LOGIT * min(scored * shape.vocabulary, max(TILE[0], min(scored, TILE[2]) * TILE[1]))
     return (states / gpus + in_use + sequences * tokens * kept + tile) / 2**30
