@@ -125,6 +125,17 @@ def test_the_ideas_are_taught_where_they_are_used():
     assert ideas <= told
 
 
+def test_a_notebook_without_acelib_says_what_to_do(tmp_path):
+    """All open with the same four lines, which need nothing."""
+    opened = {code(path)[1].partition("\n\n")[0] for path in NOTEBOOKS.glob("*.ipynb")}
+    assert len(opened) == 1 and len(opened.copy().pop().splitlines()) == 4
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", opened.pop()], cwd=tmp_path, capture_output=True, text=True
+    )
+    (said,) = done.stderr.splitlines()
+    assert done.returncode == 1 and said.startswith("Clone the repository, run `make install` there")
+
+
 def test_a_notebook_alone_with_acelib_alone_says_what_to_do(tmp_path):
     """As with a wheel, which has neither profiles nor data, in a folder where nothing else lies."""
     shutil.copytree(ROOT / "acelib", tmp_path / "site" / "acelib", ignore=shutil.ignore_patterns("__pycache__"))
