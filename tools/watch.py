@@ -166,7 +166,7 @@ def on_score(rows: Sequence[Row]) -> Verdict:
         f"over-optimisation: the last {FEW} rollouts against the {FEW} before, of other questions: score {score:+.3f}, "
     )
     said += f"share that passes {100 * passing:+.1f} points"
-    return ("crossed", f"{said}; stop if the held-out figures fall, too.") if bad else ("ok", f"{said}.")
+    return ("crossed", f"{said}; stop, and keep the rule's policy.") if bad else ("ok", f"{said}.")
 
 
 def verdicts(run: Path, log: Log, rows: Sequence[Row]) -> Iterator[Verdict]:
