@@ -36,6 +36,7 @@ from experiments.grid import (
     run_grid,
     scorers,
 )
+from experiments.teachers import SPECS
 from experiments.trainings import chosen_questions, train_policy
 
 
@@ -149,6 +150,13 @@ def test_published_tables_are_whole():
     assert {(row["variant"], row["seed"]) for row in read_table("rm")} == {(s.variant, s.seed) for s in scorers()}
     made = [(row["tests"], row["questions"], row["seed"]) for row in read_table("filters")]
     assert made == [(spec.tests, spec.questions, spec.seed) for spec in by_tests()]
+    teachers = {(row["teacher_steps"], row["min_tests"]): row["valid"] for row in read_table("teachers")}
+    assert list(teachers) == [(550, 5), (550, 1), (1100, 5)] and teachers[550, 5] < teachers[1100, 5]
+    for (steps, fewest), valid in teachers.items():
+        mine = [row for row in read_table("teachers") if (row["teacher_steps"], row["min_tests"]) == (steps, fewest)]
+        made = [(row["tests"], row["questions"], row["seed"]) for row in mine]
+        assert made == [(s.tests, s.questions, s.seed) for s in SPECS if s.tests == "proxy" or fewest == 5]
+        assert all(row["asked"] > 0 and row["valid"] == valid < row["valid_kept"] for row in mine)
     assert (PUBLISHED / "provenance.json").is_file()
 
 
