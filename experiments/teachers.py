@@ -16,8 +16,9 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-from acelib.core import ROOT, Run, load_profile, stoppable
+from acelib.core import ROOT, Run, load_profile, read_json, stoppable
 from acelib.schema import Row
+from acelib.stats import Interval
 from experiments.filters import every_sample
 from experiments.grid import PUBLISHED, SEEDS, artefact, train_all
 from experiments.published import publish
@@ -31,18 +32,25 @@ LAST = "03"
 CHOICES = [(tests, "hard quarter") for tests in ("proxy", "all", "agreement")]  # questions that the proxy lets through
 CHOICES += [(tests, OWN + "hard quarter") for tests in ("all", "agreement")]
 SPECS = [Policy("rule", questions=questions, tests=tests, seed=seed) for seed in SEEDS for tests, questions in CHOICES]
+MEASURES = ("precision", "recall", "auc", "auc_gain")
 LENIENT = {550: 1}  # a second run of a teacher: tests that a question must keep, where the paper asks for five
 
 
 def facts(run: Run) -> Row:
     """Of the imagined tests the share `valid` is right, of those that the proxy's filter keeps `valid_kept`;
-    `imagined` and `filtered` questions."""
+    `imagined` and `filtered` questions; by name of a filter, what notebook 02 measured (value and 95% interval)."""
+    found = read_json(run.dir / "metrics" / "02_test_filtering.json")
+    quality: dict[str, Row] = {}
+    for name, key in (words.split(": ") for words in found if ": " in words and not words.startswith("real")):
+        if key in MEASURES:
+            quality.setdefault(name, {})[key] = [round(found[f"{name}: {key}"][end], 4) for end in Interval._fields]
     tests = [row for row in run.read("filter_audit") if row["valid"] is not None]
     return {
         "valid": round(fmean(row["valid"] for row in tests), 4),
         "valid_kept": round(fmean(row["valid"] for row in tests if row["kept"]), 4),
         "imagined": len(run.read("imagined")),
         "filtered": len(run.read("samples")),
+        "filters": quality,
     }
 
 

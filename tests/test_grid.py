@@ -157,6 +157,7 @@ def test_published_tables_are_whole():
         made = [(row["tests"], row["questions"], row["seed"]) for row in mine]
         assert made == [(s.tests, s.questions, s.seed) for s in SPECS if s.tests == "proxy" or fewest == 5]
         assert all(row["asked"] > 0 and row["valid"] == valid < row["valid_kept"] for row in mine)
+        assert all({"no filter", "strong"} <= row["filters"].keys() for row in mine)
     assert (PUBLISHED / "provenance.json").is_file()
 
 
