@@ -136,8 +136,9 @@ def test_a_layer_keeps_for_its_gradient_what_the_formula_says(rank, dtype, size)
         model = Qwen2ForCausalLM(Qwen2Config(**wide, num_hidden_layers=layers)).to(dtype if rank else torch.float32)
         if rank:
             model = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear"))
-        weights.update(one.untyped_storage().data_ptr() for one in model.parameters())
         kept.clear()
+        weights.clear()  # of models that are gone, whose places others take
+        weights.update(one.untyped_storage().data_ptr() for one in model.parameters())
         ids, half = torch.ones((rows, tokens), dtype=torch.long), dtype == torch.bfloat16
         mask = ids.clone()
         mask[0, -5:] = 0

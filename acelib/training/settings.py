@@ -150,7 +150,8 @@ def _unquantised(model: PeftModel, path: Path) -> PeftModel:
         for name in ("quantization_config", "_is_quantized", "_pre_quantization_dtype"):
             vars(config).pop(name, None)
         plain = type(base).from_pretrained(base.name_or_path, config=config, dtype=base.dtype)
-        plain.generation_config = base.generation_config  # which can be saved
+        if hasattr(base, "generation_config"):
+            plain.generation_config = base.generation_config  # which can be saved
         return PeftModel.from_pretrained(plain, folder)
 
 
