@@ -60,14 +60,21 @@ def figure_text(here: Any) -> str:
     return f"{here['value']:.3f}{interval}"
 
 
+def points_text(here: dict[str, float] | None) -> str:
+    """`+31.0 [+28.0, +34.0]`: a row of the scorecard in points as in notebook 07, a relative gain in percent."""
+    if here is None or here["value"] is None:
+        return "-"
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * here[key] for key in ("value", "low", "high")))
+
+
 def scorecard_text(rows: list[dict[str, Any]]) -> str:
     """One line per claim: * for those that must hold, verdict, this run's figure, claim; "" without any."""
     width = max((len(row["verdict"]) for row in rows), default=0)
     lines = [
-        f"{'*' if row['must_hold'] else ' '} {row['verdict']:<{width}} {figure_text(row['here']):<26} {row['claim']}"
+        f"{'*' if row['must_hold'] else ' '} {row['verdict']:<{width}} {points_text(row['here']):<26} {row['claim']}"
         for row in rows
     ]
-    note = "* must hold on pocket, where it can be tested; [low, high] is a 95% interval"
+    note = "* must hold on pocket, where it can be tested; points (of a relative gain: percent), 95% intervals"
     return "\n".join([*lines, note]) if lines else ""
 
 
@@ -95,7 +102,7 @@ def write_report(run_dir: Path) -> tuple[Path, dict[str, Any]]:
     verdicts = [row["verdict"] for row in values["scorecard"] if row["must_hold"] and row["verdict"] != ADOPTED]
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"clock": clock, "figure": figure_text}
+    environment.filters |= {"clock": clock, "points": points_text}
     page = environment.get_template("report.template.html").render(
         run=values,
         promised=len(verdicts),

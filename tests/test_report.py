@@ -56,7 +56,7 @@ def test_report_and_metrics(make_run):
     assert "by tests alone" in page and "not measured" in page and "one seed" in page
     assert json.loads((path.parent / "metrics.json").read_text()) == json.loads(json.dumps(values))
     assert values["notebooks"]["00_start_here"]["metrics"]["questions"] == 800 and values["total_seconds"] == 90.0
-    expected = ["1 of 1 hold", "Filters &lt;filter&gt;", "0.250 <span class=quiet>[−0.100, 0.500]", "not testable here"]
+    expected = ["1 of 1 hold", "Filters &lt;filter&gt;", "+25.0 <span class=quiet>[−10.0, +50.0]", "not testable here"]
     expected += ["Is &lt;it&gt; drawn?", "1:30", "512 MiB", "0.500 [0.400, 0.600]", "reinforce.steps", "torch"]
     for part in expected:
         assert part in page, part
