@@ -1,4 +1,4 @@
-"""Estimates with their intervals: one bootstrap over questions, and the area under a ROC curve."""
+"""Estimates with their intervals: bootstraps over questions, and over trainings too; the area under a ROC curve."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,6 +26,10 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+
+    def in_points(self) -> str:
+        """Shares in points, a ratio in percent."""
+        return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * one for one in self))
 
 
 def bootstrap(
@@ -86,6 +90,22 @@ def paired_bootstrap(
     n = len(after)
     gain = (lambda a, b: (a / n) / (b / n) - 1) if relative else (lambda a, b: a / n - b / n)
     return bootstrap(gain, after, before, draws=draws, seed=seed)
+
+
+def crossed_bootstrap(
+    after: np.ndarray, before: np.ndarray | float = 0, draws: int = 2000, seed: int = 0, relative: bool = False
+) -> Interval:
+    """`paired_bootstrap` for several trainings, (trainings, questions) each: both are drawn with replacement, each on
+    its own, as every training meets every question (Owen 2007, the pigeonhole bootstrap)."""
+    rng, (trainings, n) = np.random.default_rng(seed), np.shape(after)
+    pairs = np.stack([after, np.broadcast_to(before, (trainings, n))], axis=1)
+
+    def gain(drawn):
+        mine, other = drawn.mean(axis=(0, 2))
+        return mine / other - 1 if relative else mine - other
+
+    chosen = ((rng.integers(trainings, size=trainings), rng.integers(n, size=n)) for _ in range(draws))
+    return Interval.of(gain(pairs), [gain(pairs[some][:, :, questions]) for some, questions in chosen])
 
 
 def auc(scores: Sequence[float], correct: Sequence[bool]) -> float:

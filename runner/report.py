@@ -14,6 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from acelib.core import ROOT, ArtifactError, Run, atomic, load_profile, read_json, versions, write_json
+from acelib.stats import Interval
 from runner.notebooks import NOTEBOOKS, title
 from runner.progress import clock
 from tools.commands import explained
@@ -64,7 +65,7 @@ def points_text(here: dict[str, float] | None) -> str:
     """`+31.0 [+28.0, +34.0]`: a row of the scorecard in points as in notebook 07, a relative gain in percent."""
     if here is None or here["value"] is None:
         return "-"
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * here[key] for key in ("value", "low", "high")))
+    return Interval(**here).in_points()
 
 
 def scorecard_text(rows: list[dict[str, Any]]) -> str:

@@ -15,7 +15,7 @@ from acelib.models.generation import Completion, generate, load_policy, load_tok
 from acelib.models.params import SamplingParams
 from acelib.schema import Problem
 from acelib.scorecard import CLAIMS, Claim, scorecard, verdict
-from acelib.stats import Interval, paired_bootstrap
+from acelib.stats import Interval, crossed_bootstrap, paired_bootstrap
 
 LINE = {"task_id": "t1", "question": "Write `f`.", "entry_point": "f", "tests": ["assert f(1) == 2"]}
 
@@ -123,6 +123,18 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
         here = paired_bootstrap(difference, np.zeros(100), draws=400, seed=seed)
         covered += here.low <= 0.1 <= here.high
     assert 175 <= covered <= 200
+
+
+def test_several_trainings_widen_the_interval_by_their_spread():
+    questions = np.random.default_rng(2).normal(0.3, 0.1, 100)
+    alike, apart = (questions + spread * np.array([[-1.0], [0.0], [1.0]]) for spread in (0.0, 0.2))
+    narrow, wide = crossed_bootstrap(alike), crossed_bootstrap(apart)
+    assert narrow.value == pytest.approx(wide.value) == questions.mean()
+    assert wide.low < narrow.low < narrow.high < wide.high
+    assert (wide.low, wide.high) == pytest.approx((narrow.value - 0.2, narrow.value + 0.2), abs=0.03)
+    assert crossed_bootstrap(apart + 1, np.ones_like(apart)) == pytest.approx(wide)
+    assert crossed_bootstrap(2 * alike, alike, relative=True) == pytest.approx((1, 1, 1))
+    assert Interval(0.0567, -0.01, 0.1).in_points() == "+5.7 [-1.0, +10.0]"
 
 
 @pytest.mark.parametrize("after, before", [([1.0], [1.0, 0.0]), ([], []), ([[1.0]], [[1.0]])])

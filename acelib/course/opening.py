@@ -83,8 +83,11 @@ def open_run(profile: str, run_dir: str, notebook: str | None = None) -> Noteboo
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm would like widgets
-    # How the trainer recognises its newest checkpoint where files written in quick succession have equal times.
-    logging.getLogger("transformers.trainer_utils").addFilter(lambda record: "mtime" not in record.getMessage())
+    for name, part in {
+        "transformers.trainer_utils": "mtime",  # how the newest checkpoint is found where files have equal times
+        "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",  # PEFT imports it where it is installed, wanted or not
+    }.items():
+        logging.getLogger(name).addFilter(lambda record, part=part: part not in record.getMessage())
     run = NotebookRun(run_dir, load_profile(profile))  # before what takes seconds to import
     import numpy
     import torch
