@@ -4,22 +4,31 @@ The programs are ours, so executing them outside the judge is no risk.
 """
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
+from tiny_models import save_tiny_policy
+from transformers import AutoTokenizer
 
 from acelib.core import EngineError
 from acelib.core.profiles import load_profile
 from acelib.core.tables import read_rows
 from acelib.data.benchmarks import read_benchmark
 from acelib.evaluation import EVALPLUS
+from acelib.extraction import extract_program
 from acelib.judge import Judge, Limits
+from acelib.models import SamplingParams, load_policy, load_tokenizer
 from acelib.sampling import judge_programs
 from acelib.schema import Program
 from tools.harness import (
     HARNESSES,
+    MORE_STOPS,
+    STOPS,
+    beginning,
     collect,
     command,
+    complete,
     execute,
     installed,
     main,
@@ -27,10 +36,12 @@ from tools.harness import (
     pass_at_1,
     questions,
     summary,
+    until,
     write_samples,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures"
+END = "<|endoftext|>"
 WIDEST = "def widest_gap(heights):\n    return max((abs(a - b) for a, b in zip(heights, heights[1:])), default=0)\n"
 MEAN = "def ladder_mean(steps):\n    return sum(i * s for i, s in enumerate(steps, 1)) / {}\n"
 HALVES = "def unscramble(text):\n    middle = len(text) // 2\n    return text[middle:] + text[:middle]\n"
@@ -261,12 +272,132 @@ def test_several_samples_and_another_extraction(tmp_path):
         "data/models/policy",
         n=2,
         temperature=1.0,
-        own=False,
+        prompt="profile",
         extraction="whole_reply",
     )
     rows = read_rows(samples)
     assert [row["task_id"] for row in rows] == ["BigCodeBench/9000"] * 2
     assert rows[0]["solution"] == json.loads((tmp_path / "replies.json").read_text())["BigCodeBench/9000"][0]
+
+
+def test_a_base_model_is_given_what_evalplus_gives_it():
+    evalplus = HARNESSES["evalplus"]
+    for dataset, hub in (("humaneval", "humanevalplus"), ("mbpp", "mbppplus")):
+        released = read_rows(FIXTURES / f"evalplus_{dataset}.jsonl")
+        given = {one["task_id"]: one["prompt"].strip() + "\n" for one in released}  # evalplus/codegen.py
+        for path in (f"evalplus_{dataset}", hub):  # in both layouts
+            asked = questions(evalplus, dataset, FIXTURES / f"{path}.jsonl")
+            assert {one.id: beginning(dataset, one.question) for one in asked} == given
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text", "kept"),
+    [
+        ("humaneval", "    return 1\n\ndef main():\n", "    return 1\n"),
+        ("humaneval", "\treturn 1\nclass A:", "    return 1"),
+        ("humaneval", "    assert xs\n    return 1\nprint(f(2))\nassert f(1)", "    assert xs\n    return 1"),
+        (
+            "mbpp",
+            "def f(x):\n    return 1\ndef g():\n    pass\nassert f(1)",
+            "def f(x):\n    return 1\ndef g():\n    pass",
+        ),
+        ("mbpp", 'def f(x):\n    return 1\n"""\nWrite a', "def f(x):\n    return 1"),
+    ],
+)
+def test_a_completion_ends_before_the_first_stop_string(dataset, text, kept):
+    assert until(text, STOPS + MORE_STOPS[dataset]) == kept
+
+
+@pytest.mark.parametrize("dataset, hub", [("humaneval", "humanevalplus"), ("mbpp", "mbppplus")])
+def test_the_program_is_prompt_and_completion(dataset, hub):
+    """With EvalPlus's own solutions as completions, cut at a stop string that comes after them."""
+    released = {one["task_id"]: one["canonical_solution"] for one in read_rows(FIXTURES / f"evalplus_{dataset}.jsonl")}
+    problems, handed = read_benchmark(FIXTURES / f"{hub}.jsonl"), []
+    for one in questions(HARNESSES["evalplus"], dataset, FIXTURES / f"{hub}.jsonl"):
+        said = until(f"{released[one.id]}\nassert {one.entry_point}(1)\n", STOPS + MORE_STOPS[dataset])
+        program = extract_program(beginning(dataset, one.question) + said, one.entry_point)
+        handed.append(Program(one.id.replace("Mbpp/", "MBPP/"), program, "m"))
+    with Judge(workers=1, limits=Limits(cpu_seconds=2.0, wall_seconds=60)) as judge:
+        assert all(report.passed for report in judge_programs(judge, problems, handed))
+
+
+def test_stop_strings_are_those_of_evalplus():
+    python = installed(HARNESSES["evalplus"])
+    if python is None:
+        pytest.skip("EvalPlus is not installed")
+    script = (
+        "import json; from evalplus.provider.utility import EOS, extra_eos_for_direct_completion as more;"
+        "print(json.dumps([EOS, *map(more, ('humaneval', 'mbpp'))]))"
+    )
+    found = json.loads(subprocess.run([python, "-c", script], capture_output=True, check=True).stdout)
+    assert [tuple(one) for one in found] == [STOPS, MORE_STOPS["humaneval"], MORE_STOPS["mbpp"]]
+
+
+def by_completion(model, out, *more, questions="humanevalplus"):
+    asked = ["evalplus", "--dataset", "humaneval", "--questions", str(FIXTURES / f"{questions}.jsonl")]
+    return main([*asked, "--model", str(model), "--out", str(out), *more])
+
+
+@pytest.fixture
+def base_model(tmp_path):
+    """A random one, without a chat template; its context is long enough for the prompts."""
+    folder = save_tiny_policy(tmp_path / "base", max_position_embeddings=2048)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = None
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_without_a_chat_template_is_told_of_completion_and_asked_by_it(base_model, tmp_path, capsys):
+    assert by_completion(base_model, tmp_path / "chat") == 1
+    told = capsys.readouterr().err
+    assert "has no chat template" in told and "`--prompt completion` asks as EvalPlus asks base models." in told
+    asked = {one.id: one.question for one in read_benchmark(FIXTURES / "humanevalplus.jsonl")}
+    assert by_completion(base_model, tmp_path / "raw", "--prompt", "completion") == 0
+    replies = json.loads((tmp_path / "raw" / "replies.json").read_text())
+    assert replies.keys() == asked.keys()
+    for name, (reply,) in replies.items():
+        begun = asked[name].strip() + "\n"
+        assert reply.startswith(begun)
+        assert reply == begun + until(reply[len(begun) :], STOPS + MORE_STOPS["humaneval"])
+    more = ("--prompt", "completion", "--samples", "3")
+    assert by_completion(base_model, tmp_path / "three", *more) == 0
+    sampled = json.loads((tmp_path / "three" / "replies.json").read_text())
+    assert all(len(mine) == 3 and len(set(mine)) > 1 for mine in sampled.values())
+    assert by_completion(base_model, tmp_path / "raw", *more) == 1
+    assert "samples of another request" in capsys.readouterr().err
+
+
+def test_each_prompt_is_completed_as_it_would_be_alone(base_model):
+    """Padding on the left changes nothing: the likeliest tokens, one question at a time."""
+    network, tokenizer = load_policy(base_model, device="cpu"), load_tokenizer(base_model, chats=False)
+    asked = questions(HARNESSES["evalplus"], "humaneval", FIXTURES / "humanevalplus.jsonl")
+    params = SamplingParams(temperature=0.0, max_new_tokens=40, batch_size=8, seed=0)
+    together = complete(network, tokenizer, "humaneval", asked, params)
+    for problem, (program,) in zip(asked, together, strict=True):
+        ids = tokenizer(beginning("humaneval", problem.question), return_tensors="pt")["input_ids"]
+        said = network.generate(input_ids=ids, do_sample=False, max_new_tokens=40)[0, ids.shape[1] :]
+        whole = beginning("humaneval", problem.question) + tokenizer.decode(said, skip_special_tokens=True)
+        assert whole.replace("\t", "    ").startswith(program)
+
+
+def test_a_base_model_that_is_asked_in_a_chat_is_recognised(tmp_path, capsys):
+    folder = save_tiny_policy(tmp_path / "base", max_position_embeddings=2048)
+    for name, key, value in (("generation_config", "eos_token_id", 0), ("tokenizer_config", "eos_token", END)):
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    assert by_completion(folder, tmp_path / "out") == 0
+    told = "looks like a base model (its template ends a reply with <|im_end|>, it does not); `--prompt completion`"
+    assert told in capsys.readouterr().out
+    assert by_completion("data/models/policy", tmp_path / "pocket") == 0
+    assert "looks like a base model" not in capsys.readouterr().out
+
+
+def test_only_evalplus_is_asked_by_completion(tmp_path, capsys):
+    words = ["bigcodebench", "--dataset", "complete", "--questions", str(FIXTURES / "bigcodebench.jsonl")]
+    assert main([*words, "--out", str(tmp_path), "--prompt", "completion"]) == 1
+    assert "Only EvalPlus is asked by completion here" in capsys.readouterr().err
 
 
 def test_the_summary_holds_a_greedy_figure_against_what_is_published():

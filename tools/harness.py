@@ -1,6 +1,8 @@
 """A model judged by a benchmark's own harness: `python -m tools.harness evalplus | bigcodebench | livecodebench`.
 
-`python -m tools.harness compare START AFTER...` gives paired differences between models that it has judged.
+`python -m tools.harness compare START AFTER...` gives paired differences between models that it has judged. Instruct
+models are asked in a chat; a base model may be asked by `--prompt completion`, as EvalPlus asks those: the benchmark's
+prompt goes on raw, up to a stop string, and prompt and completion together are the program.
 
 Writes the model's programs in the format of EvalPlus, BigCodeBench or LiveCodeBench and, with --execute, runs that
 harness on them. **It executes model-written code outside the judge.** EvalPlus and BigCodeBench switch some functions
@@ -23,16 +25,26 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from acelib.core import ROOT, EngineError, Profile, is_current, load_profile, making, stoppable, write_json
 from acelib.data import benchmark_rows, published_baselines, read_benchmark, reproduces
 from acelib.evaluation import EVALPLUS, Prompt, ask
 from acelib.extraction import EXTRACTIONS
-from acelib.models import SamplingParams, load_policy, load_tokenizer
+from acelib.models import SamplingParams, check_room, load_policy, load_tokenizer, turn_end
 from acelib.schema import Problem, Row
 from acelib.stats import bootstrap_mean, paired_bootstrap
 from tools.commands import explained
 
 WARNING = "This executes model-written code outside the judge, with your rights: use a container or a spare machine."
+
+
+PROMPTS = ("harness", "profile", "completion")  # in the harness's words or the profile's, in a chat; or none, raw
+COMPLETE = "`--prompt completion` asks as EvalPlus asks base models"
+# EvalPlus 0.3.1, evalplus/provider/utility.py: what ends a completion, always and by data set
+STOPS = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(")
+MORE_STOPS = {"humaneval": ("\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert "), "mbpp": ('\n"""', "\nassert")}
+FIRST_TEST = "\n\nYour code should pass this test:\n"  # as `acelib.data.benchmarks` shows MBPP's
 
 
 @dataclass(frozen=True)
@@ -167,6 +179,39 @@ def own_prompt(harness: Harness, dataset: str) -> Prompt:
     return EVALPLUS
 
 
+def beginning(dataset: str, question: str) -> str:
+    """What EvalPlus has a base model continue: HumanEval's prompt; MBPP's text and first test as a docstring."""
+    text, told, test = question.partition(FIRST_TEST)
+    return f'"""\n{text}\n{test}\n"""\n' if dataset == "mbpp" and told else question.strip() + "\n"
+
+
+def until(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of `stops`, with blanks for tabs, as EvalPlus keeps it."""
+    return text[: min((text.index(one) for one in stops if one in text), default=None)].replace("\t", "    ")
+
+
+@torch.inference_mode()
+def complete(
+    network: Any, tokenizer: Any, dataset: str, problems: Sequence[Problem], params: SamplingParams
+) -> list[list[str]]:
+    """`params.n` programs per problem, each its `beginning` with the model's continuation of it.
+
+    Raises ModelError when a beginning and `params.max_new_tokens` exceed the model's context.
+    """
+    texts, stops, found = [beginning(dataset, one.question) for one in problems], STOPS + MORE_STOPS[dataset], []
+    check_room(network, tokenizer(texts)["input_ids"], params.max_new_tokens)
+    how = dict(do_sample=params.temperature > 0, num_return_sequences=params.n, max_new_tokens=params.max_new_tokens)
+    how |= dict(temperature=params.temperature, top_p=params.top_p, top_k=0) if how["do_sample"] else {}
+    how |= dict(stop_strings=list(stops), tokenizer=tokenizer, pad_token_id=tokenizer.pad_token_id)
+    torch.manual_seed(params.seed)
+    for start in range(0, len(texts), size := max(1, params.batch_size // params.n)):
+        read = tokenizer(texts[start : start + size], return_tensors="pt", padding=True).to(network.device)
+        ids = network.generate(input_ids=read["input_ids"], attention_mask=read["attention_mask"], **how)
+        found += tokenizer.batch_decode(ids[:, read["input_ids"].shape[1] :], skip_special_tokens=True)
+    rows = [found[start : start + params.n] for start in range(0, len(found), params.n)]
+    return [[text + until(one, stops) for one in row] for text, row in zip(texts, rows, strict=True)]
+
+
 def write_samples(
     harness: Harness, folder: Path, programs: dict[str, Sequence[str | None]], asked: dict[str, Any] | None = None
 ) -> Path:
@@ -243,15 +288,17 @@ def collect(
     n: int = 1,
     temperature: float = 0.0,
     extraction: str = "extract_program",
-    own: bool = True,
+    prompt: str = "harness",
 ) -> Path:
     """Samples of `model` for the questions in `path`, as a file in `folder` for the harness; kept when it is there.
 
-    own: ask in the harness's words, else by the profile's `prompts.solve`. Raises EngineError when `folder` holds
-    samples that were asked for differently.
+    prompt: one of PROMPTS. Raises EngineError when `folder` holds samples that were asked for differently, and for a
+    `prompt` that the harness or the model does not have.
     """
+    if prompt == "completion" and dataset not in MORE_STOPS:
+        raise EngineError(f"Only EvalPlus is asked by completion here; take harness or profile for {harness.name}.")
     asked = {"harness": harness.name, "dataset": dataset, "questions": str(path), "model": model}
-    asked |= {"n": n, "own": own, "temperature": temperature, "extraction": extraction}
+    asked |= {"n": n, "prompt": prompt, "temperature": temperature, "extraction": extraction}
     samples = folder / harness.samples
     if is_current(samples, asked):
         return samples
@@ -259,10 +306,21 @@ def collect(
         raise EngineError(f"{folder} holds samples of another request (see its manifest); name another --out.")
     problems = questions(harness, dataset, path)
     location = profile.resolve(model)
-    network, tokenizer = load_policy(location, profile.models.dtype, profile.models.device), load_tokenizer(location)
-    prompt = own_prompt(harness, dataset) if own else Prompt(profile.prompts.solve)
+    tokenizer, chats = load_tokenizer(location, chats=False), prompt != "completion"
+    if chats and tokenizer.chat_template is None:
+        raise EngineError(f"{model} has no chat template to be asked in, as base models have none; {COMPLETE}.")
+    tokenizer = load_tokenizer(location) if chats else tokenizer
+    network = load_policy(location, profile.models.dtype, profile.models.device)
+    if chats and (end := turn_end(tokenizer)) not in _ends(network, tokenizer):
+        ends = tokenizer.convert_ids_to_tokens(end) if end is not None else "nothing"
+        print(f"{model} looks like a base model (its template ends a reply with {ends}, it does not); {COMPLETE}.")
     params = SamplingParams.of(profile.sampling, n=n, temperature=temperature, top_p=1.0, seed=profile.seed)
-    replies, extract = ask(network, tokenizer, problems, prompt, params), EXTRACTIONS[extraction]
+    if chats:
+        words = own_prompt(harness, dataset) if prompt == "harness" else Prompt(profile.prompts.solve)
+        replies = ask(network, tokenizer, problems, words, params)
+    else:
+        replies = complete(network, tokenizer, dataset, problems, params)
+    extract = EXTRACTIONS[extraction]
     write_json(folder / "replies.json", {one.id: mine for one, mine in zip(problems, replies, strict=True)})
     programs = {
         one.id: [extract(reply, one.entry_point or None) for reply in mine]
@@ -271,10 +329,16 @@ def collect(
     return write_samples(harness, folder, programs, asked)
 
 
-def summary(harness: Harness, dataset: str, rows: Sequence[Row], model: str, as_published: bool) -> str:
+def _ends(network: Any, tokenizer: Any) -> set[int | None]:
+    """The tokens at which a model ends by itself, whatever its chat template says."""
+    eos = network.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])}
+
+
+def summary(harness: Harness, dataset: str, rows: Sequence[Row], model: str, as_published: bool, how: str = "") -> str:
     """pass@1 with its 95% interval over questions and, when the model was asked `as_published` (greedily, in the
-    harness's words), whether it is what was published."""
-    lines = [f"{model}, judged by {harness.name}"]
+    harness's words or by completion), whether it is what was published; `how` says what else is to be known."""
+    lines = [f"{model}, judged by {harness.name}{how}"]
     for kind in ("base", "plus") if rows[0]["plus"] else ("base",):
         name = harness.datasets[dataset] + "+" * (kind == "plus")
         here = bootstrap_mean(pass_at_1(rows, kind))
@@ -335,7 +399,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--profile", default="pocket", help="name in profiles/, or path of a .yaml file")
     parser.add_argument("--samples", metavar="N", type=int, default=0, help="N sampled programs (default: one greedy)")
     parser.add_argument("--extraction", default="extract_program", choices=EXTRACTIONS, help="from reply to program")
-    parser.add_argument("--prompt", default="harness", choices=("harness", "profile"), help="whose words to ask in")
+    parser.add_argument("--prompt", default="harness", choices=PROMPTS, help="whose words to ask in; completion: raw")
     parser.add_argument("--release", type=Path, help="the harness's own data file, where it cannot be fetched")
     parser.add_argument("--workers", type=int, default=1, help="programs executed at a time")
     parser.add_argument("--execute", action="store_true", help="run the harness, too")
@@ -348,17 +412,18 @@ def evaluate(asked: argparse.Namespace, harness: Harness, profile: Profile) -> N
     if asked.dataset not in harness.datasets:
         known = ", ".join(harness.datasets)
         raise EngineError(f"{harness.name} has no dataset {asked.dataset!r}; it has {known}.")
-    own, model = asked.prompt == "harness", asked.model or profile.models.policy
+    model = asked.model or profile.models.policy
     path = asked.questions or profile.resolve(profile.data.benchmark)
     temperature = profile.evaluation.temperature if asked.samples else 0.0
-    options = dict(n=asked.samples or 1, temperature=temperature, extraction=asked.extraction, own=own)
+    options = dict(n=asked.samples or 1, temperature=temperature, extraction=asked.extraction, prompt=asked.prompt)
     samples = collect(harness, asked.dataset, path, asked.out, profile, model, **options)
     print(f"Programs: {samples}\n{WARNING}")
     if not asked.execute:
         words = shlex.join(command(harness, asked.dataset, samples))
         return print(f"Repeat with --execute, or run yourself: {words}")
     rows = execute(harness, asked.dataset, samples, asked.release, asked.workers)
-    said = summary(harness, asked.dataset, rows, model, own and not asked.samples)
+    how = ", asked by completion" if asked.prompt == "completion" else ""
+    said = summary(harness, asked.dataset, rows, model, asked.prompt != "profile" and not asked.samples, how)
     (asked.out / "summary.txt").write_text(said + "\n", encoding="utf-8")  # notebook 07 shows those of its run
     print(said)
 

@@ -81,11 +81,11 @@ def pick_device(device: str = "auto", dtype: str = "float32") -> torch.device:
     return torch.device(device)
 
 
-def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
+def load_tokenizer(name_or_path: str | Path, chats: bool = True) -> PreTrainedTokenizerBase | None:
     """A tokenizer with a chat template and a padding token, padding on the left; None for a server, which has its own.
 
-    Raises ModelError when the folder has no tokenizer, when the hub does not hand it out (`core.hub`), or when the
-    tokenizer has no chat template that works: training would go on without one, and would silently learn nothing.
+    Raises ModelError when the folder has no tokenizer, when the hub does not hand it out (`core.hub`), or, if it
+    `chats`, when it has no chat template that works: training would go on without, and would silently learn nothing.
     """
     if is_address(name_or_path):
         return None
@@ -99,6 +99,8 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase | None:
             tokenizer.pad_token = tokenizer.eos_token
         if tokenizer.pad_token_id is None:
             raise ValueError("it names neither a pad_token nor an eos_token")
+    if not chats:
+        return tokenizer
     instruct = "use an instruct model, or put a chat_template.jinja beside it"
     if tokenizer.chat_template is None:
         raise ModelError(f"The tokenizer of {location} has no chat template; {instruct}.")
