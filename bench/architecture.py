@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Con
 
 from acelib.core import CourseError
 from acelib.pocket.train import save
-from acelib.preflight import Shape
+from acelib.training import Shape
 
 HEADS = {"0.5B": 14, "1.5B": 12, "7B": 28}  # query heads, from the models' config.json
 TINY = Shape(layers=2, hidden=64, intermediate=128, key_values=32, vocabulary=512, tied=True)
@@ -89,7 +89,7 @@ def random_model(shape: Shape, heads: int, folder: Path, device: torch.device) -
     if model.num_parameters() != shape.parameters:
         raise BenchError(
             f"The model has {model.num_parameters():,} weights and its shape says {shape.parameters:,}; "
-            "mend acelib.preflight.shapes.SHAPES."
+            "mend acelib.training.forecast.SHAPES."
         )
     save(model, tokenizer, folder)
     return folder

@@ -39,7 +39,7 @@ from accelerate import PartialState
 from datasets import disable_progress_bars
 
 from acelib.core import ROOT, CourseError, peak_memory_mb, versions
-from acelib.preflight import SHAPES, Shape
+from acelib.training import SHAPES, Shape
 from bench.architecture import HEADS, TINY, random_model
 from bench.phases import STAGES, VARIANTS, Phase, now, planned_gib
 

@@ -40,7 +40,7 @@ from accelerate import PartialState
 from datasets import disable_progress_bars
 
 from acelib.core import ROOT
-from acelib.preflight import Shape, shape_of
+from acelib.training import Shape, shape_of
 from bench import gpu
 from bench.architecture import TINY, random_model, word_tokenizer
 from bench.phases import planned_gib, policy_trainer, problems_of, reward_trainer, run

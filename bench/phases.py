@@ -14,10 +14,10 @@ from transformers import PrinterCallback, TrainerCallback
 
 from acelib.core import Engine, Profile, assume, load_profile
 from acelib.judge import Judge
-from acelib.preflight import CostModel, Shape
+from acelib.preflight import CostModel
 from acelib.rewards import rule_reward
 from acelib.schema import Pair, Problem
-from acelib.training import log_rows, make_reinforce_trainer
+from acelib.training import Shape, log_rows, make_reinforce_trainer
 from acelib.training import reward_trainer as reward_training
 from bench.architecture import OPENING, TURN, BenchError, forward_flop, update_flop, words
 

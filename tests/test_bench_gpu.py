@@ -18,7 +18,7 @@ from acelib.core.run import Run
 from acelib.models.generation import load_tokenizer
 from acelib.pocket import corpus
 from acelib.pocket.train import new_model
-from acelib.preflight.shapes import SHAPES, Shape
+from acelib.training.forecast import SHAPES, Shape
 from bench import architecture, gpu, phases, rounding, scale_up
 from bench.architecture import forward_flop, update_flop
 

@@ -16,7 +16,7 @@ from acelib.core.profiles import ROOT, load_profile, profile_names
 from acelib.models.generation import load_policy
 from acelib.preflight.cost_model import CostModel, at_scale, fits, kept_questions
 from acelib.preflight.machine import disk_gib
-from acelib.preflight.shapes import FULL, HALF, SHAPES, Shape, shape_of, training_gib
+from acelib.training.forecast import FULL, HALF, SHAPES, MemoryModel, Shape, shape_of
 from tools.plan import plan, smallest_cards
 from tools.together import misfits, require_together
 
@@ -92,10 +92,18 @@ def test_a_config_of_another_kind_is_one_sentence(tmp_path, capsys, text, said):
     assert disk_gib(load_profile("single-gpu", {"models.policy": str(tmp_path)})) == 1.0
 
 
+def training_gib(shape, gpus, rows, tokens, *, lora_rank=0, frozen=HALF, checkpointing=True, **more):
+    """Of a step on so many GPUs, below adapters of `lora_rank` with weights of `frozen` bytes, those of the passes."""
+    dtype = {HALF: "bfloat16", FULL: "float32"}[frozen]
+    values = {"plan.gpus": gpus, "engine.launch": "configs/zero3-8.yaml", "engine.lora_rank": lora_rank}
+    model = MemoryModel(load_profile("pocket", values | {"models.dtype": dtype}))
+    return model.training_gib(shape, rows, tokens, checkpointing, **more)
+
+
 def test_sharding_and_a_reference_change_the_memory_as_they_must():
     alone, eight = (training_gib(SHAPES["7B"], gpus, 1, 2048) for gpus in (1, 8))
     assert alone > 16 * 7.6e9 / 2**30 and eight < alone / 5
-    with_reference = training_gib(SHAPES["7B"], 8, 1, 2048, reference=HALF)
+    with_reference = training_gib(SHAPES["7B"], 8, 1, 2048, reference=True)
     assert with_reference - eight == pytest.approx(2 * SHAPES["7B"].parameters / 8 / 2**30)
 
 
@@ -183,9 +191,51 @@ def test_one_learner_does_not_get_faster_by_more_gpus():
 
 def test_vllm_beside_the_trainer_takes_its_share_of_the_card():
     little, much = (stage("RL, rule", "single-gpu", {"engine.vllm_memory": share}) for share in (0.3, 0.9))
-    states = training_gib(SHAPES["0.5B"], 1, 0, 0, reference=HALF)
+    states = training_gib(SHAPES["0.5B"], 1, 0, 0, reference=True)
     assert much.gib == pytest.approx(states + 0.9 * 24e9 / 2**30) and not fits(much, load_profile("single-gpu"))
     assert fits(little, load_profile("single-gpu"))
+
+
+def decided(name, **values):
+    """Which of the two trainings compute their activations again, with `engine.gradient_checkpointing: auto`."""
+    asked = {key.replace("__", "."): value for key, value in values.items()}
+    model = MemoryModel(load_profile(name, asked | {"engine.gradient_checkpointing": "auto"}))
+    return [section for section in ("reward_model", "reinforce") if model.checkpoints(section)]
+
+
+def test_activations_are_kept_where_the_forecast_lets_them(tmp_path):
+    both = ["reward_model", "reinforce"]
+    assert decided("single-gpu") == decided("colab") == decided("real") == ["reward_model"]
+    assert decided("single-gpu-7b") == decided("single-gpu-7b-base") == decided("paper") == both
+    assert decided("single-gpu-7b", plan__gpu_memory_gb=141) == ["reward_model"] and decided("real-gpu") == []
+    assert decided("pocket") == both, "no card is stated"
+    assert decided("single-gpu", models__policy="somebody/else") == both, "nobody knows its shape"
+    assert decided("single-gpu", reinforce__micro_batch=4) == both
+    full = decided("single-gpu", engine__vllm_memory=0.4)  # when nothing is learnt; activations take no more
+    assert full == ["reward_model"]
+    for one in (True, False):
+        model = MemoryModel(load_profile("single-gpu", {"engine.gradient_checkpointing": one}))
+        assert model.checkpoints("reinforce") is model.checkpoints("reward_model") is one
+
+
+def test_auto_takes_the_hours_and_the_memory_of_what_it_decides():
+    kept, again, auto = (
+        {one.what: one for one in stages(load_profile("single-gpu", {"engine.gradient_checkpointing": how}))}
+        for how in (False, True, "auto")
+    )
+    for what in ("RL, rule", "RL, reward model"):
+        assert auto[what] == kept[what] and kept[what].hours < again[what].hours
+    assert auto["reward model, filtered tests"] == again["reward model, filtered tests"]
+    text = plan(load_profile("single-gpu"))
+    assert "auto decides: computed again in notebook 04, kept in 06.\n" in text
+    assert "auto decides" not in plan(load_profile("paper")) + plan(load_profile("published"))
+
+
+def test_the_card_that_is_named_holds_what_the_profile_decides_and_not_what_it_would_there():
+    """The profile decides for the card of its plan, so a smaller one has to hold just that."""
+    asked = {"engine.gradient_checkpointing": "auto", "plan.gpu_memory_gb": 141}
+    large, known = load_profile("single-gpu-7b", asked), load_profile("single-gpu-7b")
+    assert max(smallest_cards(large)) == 141 and max(smallest_cards(known)) == 80
 
 
 def test_what_does_not_fit_is_marked():

@@ -32,6 +32,7 @@ def test_every_profile_loads_and_survives_a_round_trip(name, tmp_path):
         ("sampling.temperature", True, "sampling.temperature must be a valid number, not True"),
         ("sampling.temperature", "warm", "sampling.temperature must be a number .*'warm'"),
         ("sampling.temperature", float("nan"), "sampling.temperature must be greater than 0, not nan"),
+        ("engine.gradient_checkpointing", "yes", "checkpointing must be True, False or 'auto', not 'yes'; profiles/"),
         ("models.dtype", "int8", "models.dtype must be 'float32' or 'bfloat16', not 'int8'"),
         ("prompts.solve", "Solve it.", "prompts.solve must contain {question} exactly once"),
         ("best_of_n.ns", [], "best_of_n.ns must have at least 1 item"),

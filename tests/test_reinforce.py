@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -27,7 +28,7 @@ from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
 from acelib.training.reinforce_trainer import make_reinforce_trainer, trainer_arguments
 from acelib.training.rollouts import merged_exactly, question_order
-from acelib.training.settings import LOG_FILE, check_together, merge_adapters
+from acelib.training.settings import LOG_FILE, check_together, common_arguments, merge_adapters
 
 SETTINGS = Reinforce(
     algorithm="reinforce++",
@@ -697,6 +698,17 @@ def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_r
 def test_vllm_that_is_not_installed(policy, tmp_path):
     with pytest.raises(EngineError, match="not installed; run `pip install -r requirements-gpu.txt`"):
         make_reinforce_trainer(profile(policy, engine=dict(generation="vllm")), PROBLEMS, wordy, tmp_path)
+
+
+@pytest.mark.parametrize(("gb", "again"), [(8, False), (0.001, True), (0, True)])
+def test_activations_are_kept_as_the_profile_s_plan_decides(policy, tmp_path, gb, again):
+    """Not by what is free at the moment: a run that goes on trains as it began."""
+    asked = profile(policy, engine=dict(gradient_checkpointing="auto"))
+    asked = replace(asked, plan=replace(asked.plan, gpu_memory_gb=gb))
+    trainer = make_reinforce_trainer(asked, PROBLEMS, wordy, tmp_path)
+    assert trainer.args.gradient_checkpointing is again and trainer.shares_prompts is not again
+    common = common_arguments(asked, "reward_model", 8, 8, tmp_path)
+    assert common["gradient_checkpointing"] is again
 
 
 def test_vllm_in_the_words_of_trl(monkeypatch):

@@ -5,13 +5,13 @@ python -m acelib plan [--profile NAME] [--set KEY=VALUE] [--questions N]
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from math import inf
 from urllib.parse import urlsplit
 
 from acelib.core import Profile, ProfileError, load_profile
 from acelib.models import is_address
-from acelib.preflight import EVALUATES, NF4, CostModel, fetched_gb, fits, for_one_card, models_gb
+from acelib.preflight import EVALUATES, CostModel, fetched_gb, fits, for_one_card, models_gb
+from acelib.training import NF4
 from tools.commands import PROFILE_AND_SET, explained, set_values
 from tools.together import misfits
 
@@ -32,10 +32,12 @@ Computed, not measured: {plan.gpu_tflops:g} TFLOP/s peak per GPU ({dtype}), of w
 reply; ${plan.dollars_per_gpu_hour:g} per GPU-hour: all in the profile's `plan`.
 Memory is the worst case in training (every sequence as long as it may be), for vLLM alone the least it works in: \
 {weights}
-Card: the smallest that is sold ({cards} GB) and would do, as many as planned; vLLM beside a training takes its share.
+{activations}Card: the smallest that is sold ({cards} GB) and would do, as many as planned; vLLM beside a training \
+takes its share.
 Disk: {disk:,.0f} GB, of which {made:,.0f} for the models it makes with their checkpoints, {fetched:,.0f} for \
 weights to fetch ({names}).
 A lower bound on time, without loading and judging: the paper's own runs took several times as long."""
+AUTO = "Activations, as engine.gradient_checkpointing auto decides: {} in notebook 04, {} in 06.\n"
 TRAINED = "{:,.0f} questions, {:,} RL rollouts"
 ADAPTERS = "{} bytes per frozen weight, 16 per adapter's (fp32, gradient, Adam)."
 WEIGHTS = "16 bytes per weight that learns (fp32, gradient, Adam), {} per reference weight."
@@ -85,6 +87,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         training=100 * assumed.training_utilisation,
         decoding=100 * assumed.generation_utilisation,
         weights=(ADAPTERS if profile.engine.lora_rank else WEIGHTS).format(frozen),
+        activations=_activations(model),
         disk=made + sum(sizes.values()),
         made=made,
         fetched=sum(sizes.values()),
@@ -96,13 +99,21 @@ def plan(profile: Profile, questions: int | None = None) -> str:
     return text + wrong
 
 
+def _activations(model: CostModel) -> str:
+    """What `auto` decides, as a line; none where the profile itself says."""
+    if model.engine.gradient_checkpointing != "auto" or model.profile.published:
+        return ""
+    return AUTO.format(
+        *("computed again" if model.checkpoints(one) else "kept" for one in ("reward_model", "reinforce"))
+    )
+
+
 def smallest_cards(profile: Profile, questions: int | None = None) -> list[float]:
     """GB of the smallest of CARDS that holds each stage, 0 where none is needed and infinity where none does."""
     found = []
     for size in CARDS:
-        sized = replace(profile, plan=replace(profile.plan, gpu_memory_gb=size))
-        some = CostModel(sized, questions).stages()
-        found.append([0 if not one.gib else size if fits(one, sized) else inf for one in some])
+        some = CostModel(profile, questions, size).stages()
+        found.append([0 if not one.gib else size if fits(one, profile, size) else inf for one in some])
     return [min(sizes) for sizes in zip(*found, strict=True)]
 
 

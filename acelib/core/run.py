@@ -212,7 +212,8 @@ class Run:
         scratch = self._scratch(name, digest(made_from))
         self._allowed = set(inputs)
         try:
-            facts = {"inputs": contents, "params": json.loads(json.dumps(params or {}, default=_show))}
+            shown = json.dumps(params or {}, default=lambda value: asdict(value) if is_dataclass(value) else str(value))
+            facts = {"inputs": contents, "params": json.loads(shown)}
             self._save(path, lambda path: write(path, scratch), made_from, facts)
         finally:
             self._allowed = None
@@ -255,7 +256,3 @@ class Run:
                 pass  # a progress line is never worth a failed run
         elif done < total:
             print(f"  {label}: {round(done, 1)} of {total}", flush=True)
-
-
-def _show(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) else str(value)

@@ -1,6 +1,6 @@
 """The sections of a profile: which values there are, of which type, and within which bounds.
 
-What each value means, its unit and its source stand beside it in `profiles/pocket.yaml`. A stage takes its section as
+What each section and value means, its unit and its source stand in `profiles/pocket.yaml`. A stage takes its section as
 `settings`. Sections are frozen dataclasses: `dataclasses.replace` makes a changed one, and pydantic checks that, too.
 """
 
@@ -35,8 +35,6 @@ def assume(settings: T, **changes) -> T:
 
 @section
 class Data:
-    """Where seeds, benchmark and published questions come from."""
-
     seeds: str  # jsonl of {id, source, program}
     benchmark: str  # see acelib.data.benchmarks: the course's rows, HumanEval(+) or MBPP(+)
     laboratory: bool  # is the true meaning of a question known?
@@ -47,16 +45,12 @@ class Data:
 
 @section
 class LabelledModel:
-    """One of the proxies that notebook 02 compares."""
-
     label: str
     model: str
 
 
 @section
 class Models:
-    """Who writes questions, programs and replies, and in which arithmetic."""
-
     teacher: str
     proxy: str
     proxies: tuple[LabelledModel, ...] = Field(min_length=1)  # weaker to stronger
@@ -67,12 +61,10 @@ class Models:
 
 @section
 class Engine:
-    """What trains and what samples, and on how many machines."""
-
     launch: str  # "none" trains in the notebook's process; else an accelerate configuration such as those in configs/
     lora_rank: int = Field(ge=0, le=1024)  # 0: full fine-tuning
     quantise: Literal["none", "nf4"]  # how weights that are frozen below adapters are held
-    gradient_checkpointing: bool
+    gradient_checkpointing: Literal[True, False, "auto"]  # auto: where activations would not fit the plan's card
     generation: Literal["transformers", "vllm"]
     vllm_mode: Literal["colocate", "server"]  # in RL
     vllm_server: str
@@ -85,8 +77,6 @@ class Engine:
 
 @section
 class Remote:
-    """Limits for a teacher or proxy behind a server."""
-
     concurrency: int = Field(ge=1, le=1000)
     timeout_seconds: Seconds
     max_retries: int = Field(ge=0, le=1000)
@@ -98,8 +88,6 @@ class Remote:
 
 @section
 class Prompts:
-    """The user's messages, filled in with str.replace, so that other braces (JSON, code) may stand in them."""
-
     teacher: str
     solve: str
     tests: str = "none"  # with synthesis.form turns: what the teacher is asked after the question
@@ -115,8 +103,6 @@ class Prompts:
 
 @section
 class Synthesis:
-    """How the teacher turns seed programs into questions with tests."""
-
     questions: int = Field(ge=1, le=10**6)
     tests_per_question: int = Field(ge=1, le=50)
     form: Literal["json", "code", "turns"]
@@ -128,8 +114,6 @@ class Synthesis:
 
 @section
 class Filtering:
-    """How the proxy's programs filter tests."""
-
     min_tests: int = Field(ge=1, le=50)
     max_new_tokens: NewTokens
     batch_size: Batch
@@ -137,8 +121,6 @@ class Filtering:
 
 @section
 class Sampling:
-    """How the policy answers each question for preference pairs."""
-
     n: int = Field(ge=2, le=256)
     temperature: Temperature
     top_p: PositiveShare
@@ -148,8 +130,6 @@ class Sampling:
 
 @section
 class Pairs:
-    """The rule of Eq. 3; bounds are pass rates."""
-
     min_gap: Share
     min_chosen: Share
     min_rejected: Real = Field(ge=-1, le=1)
@@ -159,8 +139,6 @@ class Pairs:
 
 @section
 class RewardModel:
-    """How the reward model learns."""
-
     base: str
     loss: Literal["bradley_terry", "regression"]
     learning_rate: LearningRate
@@ -175,8 +153,6 @@ class RewardModel:
 
 @section
 class BestOfN:
-    """The candidates among which selectors choose, and by whose reward model."""
-
     reward_model: str  # a published one in the place of notebook 04's, with `evaluation.trained`; "none" trains
     ns: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(min_length=1)
     questions: Questions
@@ -186,8 +162,6 @@ class BestOfN:
 
 @section
 class Reinforce:
-    """How the policy learns from rewards."""
-
     algorithm: Literal["reinforce++", "reinforce++-baseline", "rloo", "grpo", "dr_grpo", "dapo"]
     learning_rate: LearningRate
     beta: Real = Field(ge=0, le=10)
@@ -208,8 +182,6 @@ class Reinforce:
 
 @section
 class Evaluation:
-    """How pass@1 is measured, and of which policies."""
-
     trained: tuple[str, ...]  # published policies, trained by rule and by reward model, in the place of notebook 06's
     samples: int = Field(ge=1, le=1024)
     temperature: Temperature
@@ -219,8 +191,6 @@ class Evaluation:
 
 @section
 class JudgeLimits:
-    """What a program may take in the judge."""
-
     workers: int = Field(ge=1, le=1024)
     cpu_seconds: Real = Field(gt=0, le=3600)
     wall_seconds: Real = Field(gt=0, le=3600)
@@ -229,8 +199,6 @@ class JudgeLimits:
 
 @section
 class Plan:
-    """What `acelib plan` computes with; changes no result."""
-
     gpus: int = Field(ge=0, le=4096)
     gpu: str
     gpu_memory_gb: Real = Field(ge=0, le=1024)

@@ -21,19 +21,15 @@ class Threads:
         """Time a few small operations with one thread and with many, and choose; at most every `EVERY` seconds."""
         if self.most == 1 or time.monotonic() - self._looked < EVERY:
             return
+        import torch
+
         ratio = _time_of_many(self.most)
         wanted = 1 if ratio > SLOWER else self.most if ratio < AS_FAST else self.now
         if wanted != self.now:
             why = f"with {self.most} a step takes {ratio:.1f} times as long as with one"
             print(f"  torch computes with {wanted} thread{'s' * (wanted > 1)} from here on: {why}", flush=True)
         self.now, self._looked = wanted, time.monotonic()
-        _set(wanted)
-
-
-def _set(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
+        torch.set_num_threads(wanted)
 
 
 def _time_of_many(most: int, seconds: float = 0.4) -> float:
@@ -49,7 +45,7 @@ def _time_of_many(most: int, seconds: float = 0.4) -> float:
     with torch.inference_mode():
         while len(times[most]) < 25 and time.monotonic() - start < seconds:
             for threads, found in times.items():
-                _set(threads)
+                torch.set_num_threads(threads)
                 torch.relu(batch @ weights)  # the team of threads is there
                 begin = time.perf_counter()
                 for _ in range(8):

@@ -5,11 +5,10 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cost_model": ["ACECODE", "EVALUATES", "CostModel", "at_scale", "fetched_gb", "fits", "models_gb"],
+        "cost_model": ["ACECODE", "EVALUATES", "CostModel", "at_scale", "fetched_gb", "fits", "models_gb", "shape_of"],
         "costs": ["Meter", "for_one_card"],
         "findings": ["report", "require"],
         "machine": ["check_judge", "check_machine", "preflight", "preflight_gpu"],
-        "shapes": ["NF4", "SHAPES", "Shape", "shape_of"],
         "training": ["preflight_reinforce", "preflight_reward_model"],
     },
 )

@@ -12,10 +12,8 @@ from pathlib import Path
 from acelib.core import ModelError, Profile, load_profile
 from acelib.engine import processes_per_machine
 from acelib.models import is_address
-from acelib.preflight.shapes import FULL, HALF, Shape, shape_of, training_gib
-from acelib.training import largest_divisor
+from acelib.training import FULL, HALF, MemoryModel, Shape, shape_of
 
-BUFFERS = 1.1  # what an engine needs beside weights and cache
 USABLE = 0.92  # share of a card that a stage may fill; the rest goes to fragments and to CUDA itself
 EVALUATES = ("05", "07")  # the notebooks that models others trained go through
 ACECODE = 87_149  # questions in AceCode-87K (paper, Table 1)
@@ -42,15 +40,16 @@ def kept_questions(profile: Profile) -> float:
     return profile.synthesis.questions * profile.plan.questions_kept
 
 
-class CostModel:
-    """Tokens, hours and GiB of a profile's stages; for `questions` after filtering, if given, and RL in proportion.
+class CostModel(MemoryModel):
+    """Tokens, hours and GiB of a profile's stages; for `questions` after filtering, if given, and RL in proportion; on
+    cards of `card` GB, by default those of its plan.
 
     `asked`, `questions` and `rollouts` are the questions before and after filtering, and the RL steps. Raises
     ModelError for fewer than one question.
     """
 
-    def __init__(self, profile: Profile, questions: int | None = None):
-        self.profile, self.plan, self.engine = profile, profile.plan, profile.engine
+    def __init__(self, profile: Profile, questions: int | None = None, card: float | None = None):
+        super().__init__(profile, card)
         self.asked, self.questions = profile.synthesis.questions, kept_questions(profile)
         self.adopts, self.rollouts = profile.data.adopt != "none", profile.reinforce.steps
         if questions is not None:
@@ -59,22 +58,13 @@ class CostModel:
             self.rollouts = max(1, round(self.rollouts * questions / self.questions))
             self.asked = round(questions / self.plan.questions_kept)
             self.questions = questions if self.adopts else self.asked * self.plan.questions_kept
-        self.gpus = max(1, self.plan.gpus)
-        self.learners = self.gpus if self.engine.launch != "none" else 1
         processes, everywhere = processes_per_machine(profile.resolve(self.engine.launch))
         self.here = max(1, self.gpus * processes // everywhere) if self.engine.generation == "vllm" else 1
         self.everywhere = self.gpus if self.engine.cluster != "none" else self.here
-        self.size = HALF if profile.models.dtype == "bfloat16" else FULL  # bytes per weight that does not learn
-        self.weight_size = self.size if self.engine.lora_rank else FULL  # of a model that is trained
-        # forward, recomputed, backward (through weights: twice)
-        self.passes = 2 + self.engine.gradient_checkpointing + (not self.engine.lora_rank)
         self.length = self.plan.question_tokens + self.plan.program_tokens
         began = [profile.reward_model.base] * 2 + [profile.models.policy] * 2  # in the order of `published`
         names = zip(profile.published.values(), began)
         self.published = {name: shape_of(profile.resolve(name), profile.resolve(old)) for name, old in names}
-
-    def shape(self, name: str) -> Shape:
-        return shape_of(self.profile.resolve(name))
 
     def decoding(self, shape: Shape, tokens: float, gpus: int | None = None) -> float:
         """Hours to read and write `tokens`, on the GPUs of one machine where nothing else is said."""
@@ -86,15 +76,6 @@ class CostModel:
         speed = self.learners * self.plan.gpu_tflops * 1e12 * self.plan.training_utilisation
         return passes * 2 * shape.parameters * tokens / speed / 3600
 
-    def sampling_gib(self, shape: Shape, settings) -> float:
-        """vLLM: the least it can work in, one full reply at a time (it takes what it gets). transformers: all replies
-        of a batch at full length. `settings` is a section with `max_new_tokens` and, for transformers, `batch_size`."""
-        tokens = self.plan.question_tokens + settings.max_new_tokens
-        if self.engine.generation == "vllm":
-            return (shape.parameters * HALF * BUFFERS + shape.cache(tokens)) / self.engine.vllm_parallel / 2**30
-        cache = shape.cache(tokens * settings.batch_size, self.size)
-        return (shape.parameters * self.size * BUFFERS + cache) / 2**30
-
     def asking(self, notebook: str, what: str, model: str, read: int, written: int, settings, paper: str = "") -> Stage:
         """A stage in which `model`, or a server that is paid for it, reads and writes so many tokens per question."""
         tokens, price = self.asked * (read + written), self.profile.remote
@@ -104,44 +85,27 @@ class CostModel:
         shape = self.shape(model)
         return Stage(notebook, what, tokens, self.decoding(shape, tokens), self.sampling_gib(shape, settings), paper)
 
-    def held(self, reference: bool = False) -> dict[str, int]:
-        """How weights and activations are held in training, for `training_gib`."""
-        engine, size = self.engine, self.size
-        states = dict(lora_rank=engine.lora_rank, frozen=size, quantised=engine.quantise != "none")
-        return states | dict(checkpointing=engine.gradient_checkpointing, reference=size if reference else 0)
+    def passes(self, section: str) -> int:
+        """Of a training: forward, recomputed, backward (through weights: twice)."""
+        return 2 + self.checkpoints(section) + (not self.engine.lora_rank)
 
     def reward_model(self, scorer: Shape) -> tuple[float, float, float]:
         """Tokens, hours and GiB of training one: each program of a pair is read once per epoch."""
-        settings = self.profile.reward_model
-        programs = min(self.profile.sampling.n, 2 * self.profile.pairs.max_pairs_per_question)
-        tokens = settings.epochs * self.questions * self.plan.questions_with_pairs * programs * self.length
-        at_once = largest_divisor(max(1, settings.batch_size // self.learners), settings.micro_batch) * programs
-        gib = training_gib(scorer, self.learners, at_once, settings.max_length, **self.held())
-        return tokens, self.passing(scorer, tokens, self.passes), gib
+        programs = self.questions * self.plan.questions_with_pairs * self.programs
+        tokens = self.profile.reward_model.epochs * programs * self.length
+        gib = self.reward_gib(scorer, self.checkpoints("reward_model"))
+        return tokens, self.passing(scorer, tokens, self.passes("reward_model")), gib
 
     def reinforce(self, policy: Shape, scorer: Shape | None) -> tuple[float, float, float]:
         """Tokens, hours and GiB of one policy; `scorer` is the reward model that judges its replies."""
-        rl, engine = self.profile.reinforce, self.engine
-        rollout = rl.rollout_questions * rl.samples_per_question
-        tokens = self.rollouts * rollout * self.length
+        rl = self.profile.reinforce
+        tokens = self.rollouts * rl.rollout_questions * rl.samples_per_question * self.length
         looks = (self.rollouts // rl.eval_every + 1) * rl.eval_questions * (rl.samples_per_question // 2 + 1)
         hours = self.decoding(policy, tokens + looks * self.length, max(self.here, self.learners))
         # Learning, and a forward pass each for the old policy's log-probs and for the reference's.
-        hours += self.passing(policy, tokens, self.passes + 2)
-        longest = self.plan.question_tokens + rl.max_new_tokens
-        at_once = largest_divisor(max(1, rollout // rl.updates_per_rollout // self.learners), rl.micro_batch)
-        held = self.held(reference=rl.beta > 0)
-        step = training_gib(policy, self.learners, at_once, longest, logits=rl.max_new_tokens, **held)
-        sampling = training_gib(policy, self.learners, 0, 0, **held)
-        if engine.generation == "transformers":  # all replies of this process at once, in the precision of the weights
-            sampling += policy.cache(rollout / self.learners * longest, self.weight_size) / 2**30
-        elif engine.vllm_mode == "colocate":
-            sampling += max(engine.vllm_memory * self.plan.gpu_memory_gb * 1e9 / 2**30, self.sampling_gib(policy, rl))
-        gib = max(step, sampling)
-        if scorer:  # every process holds it whole, in bf16
-            hours += self.passing(scorer, tokens, 1)
-            gib += scorer.parameters * self.size / 2**30
-        return tokens, hours, gib
+        hours += self.passing(policy, tokens, self.passes("reinforce") + 2)
+        hours += self.passing(scorer, tokens, 1) if scorer else 0
+        return tokens, hours, self.reinforce_gib(policy, scorer, self.checkpoints("reinforce"))
 
     def stages(self) -> list[Stage]:
         """Every stage in the order of the notebooks, its hours on `plan.gpus` GPUs; without training, those of 05 and
@@ -181,8 +145,9 @@ class CostModel:
         yield Stage("07", f"evaluation of {len(shapes)} models", len(shapes) * tokens, hours, gib)
 
 
-def fits(stage: Stage, profile: Profile) -> bool:
-    return stage.gib <= USABLE * profile.plan.gpu_memory_gb * 1e9 / 2**30
+def fits(stage: Stage, profile: Profile, card: float | None = None) -> bool:
+    """On a card of its plan, or of so many GB."""
+    return stage.gib <= USABLE * MemoryModel(profile, card).card
 
 
 def fetched_gb(profile: Profile) -> dict[str, float]:
@@ -203,7 +168,7 @@ def models_gb(profile: Profile) -> float:
     if profile.published:
         return 0.0
     shapes = [shape_of(profile.resolve(name)) for name in (profile.models.policy, profile.reward_model.base)]
-    rank, size = profile.engine.lora_rank, CostModel(profile).weight_size
+    rank, size = profile.engine.lora_rank, MemoryModel(profile).weight_size
     learning = max(one.adapters(rank) if rank else one.parameters for one in shapes)
     return (2 * sum(one.parameters for one in shapes) * size + 3 * learning * 3 * FULL) / 1e9
 

@@ -18,7 +18,7 @@ import yaml
 
 from acelib.core import ROOT, CourseError, GpuMemory, Profile, end_of_records, load_profile, peak_memory_mb, read_json
 from acelib.preflight.cost_model import CostModel, fits
-from acelib.preflight.shapes import shape_of
+from acelib.training import shape_of
 
 ONE_CARD = ("single-gpu-7b", "single-gpu", "colab")  # profiles
 COSTS = ROOT / "profiles" / "costs.json"
@@ -96,9 +96,9 @@ def for_one_card(gib: float, bfloat16: bool = True) -> str | None:
         for line in ("", *re.findall(r'^ *# *(SET="[^"\n]+")', text, re.MULTILINE)):
             asked = dict(one.split("=", 1) for one in line[5:-1].split())
             values = {key: yaml.safe_load(value) for key, value in asked.items()}
-            profile = load_profile(name, values | {"plan.gpu_memory_gb": gib * 2**30 / 1e9})
+            profile, card = load_profile(name, values), gib * 2**30 / 1e9
             able = bfloat16 or profile.models.dtype == "float32"
-            if able and all(fits(one, profile) for one in CostModel(profile).stages()):
+            if able and all(fits(one, profile, card) for one in CostModel(profile, card=card).stages()):
                 found[f"make course PROFILE={name} {line}".strip()] = shape_of(profile.models.policy).parameters
     return max(found, key=found.get, default=None)
 

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "batches": ["largest_divisor"],
         "checkpoints": ["fitting", "last_checkpoint"],
+        "forecast": ["FULL", "HALF", "NF4", "SHAPES", "MemoryModel", "Shape", "shape_of"],
         "log": ["log_rows"],
         "reinforce_trainer": ["ReinforceTrainer", "make_reinforce_trainer", "trainer_arguments"],
         "reward_trainer": ["QuestionRewardTrainer", "make_reward_trainer"],

@@ -29,6 +29,7 @@ from acelib.models import out_of_memory_explained, pick_device
 from acelib.reward_model import can_share_prefix
 from acelib.training.batches import largest_divisor
 from acelib.training.checkpoints import fitting, last_checkpoint, shrink
+from acelib.training.forecast import MemoryModel
 from acelib.training.memory import MemoryWatch
 
 LOG_FILE = "training_log.json"  # beside the weights
@@ -207,7 +208,7 @@ def common_arguments(profile: Profile, section: str, questions: int, examples: i
         output_dir=str(folder),
         seed=profile.seed,
         bf16=profile.models.dtype == "bfloat16",
-        gradient_checkpointing=profile.engine.gradient_checkpointing,
+        gradient_checkpointing=MemoryModel(profile).checkpoints(section),
         use_cpu=not gpu,
         dataloader_pin_memory=gpu,
         per_device_train_batch_size=at_once,
