@@ -114,7 +114,8 @@ def test_findings_about_the_gpu_and_its_memory():
     ("gib", "command"),
     [
         (79.6, "make course PROFILE=single-gpu-7b"),
-        (23.6, r'make course PROFILE=single-gpu SET="models.policy=Qwen/Qwen2.5-Coder-7B-Instruct .*quantise=nf4'),
+        (47.5, "make course PROFILE=single-gpu-7b-4bit$"),
+        (23.6, "make course PROFILE=single-gpu-7b-4bit$"),
         (14.7, "make course PROFILE=(single-gpu SET.*1.5B|colab$)"),
         (4.0, None),
     ],

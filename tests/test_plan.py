@@ -206,6 +206,7 @@ def decided(name, **values):
 def test_activations_are_kept_where_the_forecast_lets_them(tmp_path):
     both = ["reward_model", "reinforce"]
     assert decided("single-gpu") == decided("colab") == decided("real") == ["reward_model"]
+    assert decided("single-gpu-7b-4bit") == ["reward_model"]
     assert decided("single-gpu-7b") == decided("single-gpu-7b-base") == decided("paper") == both
     assert decided("single-gpu-7b", plan__gpu_memory_gb=141) == ["reward_model"] and decided("real-gpu") == []
     assert decided("pocket") == both, "no card is stated"
@@ -327,10 +328,28 @@ def asked_for(words):
 
 
 def test_one_card_of_24_gb_takes_7b_in_4_bits_and_in_no_more():
-    asked = asked_for("models.policy=Qwen/Qwen2.5-Coder-7B-Instruct")
-    quantised, plain = (load_profile("single-gpu", asked | {"engine.quantise": one}) for one in ("nf4", "none"))
+    quantised, plain = (load_profile("single-gpu-7b-4bit", {"engine.quantise": one}) for one in ("nf4", "none"))
     assert all(fits(one, quantised) for one in stages(quantised)) and not all(fits(one, plain) for one in stages(plain))
     assert sum(one.hours for one in stages(quantised)) < 24 and "0.516 bytes per frozen weight" in plan(quantised)
+    assert quantised.plan.gpu_memory_gb == 24 and shape_of(quantised.models.policy) == SHAPES["7B"]
+    assert quantised.plan.generation_utilisation < load_profile("single-gpu").plan.generation_utilisation
+    with pytest.raises(ProfileError, match="sampled by transformers"):
+        load_profile("single-gpu-7b-4bit", {"engine.generation": "vllm"})
+    larger = load_profile("single-gpu-7b-4bit", {"reward_model.base": quantised.models.policy})
+    assert [one.what for one in stages(larger) if not fits(one, larger)] == ["RL, reward model"]
+
+
+def test_the_rehearsal_fits_where_the_run_does():
+    """The `SET` of step 4 in docs/hardware.md, and what it says to put at its end for weights in 4 bits."""
+    text = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
+    asked, more = (
+        re.search(r'RUN_DIR=runs/rehearsal SET="([^"]+)"', text)[1],
+        re.search(r"put `(reinforce[^`]+)`", text)[1],
+    )
+    for name, words in (("single-gpu", asked), ("single-gpu-7b", asked), ("single-gpu-7b-4bit", f"{asked} {more}")):
+        values = {key: yaml.safe_load(value) for key, value in (one.split("=") for one in words.split())}
+        short = load_profile(name, values)
+        assert all(fits(one, short) for one in stages(short)), name
 
 
 def test_one_card_of_80_gb_does_7b_within_a_day_and_sixty_dollars():
@@ -355,7 +374,14 @@ def test_the_readme_says_what_the_plan_computes():
     rows = re.findall(
         r"`make course PROFILE=([\w-]+)[^|]*\| ([\d.]+) hours, \$(\d+)", (ROOT / "README.md").read_text("utf-8")
     )
-    assert [row[0] for row in rows] == ["single-gpu", "single-gpu-7b", "single-gpu-7b-base", "published", "colab"]
+    assert [row[0] for row in rows] == [
+        "single-gpu",
+        "single-gpu-7b",
+        "single-gpu-7b-base",
+        "single-gpu-7b-4bit",
+        "published",
+        "colab",
+    ]
     for name, hours, dollars in rows:
         profile = load_profile(name)
         computed = sum(one.hours for one in stages(profile))

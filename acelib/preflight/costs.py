@@ -20,7 +20,7 @@ from acelib.core import ROOT, CourseError, GpuMemory, Profile, end_of_records, l
 from acelib.preflight.cost_model import CostModel, fits
 from acelib.training import shape_of
 
-ONE_CARD = ("single-gpu-7b", "single-gpu", "colab")  # profiles
+ONE_CARD = ("single-gpu-7b", "single-gpu-7b-4bit", "single-gpu", "colab")  # profiles
 COSTS = ROOT / "profiles" / "costs.json"
 COMPUTED = """\
 Computed, never measured, a lower bound: operations over {plan.gpu_tflops:g} TFLOP/s per GPU at {training:g}% \
