@@ -479,11 +479,12 @@ def test_a_notebook_shows_its_stages_and_values_on_larger_profiles():
     head, rule, *rows = at_scale("06", "reinforce.learning_rate").split("\n\n")[0].splitlines()
     assert head == (
         "|  | `single-gpu`: Qwen2.5-Coder-0.5B-Instruct, 1 x RTX 4090 "
-        "| `single-gpu-7b`: Qwen2.5-Coder-7B-Instruct, 1 x H100 | `paper`: Qwen2.5-Coder-7B-Instruct, 8 x H100 |"
+        "| `single-gpu-7b`: Qwen2.5-Coder-7B-Instruct, 1 x H100 | `single-gpu-7b-base`: Qwen2.5-Coder-7B, 1 x H100 "
+        "| `paper`: Qwen2.5-Coder-7B-Instruct, 8 x H100 |"
     )
-    assert rule.count("---") == 4
+    assert rule.count("---") == 5
     assert [row.split(" | ")[0] for row in rows] == ["| RL, rule", "| RL, reward model", "| `reinforce.learning_rate`"]
-    assert rows[-1].endswith("| 5e-07 |") and rows[0].count(" minutes, ") == 3
+    assert rows[-1].endswith("| 5e-07 |") and rows[0].count(" minutes, ") == 4
     assert "| - | " in at_scale("01"), "adopted questions need no teacher"
 
 

@@ -17,6 +17,7 @@ from acelib.training import FULL, HALF, MemoryModel, Shape, shape_of
 USABLE = 0.92  # share of a card that a stage may fill; the rest goes to fragments and to CUDA itself
 EVALUATES = ("05", "07")  # the notebooks that models others trained go through
 ACECODE = 87_149  # questions in AceCode-87K (paper, Table 1)
+LARGER = "single-gpu single-gpu-7b single-gpu-7b-base paper"  # profiles that notebooks show beside their own
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def models_gb(profile: Profile) -> float:
     return (2 * sum(one.parameters for one in shapes) * size + 3 * learning * 3 * FULL) / 1e9
 
 
-def at_scale(notebook: str, keys: str = "", profiles: str = "single-gpu single-gpu-7b paper") -> str:
+def at_scale(notebook: str, keys: str = "", profiles: str = LARGER) -> str:
     """A Markdown table: what a notebook's stages take on larger profiles (computed), and their values of dotted `keys`.
 
     Raises ProfileError for an unknown profile, AttributeError for an unknown key.
