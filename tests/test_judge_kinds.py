@@ -597,3 +597,53 @@ def test_sets_whose_order_nobody_sees_are_stable(judge):
     dated = "import datetime, time\nclass Day(datetime.date):\n    def last(self): return self.day > 27\ndef f(x):\n"
     dated += "    time.time()\n    return Day(2020, 1, 30).last(), type(datetime.datetime.now()) is datetime.datetime\n"
     assert depends_on_chance(dated) and judge.run([Submission(dated, ["assert f(1) == (True, True)"])])[0].passed
+
+
+ALIASES = """
+import copy
+def shallow(x): return copy.copy(x)
+def deep(x): return copy.deepcopy(x)
+def same(x): return x
+def first(xs): return xs[0]
+def grid(n, own): return [[0] * n for _ in range(n)] if own else [[0] * n] * n
+def push(xs): xs[0].append(3)
+def both(x, y): return (x, {'y': [y]})
+class Graph:
+    def __init__(self, edges): self.edges = dict(edges)
+    def get(self, key): return self.edges[key]
+    def all(self): return dict(self.edges)
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        ("a = [[1], [2]]\nb = shallow(a)\nb[0].append(9)\nassert a[0] == [1]", "failed"),
+        ("a = [[1], [2]]\nb = deep(a)\nb[0].append(9)\nassert a[0] == [1] and b == [[1, 9], [2]]", "passed"),
+        ("a = {'k': {'x': [1]}}\nb = shallow(a)\nb['k']['x'].append(2)\nassert a == {'k': {'x': [1]}}", "failed"),
+        ("a = {'k': {'x': [1]}}\nb = deep(a)\nb['k']['x'].append(2)\nassert a == {'k': {'x': [1]}}", "passed"),
+        ("a = [(1, [2])]\nassert shallow(a)[0][1] is not a[0][1]", "failed"),
+        ("a = [(1, [2])]\nassert deep(a)[0][1] is not a[0][1] and same(a)[0][1] is a[0][1]", "passed"),
+        ("g = grid(2, False)\ng[0][0] = 1\nassert g == [[1, 0], [0, 0]]", "failed"),
+        ("g = grid(2, True)\ng[0][0] = 1\nassert g == [[1, 0], [0, 0]] and same(g) is g", "passed"),
+        ("a = [[1], [2]]\nfirst(a).append(5)\nassert a == [[1, 5], [2]]", "passed"),
+        ("row = [1]\na = [row, row]\npush(a)\nassert row == [1, 3] and a == [[1, 3], [1, 3]]", "passed"),
+        ("a = [[1]]\nt = both(a, a[0])\nt[1]['y'][0].append(2)\nassert t[0] is a and a == [[1, 2]]", "passed"),
+        ("g = Graph({1: [2]})\ng.all()[1].append(3)\nassert g.get(1) == [2]", "failed"),
+        ("e = {1: [2]}\ng = Graph(e)\ne[1].append(3)\ne[4] = []\nassert g.all() == {1: [2, 3]}", "passed"),
+        ("a = []\nsame(a)\nrow = [1]\na.append(row)\npush(same([row]))\nassert a == [[1, 3]]", "passed"),
+        ("many = [same([[i]]) for i in range(300)]\nmany[-1][0].append(1)\nassert many[-1] == [[299, 1]]", "passed"),
+        ("a = [1]\na.append(a)\nassert same(3) == 3 and same(a)[0] == 1", "passed"),
+    ],
+)
+def test_what_is_inside_a_list_stays_the_same_object(judge, test, expected):
+    assert status(judge, ALIASES, test) == expected
+
+
+@pytest.mark.parametrize("beside", ["pass", "kept.append([0] * 100_000)", "threading.Event().wait()"])
+def test_a_program_that_loops_under_another_seed_is_unstable(judge, beside):
+    drawn = "import random, threading\nkept, drawn = [], random.randrange(10**6)\ndef f(x):\n"
+    seen = judge.run([Submission(f"{drawn}    return drawn", ["assert f(1) == 'no'"])])[0].verdicts[0].reason
+    lucky = f"{drawn}    while drawn != {seen.removeprefix('got ')}: {beside}\n    return x + 1"
+    report = judge.run([Submission(lucky, ["assert f(1) == 2", "assert f(1) == 3"])])[0]
+    assert [v.status for v in report.verdicts] == ["unstable", "failed"] and report.pass_rate == 0.0

@@ -235,6 +235,8 @@ class Server:
         return wire.decode(node, self._resolve)
 
     def _handle(self, value):
+        if type(value) in wire.MUTABLE:
+            return self.shared.inner(value, self._encode_plain)
         kind = type(value)
         if kind is Remote:
             return ["h", "referee", value._index]
@@ -264,6 +266,8 @@ class Server:
 
     def _resolve(self, payload):
         owner, index = payload[:2]
+        if owner == "=":
+            return self.shared.decode(payload, self._decode_plain)
         if owner == "program":
             return self.objects[index]
         if index not in self.remotes:
@@ -279,8 +283,9 @@ class Server:
 
     def ask(self, what, index, args, kwargs):
         """Ask the referee about one of its objects; while it answers, it may have requests of its own."""
+        nodes = [self.encode(a) for a in args]
         named = [[key, self.encode(value)] for key, value in kwargs.items()]
-        self.channel.send(["ask", what, index, [self.encode(a) for a in args], named])
+        self.channel.send(["ask", what, index, nodes, named])
         while True:
             message = self.channel.receive()
             if message[0] == "v":
@@ -295,22 +300,27 @@ class Server:
             self.channel.send(self._answer(message))
 
     def _answer(self, message):
+        changed = []
         try:
-            what, target, args, kwargs, changed = message
-            for node in changed:
+            what, target, args, kwargs, told = message
+            for node in told:
                 self.decode(node)
             values = [self.decode(a) for a in args]
             named = {key: self.decode(a) for key, a in kwargs}
-            answer = ["v", self.encode(self._perform(what, target, values, named))]
+            result = self._perform(what, target, values, named)
+            changed = self._changed()  # before the answer, which may name what is told here
+            answer = ["v", self.encode(result)]
         except Closed:
             raise
         except BaseException as error:
-            answer = ["x", self._error(error)]
-        try:
-            changed = self.shared.changed(self._encode_plain)
-        except BaseException:
-            changed = []
+            answer, changed = ["x", self._error(error)], changed or self._changed()
         return [*answer, changed, *self._said()]
+
+    def _changed(self) -> list:
+        try:
+            return self.shared.changed(self._encode_plain)
+        except BaseException:
+            return []
 
     def _said(self) -> list[str]:
         """What the program has printed since the last answer, where the test wants to know."""

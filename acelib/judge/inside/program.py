@@ -10,13 +10,14 @@ never has: such an attribute would be the program's invention.
 import builtins
 import sys
 from _thread import RLock
-from collections import deque
+from collections import Counter, deque
 
 import wire
 from channel import Closed
 
 MAIN = "__main__"  # the module that a test takes itself to be
-MAX_SHARED = 256  # lists and the like whose identity is kept, the latest
+MAX_SHARED = 512  # lists and the like whose identity is kept, the latest; half of them may be inside others
+MAX_INSIDE = 64  # inside one of them
 MAX_WATCHED_ITEMS, MAX_WATCHING = 2000, 2_000_000  # of one that is watched for changes; looked at in all
 _PLAIN_DUNDERS = frozenset(
     [
@@ -72,29 +73,68 @@ ENDINGS = ("StopIteration", "StopAsyncIteration", "GeneratorExit", "CancelledErr
 
 class Shared:
     """Mutable values that both sides know by number: one object stays one object, and what changes here or there
-    changes there or here with the next message."""
+    changes there or here with the next message. So do those inside a small one: `f(grid)[0] is grid[0]`."""
 
     def __init__(self, sign: int):
         self._sign, self._next, self._values, self._numbers, self._nodes = sign, 1, {}, {}, {}
-        self._watching, self._let_go = MAX_WATCHING, set()
+        self._watching, self._let_go, self._borrowed = MAX_WATCHING, {}, Counter()
+        self._sizes: dict = {}
+        self._inside: set | None = None  # ids of those that are being written down, where what is inside has numbers
+        self._by_name = False  # what is inside and has a number is not looked at
 
     def encode(self, value, encode):
-        if type(value) not in wire.MUTABLE and type(value).__name__ not in ("ndarray", "array"):
-            return encode(value)
-        node, number = encode(value), self._numbers.get(id(value))
+        plain, mutable = encode(value), is_mutable(value)
+        if not _holds_some(plain) or not self._has_room(value):
+            return self._told(value, plain) if mutable else plain
+        self._inside = set()
+        try:
+            return self._written(value, encode) if mutable else encode(value)
+        except BaseException:
+            self._nodes.clear()  # the other side may never hear of them: all is to be told anew
+            raise
+        finally:
+            self._inside = None
+
+    def inner(self, value, encode):
+        """A node for a mutable value inside the one that is being written down; None where that has no number."""
+        if self._by_name:
+            number = self._number(value)
+            return None if number is None else ["h", "=", number]
+        if self._inside is None:
+            return None
+        return ["o", "inside itself", True] if id(value) in self._inside else ["h", *self._written(value, encode)]
+
+    def _written(self, value, encode):
+        self._inside.add(id(value))
+        node = encode(value)
+        self._inside.discard(id(value))
+        return self._told(value, node)
+
+    def _told(self, value, node):
+        """["=", number], with what the value holds if the other side does not know that yet."""
+        number = self._number(value)
         if number is None:
             number, self._next = self._sign * self._next, self._next + 1
             self._keep(number, value)
-        elif self._nodes.get(number) == node:
+        settled, news = _settled(node)
+        if self._nodes.get(number) == settled and not news:
             return ["=", number]
-        self._nodes[number] = node
+        self._know(number, settled)
         return ["=", number, node]
+
+    def _has_room(self, value) -> bool:
+        """Whether what is inside it has numbers, or may have."""
+        return len(self._values) < MAX_SHARED // 2 or bool(_numbers_in(self._nodes.get(self._number(value))))
+
+    def _number(self, value) -> int | None:
+        number = self._numbers.get(id(value))
+        return number if self._values.get(number) is value else None
 
     def decode(self, node, decode):
         if type(node) is not list or not node or node[0] != "=":
             return decode(node)
         number = node[1]
-        self._let_go.discard(number)
+        self._take_back(number)
         if len(node) == 2:
             return self._values[number]
         value = decode(node[2])
@@ -102,35 +142,94 @@ class Shared:
             value = known
         else:
             self._keep(number, value)
-        self._nodes[number] = node[2]
+        self._know(number, _settled(node[2])[0])
         return value
+
+    def _know(self, number, node):
+        self._nodes[number], self._sizes[number] = node, _size(node)
 
     def changed(self, encode) -> list:
         """Nodes of the values that are no longer what the other side knows. One that nobody here holds is looked at
         once more only."""
         found = []
-        for number in list(self._values):
-            value, known = self._values[number], self._nodes[number]
-            held = sys.getrefcount(value) > 3
-            if (size := _size(known)) > min(MAX_WATCHED_ITEMS, self._watching) or (number in self._let_go and not held):
+        for number in [one for one in self._let_go if self._is_held(one)]:
+            self._take_back(number)
+        for number in [one for one in self._values if one not in self._let_go]:
+            size = self._sizes.get(number, 1)
+            if number not in self._values or size > min(MAX_WATCHED_ITEMS, self._watching):
                 continue
             self._watching -= size
-            (self._let_go.discard if held else self._let_go.add)(number)
-            if (node := encode(value)) != known:
-                self._nodes[number] = node
-                found.append(["=", number, node])
+            value = self._values[number]
+            if self._names(value, encode) != self._nodes.get(number) and len(node := self.encode(value, encode)) > 2:
+                found.append(node)
+            del value
+            if number in self._values and not self._is_held(number):
+                self._let_go[number] = _numbers_in(self._nodes.get(number))
+                self._borrowed.update(self._let_go[number])
         return found
+
+    def _is_held(self, number) -> bool:
+        """Whether anything refers to it beside this object and values that nothing refers to."""
+        return sys.getrefcount(self._values[number]) > 2 + self._borrowed[number]
+
+    def _names(self, value, encode):
+        self._by_name = True
+        try:
+            return encode(value)
+        finally:
+            self._by_name = False
+
+    def _take_back(self, number):
+        """Somebody holds it, and so all that is inside it."""
+        for inner in self._let_go.pop(number, ()):
+            self._borrowed[inner] -= 1
+            self._take_back(inner)
 
     def _keep(self, number, value):
         self._values[number], self._numbers[id(value)] = value, number
         if len(self._values) > MAX_SHARED:
             old = next(iter(self._values))
+            self._take_back(old)
             self._numbers.pop(id(self._values.pop(old)), None)
             self._nodes.pop(old, None)
+            self._sizes.pop(old, None)
+
+
+def is_mutable(value) -> bool:
+    return type(value) in wire.MUTABLE or type(value).__name__ in ("ndarray", "array")
 
 
 def _size(node) -> int:
     return 1 + sum(map(_size, node)) if type(node) is list else 1
+
+
+_MUTABLE_TAGS = frozenset("ldsBOCGqN")
+
+
+def _holds_some(node) -> bool:
+    """Whether a value holds mutable ones, and few enough for each to have a number."""
+    inside, waiting = 0, [one for one in node if type(one) is list] if type(node) is list else []
+    while waiting and inside <= MAX_INSIDE:
+        node = waiting.pop()
+        inside += bool(node) and type(node[0]) is str and node[0] in _MUTABLE_TAGS
+        waiting += [one for one in node if type(one) is list]
+    return 0 < inside <= MAX_INSIDE
+
+
+def _settled(node):
+    """(the node of a value whose insides both sides know: by their numbers only, whether it tells of any)"""
+    if type(node) is not list:
+        return node, False
+    if node[:2] == ["h", "="]:
+        return node[:3], len(node) > 3
+    parts = [_settled(one) for one in node]
+    return [part for part, _ in parts], any(news for _, news in parts)
+
+
+def _numbers_in(node) -> list:
+    if type(node) is not list:
+        return []
+    return [node[2]] if node[:2] == ["h", "="] else [number for one in node for number in _numbers_in(one)]
 
 
 class Program:
@@ -157,9 +256,10 @@ class Program:
 
     def _request(self, what, target, args, kwargs):
         try:
+            changed = self.shared.changed(self._encode_plain)
             nodes = [self._encode(a) for a in args]
             named = [[key, self._encode(value)] for key, value in kwargs.items()]
-            self.channel.send([what, target, nodes, named, self.shared.changed(self._encode_plain)])
+            self.channel.send([what, target, nodes, named, changed])
             while (message := self.channel.receive())[0] == "ask":
                 self.channel.send(self._answer(*message[1:]))
             kind, answer, changed, *printed = message
@@ -188,6 +288,8 @@ class Program:
         return wire.encode(value, self._handle)
 
     def _handle(self, value):
+        if type(value) in wire.MUTABLE:
+            return self.shared.inner(value, self._encode_plain)
         number = stand_in_number(value)
         if number is None and id(value) in self._coroutines:
             number = self._coroutines[id(value)][1]
@@ -205,6 +307,8 @@ class Program:
         return wire.decode(node, self._resolve)
 
     def _resolve(self, payload):
+        if payload[0] == "=":
+            return self.shared.decode(payload, self._decode)
         if payload[0] == "referee":
             return self.local[payload[1]]
         _, index, name, kind, *rest = payload

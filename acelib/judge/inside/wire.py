@@ -62,6 +62,8 @@ def encode(value, handle=None, depth=0):
         return value if -BIG < value < BIG else ["i", hex(value)]
     if depth > MAX_DEPTH:
         return ["o", "nested too deeply", True]
+    if depth and handle is not None and kind in MUTABLE and (node := handle(value)) is not None:
+        return node  # known to both sides by number
     depth += 1
     if kind is list:
         return ["l", *[encode(v, handle, depth) for v in value]]
