@@ -647,3 +647,42 @@ def test_a_program_that_loops_under_another_seed_is_unstable(judge, beside):
     lucky = f"{drawn}    while drawn != {seen.removeprefix('got ')}: {beside}\n    return x + 1"
     report = judge.run([Submission(lucky, ["assert f(1) == 2", "assert f(1) == 3"])])[0]
     assert [v.status for v in report.verdicts] == ["unstable", "failed"] and report.pass_rate == 0.0
+
+
+NODES = """
+def depth(t): return 1 + max(depth(t.left), depth(t.right)) if t else 0
+def area(shape): return shape.area()
+def empty(x): return not x
+def sort(xs): xs.sort()
+def keep(xs): return None
+class Service:
+    def __init__(self, api): self.api = api
+    def ask(self, key): return self.api.get(key)['a']
+    def cheat(self): self.api.get.assert_called_once_with = print; return 1
+    def forget(self): self.api.reset_mock(); return 1
+"""
+NODE = "class Node:\n    def __init__(self, left=None, right=None):\n        self.left, self.right = left, right\n"
+SQUARE = "class Square:\n    def __init__(self, a): self.a = a\n    def area(self): return self.a ** 2\n"
+MOCKED = "from unittest.mock import MagicMock, Mock\napi = Mock()\napi.get.return_value = {'a': [1]}\n"
+
+
+@pytest.mark.parametrize(
+    ("test", "expected"),
+    [
+        (NODE + "assert depth(Node(Node(), Node(None, Node()))) == 3 and depth(None) == 0", "passed"),
+        (NODE + "assert depth(Node(Node())) == 3", "failed"),
+        ("class Box:\n    def __len__(self):\n        return 0\nassert empty(Box()) and not empty(len)", "passed"),
+        ("class No:\n    def __bool__(self):\n        return False\nassert empty(No())", "passed"),
+        (SQUARE + "assert area(Square(3)) == 9", "passed"),
+        (SQUARE + "assert area(Square(3)) == 10", "failed"),
+        ("xs = list(range(5000, 0, -1))\nsort(xs)\nassert xs == list(range(1, 5001))", "passed"),
+        ("xs = list(range(5000, 0, -1))\nkeep(xs)\nassert xs == list(range(1, 5001))", "failed"),
+        ("xs = [[i] for i in range(3000, 0, -1)]\nsort(xs)\nassert xs == [[i] for i in range(1, 3001)]", "passed"),
+        (MOCKED + "assert Service(api).ask('k') == [1]\napi.get.assert_called_once_with('k')", "passed"),
+        (MOCKED + "assert Service(api).ask('k') == [1]\napi.get.assert_called_once_with('x')", "failed"),
+        (MOCKED + "assert Service(api).cheat() == 1\napi.get.assert_called_once_with('k')", "error"),
+        (MOCKED + "api.get('k')\nassert Service(api).forget() == 1 and not api.get.called", "error"),
+    ],
+)
+def test_objects_of_the_test_are_what_they_are_in_the_program(judge, test, expected):
+    assert status(judge, NODES, test) == expected

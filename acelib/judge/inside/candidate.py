@@ -180,6 +180,9 @@ class Remote:
     def __call__(self, *args, **kwargs):
         return self._server.ask("call", self._index, args, kwargs)
 
+    def __bool__(self):
+        return self._server.ask("bool", self._index, (), {})
+
     def __iter__(self):
         return self._server.ask("iter", self._index, (), {})
 

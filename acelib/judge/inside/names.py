@@ -109,7 +109,10 @@ def program_names(tree: ast.AST, own: str = "", also: tuple = (), foreign: froze
     Programs do define functions called `sum` or `gcd`: such a name is the program's if it is `own`, or one of `also`.
     """
     bound, used, bases = set(), set(), set()
+    methods = {id(n) for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for n in node.body}
     for node in ast.walk(tree):
+        if id(node) in methods and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue  # `area(Square(3))` is not the method `area` of the test's own class
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

@@ -18,7 +18,8 @@ from channel import Closed
 MAIN = "__main__"  # the module that a test takes itself to be
 MAX_SHARED = 512  # lists and the like whose identity is kept, the latest; half of them may be inside others
 MAX_INSIDE = 64  # inside one of them
-MAX_WATCHED_ITEMS, MAX_WATCHING = 2000, 2_000_000  # of one that is watched for changes; looked at in all
+# Items of one that is watched for changes, items looked at in all; and the same for larger ones.
+MAX_WATCHED_ITEMS, MAX_WATCHING = (2000, 200_000), (2_000_000, 1_000_000)
 _PLAIN_DUNDERS = frozenset(
     [
         "__name__",
@@ -77,7 +78,7 @@ class Shared:
 
     def __init__(self, sign: int):
         self._sign, self._next, self._values, self._numbers, self._nodes = sign, 1, {}, {}, {}
-        self._watching, self._let_go, self._borrowed = MAX_WATCHING, {}, Counter()
+        self._watching, self._let_go, self._borrowed = [*MAX_WATCHING], {}, Counter()
         self._sizes: dict = {}
         self._inside: set | None = None  # ids of those that are being written down, where what is inside has numbers
         self._by_name = False  # what is inside and has a number is not looked at
@@ -156,9 +157,10 @@ class Shared:
             self._take_back(number)
         for number in [one for one in self._values if one not in self._let_go]:
             size = self._sizes.get(number, 1)
-            if number not in self._values or size > min(MAX_WATCHED_ITEMS, self._watching):
+            large = size > MAX_WATCHED_ITEMS[0]
+            if number not in self._values or size > min(MAX_WATCHED_ITEMS[large], self._watching[large]):
                 continue
-            self._watching -= size
+            self._watching[large] -= size
             value = self._values[number]
             if self._names(value, encode) != self._nodes.get(number) and len(node := self.encode(value, encode)) > 2:
                 found.append(node)
@@ -377,8 +379,10 @@ class Program:
             args = [self.shared.decode(a, self._decode) for a in args]
             if what == "call":
                 result = value(*args, **{key: self.shared.decode(node, self._decode) for key, node in kwargs})
-            elif what in ("iter", "next"):
-                result = (iter if what == "iter" else next)(value)
+            elif what in ("bool", "iter", "next"):
+                result = {"bool": bool, "iter": iter, "next": next}[what](value)
+            elif what == "setattr" and type(value).__module__ == "unittest.mock":
+                raise AttributeError("a mock keeps what the test has made it")
             elif what in ("getattr", "setattr") and _is_plain_attribute(value, args[0]):
                 result = (getattr if what == "getattr" else setattr)(value, *args)
             elif what.startswith("__") and _defined_by_test(value, what):
@@ -433,10 +437,13 @@ def _is_plain_attribute(value, name) -> bool:
     if hasattr(value, "__name__") and name in ("__name__", "__qualname__", "__doc__", "__module__"):
         return isinstance(getattr(value, name), str)
     of_test = type(value).__module__ == MAIN or (isinstance(value, type) and value.__module__ == MAIN)
+    if type(value).__module__ == "unittest.mock":
+        return not name.startswith("_") and name not in _OF_MOCKS
     return (of_test or type(value).__name__ in _ARGUMENTS) and not name.startswith("_")
 
 
 _ARGUMENTS = ("Random", "Generator", "RandomState", "StringIO", "BytesIO", "Pattern", "Match")  # all methods harmless
+_OF_MOCKS = ("configure_mock", "reset_mock", "attach_mock", "mock_add_spec")  # change what the mock has recorded
 
 
 def _defined_by_test(value, name) -> bool:
