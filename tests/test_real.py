@@ -8,7 +8,7 @@ import pytest
 
 from acelib.core import ROOT, read_rows
 from acelib.judge import LLM_PRELUDE, Judge, Submission
-from acelib.stats import auc
+from acelib.stats import auc, paired_bootstrap
 
 LABORATORY = ROOT / "data" / "real" / "laboratory.parquet"
 
@@ -112,8 +112,8 @@ def test_the_recorded_reward_models_scored_every_program(rows):
 TRAINED = [("rule", 0), ("rule", 1), ("rule", 2), ("rm", 0), ("rm", 1)]  # the reward, the seed
 
 
-def policies(name, seed=0):
-    rows = read_rows(LABORATORY.with_name("policies.parquet"))
+def policies(name, seed=0, file="policies"):
+    rows = read_rows(LABORATORY.with_name(f"{file}.parquet"))
     return [row for row in rows if (row["policy"], row["seed"]) == (name, seed)]
 
 
@@ -146,6 +146,23 @@ def test_every_rollout_is_logged():
             assert row["sampled"] == 64 and 0 <= row["reward_rule"] <= 1
             assert (row["reward"] == row["reward_rule"]) == (name == "rule")
         assert log[1]["kl"] == 0 < log[-1]["kl"]
+
+
+def test_what_its_own_questions_taught_is_as_the_page_says():
+    """One run with the rule on synthesised questions, against the start of the others."""
+    log = read_rows(LABORATORY.with_name("rollouts_imagined.parquet"))
+    assert [(row["step"], row["policy"], row["seed"]) for row in log] == [(step, "rule", 0) for step in range(9)]
+    assert all(row["sampled"] == 64 and row["reward"] == row["reward_rule"] for row in log[1:])
+    start, trained = policies("start"), policies("rule", file="policies_imagined")
+    assert [row["id"] for row in trained] == [row["id"] for row in start]
+    page = " ".join((ROOT / "docs" / "real.md").read_text(encoding="utf-8").split())
+    passed = [fmean(row["reward"] for row in part) for part in (log[1:5], log[5:])]
+    assert "of the replies {:.0%} passed in the first four and {:.0%} in the last four".format(*passed) in page
+    for benchmark in ("MBPP", "HumanEval"):
+        for of in (lambda row: float(row["greedy"]), lambda row: fmean(row["correct"])):
+            after, before = ([of(row) for row in some if row["id"].startswith(benchmark)] for some in (trained, start))
+            value, low, high = (100 * one for one in paired_bootstrap(after, before))
+            assert f"{value:+.1f} ({low:+.1f} to {high:+.1f})" in page.replace(" points", ""), (benchmark, value)
 
 
 def test_the_baselines_cover_both_prompts():
