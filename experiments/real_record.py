@@ -2,13 +2,15 @@
 
     python -m experiments.real_record runs/real [runs/more ...] --seeds runs/seeds/seeds.jsonl
         [--baselines runs/real] [--policies runs/real-mbpp runs/real-mbpp-seed1 ...]
+        [--imagined runs/real]
         [--model "80 updates=runs/real/artifacts/reward_model" --humaneval humaneval.jsonl.gz --mbpp mbpp.jsonl]
 
 `recipe.parquet` has a row for each seed that the teacher was asked about, `baselines.parquet` (of the run that
 `--baselines` names) one for each greedy program of the untrained policy. Of `--policies`, one run for each seed of RL,
 come `rollouts.parquet`, the logs of RL, `policies.parquet`, the benchmarks' verdicts on the policies after (`rule` and
 `rm`, where a run has them) and, of the first run, before; and `mbpp_train.parquet`, the pass rates that chose the
-questions. With `--model`, `reward.parquet`
+questions. `rollouts_imagined.parquet` and `policies_imagined.parquet` are the same of RL with the rule on synthesised
+questions, of the run that `--imagined` names. With `--model`, `reward.parquet`
 gets a reward model's scores of the programs in `laboratory.parquet`, and of the starting policy's for MBPP; the
 questions are read from the benchmarks' files.
 """
@@ -96,6 +98,9 @@ def main() -> None:
     parser.add_argument("--seeds", default="runs/seeds/seeds.jsonl")
     parser.add_argument("--baselines", type=Path, help="run directory that has them")
     parser.add_argument("--policies", nargs="+", type=Path, help="runs with evaluation_rule or _rm; the first: _start")
+    parser.add_argument(
+        "--imagined", type=Path, help="run with evaluation_rule of a policy trained on synthesised questions"
+    )
     parser.add_argument("--model", metavar="NAME=FOLDER", help="a trained reward model, and what to call it")
     parser.add_argument("--humaneval", help="its file or hub name; without, its programs are not scored")
     parser.add_argument("--mbpp", help="likewise")
@@ -117,6 +122,9 @@ def main() -> None:
         write_rows(OUT / "mbpp_train.parquet", tasks)
         rows = [row for one in ((runs[0], "start"), *trained) for row in policy_rows(*one)]
         write_rows(OUT / "policies.parquet", rows)
+    if args.imagined:
+        for name, rows in (("rollouts", rollout_rows), ("policies", policy_rows)):
+            write_rows(OUT / f"{name}_imagined.parquet", rows(Run(args.imagined, profile), "rule"))
     if args.model:
         name, _, folder = args.model.partition("=")
         asked, programs = [], {}

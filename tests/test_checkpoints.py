@@ -212,8 +212,7 @@ def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(full_d
     assert last_checkpoint(scratch).name == "checkpoint-1"
     torn = scratch / "checkpoint-2"
     assert torn.is_dir() and not (torn / STATE).exists()
-    whole = (scratch / "checkpoint-1" / half).stat().st_size  # what was buffered may follow when the limit is lifted
-    assert whole > room and (not (torn / half).exists() or (torn / half).stat().st_size < whole)
+    assert not (torn / half).exists() or (torn / half).stat().st_size <= room
 
     seen = []
     rows = again(start, out, scratch, lambda done, total: done % 1 or seen.append((done, total)))

@@ -25,6 +25,10 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _says_full(error: BaseException) -> bool:
+    return getattr(error, "errno", None) in FULL or any(said in str(error) for said in SAID)
+
+
 @contextmanager
 def full_disk_explained(path: Path) -> Iterator[None]:
     """Turn 'no space left' from anywhere below into FullDiskError, which says what could not be written and what to do.
@@ -34,8 +38,7 @@ def full_disk_explained(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = (getattr(one, "errno", None) in FULL or any(said in str(one) for said in SAID) for one in causes(error))
-        if isinstance(error, FullDiskError) or not any(full):
+        if not any(_says_full(one) for one in causes(error)) or isinstance(error, FullDiskError):
             raise
         place = next(one for one in (path, *path.parents) if one.exists())
         free = shutil.disk_usage(place).free // 2**20
