@@ -207,25 +207,25 @@ def imagine(
         raise CourseError("A server cannot go on from a reply that is begun; set synthesis.form to json or code.")
     schema, questions, begun = REPLY_SCHEMA if form == "json" else None, {}, {}
 
-    def ask(template: str, log: Path, params: SamplingParams, progress: Progress | None) -> dict[str, str]:
-        chats = {}
+    def ask(template: str, log: Path, params: SamplingParams, before: float, share: float) -> dict[str, str]:
+        chats, report = {}, progress and (lambda done, total: progress(round(before * total + share * done, 2), total))
         for row in seeds:
             known = {"{program}": row["program"], "{question}": questions.get(row["id"], "")}
             said = re.sub("|".join(map(re.escape, known)), lambda match, known=known: known[match[0]], template)
             reply = [{"role": "assistant", "content": begun[row["id"]]}] if begun else []
             chats[row["id"]] = [{"role": "user", "content": said}, *reply]
-        found = sample_replies(teacher, tokenizer, chats, params, log=log, json_schema=schema, progress=progress)
+        found = sample_replies(teacher, tokenizer, chats, params, log=log, json_schema=schema, progress=report)
         return {key: begun.get(key, "") + texts[0] for key, texts in found.items()}
 
     if heads:
         begun = {key: f"Write a Python function `{head}` that" if head else "Write" for key, head in heads.items()}
         short = replace(params, max_new_tokens=min(PARAGRAPH, params.max_new_tokens))
-        written = ask(prompt, log.with_name(f"questions-{log.name}"), short, None)
+        written = ask(prompt, log.with_name(f"questions-{log.name}"), short, 0, 0.5)
         questions = {key: _paragraph(text) for key, text in written.items()}
         begun = {
             key: f"{HERE}```python\nassert {head.partition('(')[0]}{'(' * bool(head)}" for key, head in heads.items()
         }
-    replies = ask(tests if heads else prompt, log, params, progress)
+    replies = ask(tests if heads else prompt, log, params, *((0.5, 0.5) if heads else (0, 1)))
     if heads:
         replies = {key: f"{questions[key]}\n\n{text.removeprefix(HERE)}" for key, text in replies.items()}
     return [{"id": row["id"], "source": row["source"], "reply": replies[row["id"]]} for row in seeds]
