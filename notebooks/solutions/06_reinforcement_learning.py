@@ -79,6 +79,7 @@ EPISODES = {
     ),
     "a short right reply, a long wrong one": replies([1.0, 0.0], [1, 3]),
     "all rewards equal": replies([1.0, 1.0], [2, 1]),
+    "hardly any spread": replies([0.0, 0.0], [1, 1], [[-1.0], [-1.01]], [[-1.0], [-1.0]], 1e-4),
 }
 
 # %% tags=["exercise-check"]
@@ -91,6 +92,8 @@ with check(advantages) as answer:
         factor = math.sqrt(1 - 1 / int(mask.sum()))
         hint = "; divide by N, not by N - 1" if torch.allclose(found, right * factor, atol=1e-4) and right.any() else ""
         wrong_way = reinforce_plus_plus_advantages(rewards, logps, ref_logps, mask, -beta)
+        tiny = right.any() and right.abs().max() < 0.1 < found.abs().max()
+        hint = hint or ("; a spread so small is not blown up: the variance is at least 1e-8" if tiny else "")
         hint = hint or ("; the penalty has the wrong sign" if torch.allclose(found, wrong_way, atol=1e-4) else "")
         for i, t in mask.nonzero().tolist():
             own = -beta * (logps - ref_logps)[i, t:] * mask[i, t:]

@@ -121,14 +121,13 @@ with check(p_value) as answer:
         assert math.isclose(found, right), f"{differences}: {right:.4f}, {why}; yours is {found:.4f}"
 
 # %% [markdown]
-# ### 7.5 A verdict (project, 30 minutes)
+# ### 7.5 A verdict (project, 15 minutes)
 #
 # Write the rule of the scorecard and use it on your own claim. `here` is (estimate, low, high), or None where a profile
 # cannot measure the claim; `reproduced` says whether the untrained policy reached its published figure (None: nothing
 # is published); `gain` whether the claim is a gain over that policy. The verdicts: "holds", "does not hold", "not
-# claimable" and "not testable here". The claim here is only: above 0, with the whole interval. Check in this order: not
-# measured, so not testable here; the interval reaches 0, so it does not hold; a gain over a policy that was not
-# reproduced, so not claimable; else it holds.
+# claimable" and "not testable here". The claim here is only: above 0, with the whole interval. What of a claim for which
+# several words would do? Say first what would be true of any reader's run: that it was not measured, then that it fails.
 
 
 # %%
