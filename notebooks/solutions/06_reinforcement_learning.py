@@ -177,10 +177,11 @@ with check(grpo) as answer:
 # ### 6.5 Add a reward (project, 45 minutes)
 #
 # TRL calls a reward with keyword arguments, among them `problem_id` and `completions` (one conversation per reply; its
-# last message holds the reply), and wants one float per reply, or None where nothing is known. Write a reward that
-# prefers, *among right programs only*, the short ones: what `reward` gives, plus, where that is 1, up to `weight`: all
-# of it for an empty reply, nothing for one of `most` characters or more, in proportion between. Then think about what
-# a policy could do with it, and whether you would rather give the bonus to wrong programs as well.
+# last message holds the reply), and wants one float per reply, or None where nothing is known. Pass on whatever comes:
+# the check leaves some of these out. Write a reward that prefers, *among right programs only*, the short ones: what
+# `reward` gives, plus, where that is 1, up to `weight`: all of it for an empty reply, nothing for one of `most`
+# characters or more, in proportion between. Then think about what a policy could do with it, and whether you would
+# rather give the bonus to wrong programs as well.
 
 
 # %%
