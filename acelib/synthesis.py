@@ -39,16 +39,13 @@ class TeacherReplyError(DataError):
 
 
 def load_seeds(path: str | Path) -> list[Row]:
-    """Seed programs: rows with `id`, `source` and `program`.
-
-    Raises CourseError when there are none or when one lacks a column.
-    """
-    seeds = read_rows(path)
+    """Seed programs: rows with `id`, `source` and `program`. Raises CourseError without any or where one lacks these."""
+    seeds = read_rows(path) if Path(path).exists() else []
     if not seeds:
-        raise CourseError(f"{path} holds no seed programs; correct data.seeds in the profile.")
+        make = f"`python -m acelib seeds {Path(path).parent} --installed` makes some from the functions on this disk"
+        raise CourseError(f"{path} holds no seed programs; {make}, or correct data.seeds in the profile.")
     for number, seed in enumerate(seeds):
-        missing = {"id", "source", "program"} - seed.keys()
-        if missing:
+        if missing := {"id", "source", "program"} - seed.keys():
             raise CourseError(f"Seed {number} in {path} lacks {', '.join(sorted(missing))}; add the columns.")
     return [seed | {"id": str(seed["id"])} for seed in seeds]
 

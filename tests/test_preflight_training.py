@@ -327,3 +327,16 @@ def test_pairs_without_a_difference_are_caught(pairs, found):
 
 def test_questions_that_are_all_held_out_are_caught():
     caught(checks.check_pairs("pairs", PAIRS, 1.0), "0 questions to train on", "sample more programs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_in_bfloat16_the_policy_is_held_as_its_reference_is(lora_rank, problems, pairs, tmp_path):
+    """In float32 its log-probs would differ from the reference's by more than equal weights may."""
+    half = load_profile(
+        "pocket",
+        {"models.device": "cpu", "models.dtype": "bfloat16", "engine.lora_rank": lora_rank, "reinforce.steps": 2},
+    )
+    scorer = load_reward_model(save_reward_model_of_policy(tmp_path), device="cpu")
+    findings = checks.preflight_reinforce(half, problems, [wordy], scorer, pairs)
+    assert "log-probs 0.0e+00 nats" in findings[-1].found and findings[-1].ok, findings[-1]

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from acelib import sampling, synthesis
-from acelib.core import CourseError, DataError
+from acelib.core import CourseError, DataError, load_profile
 from acelib.core.tables import write_rows
 from acelib.models.generation import Completion
 from acelib.models.params import SamplingParams
 from acelib.models.server import Server
+from acelib.preflight import preflight
 from acelib.synthesis import (
     TeacherReplyError,
     clean_test,
@@ -307,6 +308,12 @@ def test_seeds_must_be_some(tmp_path):
         load_seeds(tmp_path / "seeds.jsonl")
 
 
+def test_what_makes_seeds_is_said_before_anything_runs(tmp_path):
+    profile = load_profile("real", {"data.seeds": str(tmp_path / "seeds" / "seeds.jsonl")})
+    with pytest.raises(CourseError, match=rf"python -m acelib seeds {tmp_path / 'seeds'} --installed"):
+        preflight(profile, tmp_path)
+
+
 def test_a_teacher_that_never_answers_stops_the_course_with_one_sentence():
     replies = [{"id": str(i), "source": "", "reply": reply} for i, reply in enumerate(["", "no", "never"])]
     with pytest.raises(
@@ -347,7 +354,9 @@ def test_a_weak_teacher_is_asked_in_turns(monkeypatch, tmp_path):
     asked = []
 
     def replies(teacher, tokenizer, chats, params, *, log, json_schema, progress):
-        asked.append((chats, params.max_new_tokens, log.name, progress))
+        asked.append((chats, params.max_new_tokens, log.name))
+        for done in (1, 2):
+            progress(done, 2)
         said = [
             " takes a radius `r`. It returns the area. It also\n\n```python\ndef area(r): ...",
             "1.0) == 3.0\nassert area(2.0, 'cm') == 6.0\n```",
@@ -357,9 +366,11 @@ def test_a_weak_teacher_is_asked_in_turns(monkeypatch, tmp_path):
     monkeypatch.setattr(synthesis, "sample_replies", replies)
     params = SamplingParams(max_new_tokens=320, batch_size=1, seed=0)
     given = dict(prompt="Describe {program}", tests="{question} {program} {question}", log=tmp_path / "replies.jsonl")
-    (row,) = imagine(None, None, [SEED], params, form="turns", progress=print, **given)
+    shown = []
+    (row,) = imagine(None, None, [SEED], params, form="turns", progress=lambda *one: shown.append(one), **given)
 
-    (first, paragraph, questions, _), (second, whole, log, progress) = asked
+    (first, paragraph, questions), (second, whole, log) = asked
+    assert shown == [(0.5, 2), (1, 2), (1.5, 2), (2, 2)]  # one count over both turns
     assert first["s"] == [
         {"role": "user", "content": f"Describe {SEED['program']}"},
         {"role": "assistant", "content": "Write a Python function `area(r, /, unit='m')` that"},
@@ -367,13 +378,7 @@ def test_a_weak_teacher_is_asked_in_turns(monkeypatch, tmp_path):
     question = "Write a Python function `area(r, /, unit='m')` that takes a radius `r`. It returns the area."
     assert second["s"][0]["content"] == f"{question} {SEED['program']} {question}"
     assert second["s"][1]["content"].endswith("assert area(")
-    assert (paragraph, whole, questions, log, progress) == (
-        synthesis.PARAGRAPH,
-        320,
-        "questions-replies.jsonl",
-        "replies.jsonl",
-        print,
-    )
+    assert (paragraph, whole, questions, log) == (synthesis.PARAGRAPH, 320, "questions-replies.jsonl", "replies.jsonl")
     assert parse_reply(row["reply"]) == (question, ["assert area(1.0) == 3.0", "assert area(2.0, 'cm') == 6.0"])
 
 

@@ -31,6 +31,7 @@ from acelib.models import (
 from acelib.preflight.cost_model import USABLE, CostModel, fetched_gb, models_gb
 from acelib.preflight.costs import for_one_card
 from acelib.preflight.findings import Finding, check, failure
+from acelib.synthesis import load_seeds
 
 REQUIREMENTS = ROOT / "requirements.txt"
 # What needs less memory, by the notebook that runs out of it.
@@ -193,9 +194,10 @@ def check_machine(profile: Profile, run_dir: Path) -> list[Finding]:
 
 def preflight(profile: Profile, run_dir: Path) -> list[Finding]:
     """Every check of the course's start. Of models on the hub the tokenizer and few settings are fetched."""
-    models = profile.models
-    names = [models.policy, *([] if profile.published else [profile.reward_model.base])]
-    names += [models.teacher, models.proxy] if profile.data.adopt == "none" else []
+    names = [profile.models.policy, *([] if profile.published else [profile.reward_model.base])]
+    if profile.data.adopt == "none":
+        load_seeds(profile.resolve(profile.data.seeds))
+        names += [profile.models.teacher, profile.models.proxy]
     local = sorted({profile.resolve(name) for name in names if not is_address(name)})
     tokenizers = [look(name) for name in local for look in (check_chat_template, check_eos)]
     return [*check_machine(profile, run_dir), check_judge(), *tokenizers]

@@ -60,8 +60,8 @@ class CommonTrainer:
         args._n_gpu = min(1, args.n_gpu)
         super().__init__(*rest, args=args, **kwargs)
         self.remove_callback(PrinterCallback)
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:  # peft leaves what is saved beside its adapters, a head, in the frozen dtype
+        for parameter in self.model.parameters():  # peft leaves what is saved beside its adapters in the frozen dtype
+            if parameter.requires_grad and isinstance(self.model, PeftModel):
                 parameter.data = parameter.data.float()
         alone = self.accelerator.distributed_type == DistributedType.NO
         self.shares_prompts = alone and not args.gradient_checkpointing and can_share_prefix(self.model)
