@@ -98,14 +98,14 @@ with check(salvage) as answer:
 # ### 1.4 Suspicious tests (project, 40 minutes)
 #
 # Nobody tells you which tests are wrong, and nothing is run. Some give themselves away all the same: two tests that
-# call the same thing and expect different values cannot both be right, and a value of another type than all the others
-# expect is odd. Return the places of the tests of these two kinds, and of no others; a set with nothing odd in it must
-# come back empty. (In notebook 02 a stronger model's program does better.)
+# call the same thing and expect different values cannot both be right, and if of three tests or more all but one expect
+# the same type, that one is suspicious. Return the places of the tests of these two kinds, and of no others; a set with
+# nothing odd in it must come back empty. (In notebook 02 a stronger model's program does better.)
 
 
 # %%
 def suspicious(tests: list[str]) -> list[int]:
-    """Places of the tests that contradict another one, or expect another type than most (all of one type but one)."""
+    """Places of the tests that contradict another one, or alone expect another type than all others."""
     ### BEGIN SOLUTION
     sides = [ast.parse(test).body[0].test for test in tests]
     calls = [ast.unparse(side.left) for side in sides]

@@ -167,6 +167,8 @@ def keep(results: list[list[bool]]) -> list[bool]:
     """Which tests to keep, one answer per test, from which program (row) passes which test (column)."""
     ### BEGIN SOLUTION
     # Wrong programs disagree with each other, right ones do not: a test that few programs pass is probably wrong.
+    # Here one kind of wrong program alone (a sixth of all) passes it; a third of all is right and passes a right test.
+    # One quarter lies between the two.
     return [fmean(column) >= 0.25 for column in zip(*results)]
     ### END SOLUTION
 

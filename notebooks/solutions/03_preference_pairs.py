@@ -71,8 +71,7 @@ with check(pass_at_k_by_counting) as answer:
 # %% [markdown]
 # ### 3.3 Equation 3 from memory (15 minutes, medium)
 #
-# Write the pair rule without looking: a pair of programs counts when the better one is better by **more than** 0.4,
-# passes **more than** 0.8 of the tests, and the worse one passes **something**.
+# Write the paper's rule for which two programs make a pair. Scroll no further up. The rule has three conditions.
 
 
 # %%

@@ -115,8 +115,8 @@ with check(gradient_by_hand) as answer:
 # ### 4.4 Hold out questions, not pairs (15 minutes, medium)
 #
 # Decide for each question whether it is held out. About `share` of the questions should be; all pairs of a question go
-# the same way; and the decision must not change when questions are added or the list is shuffled, nor from one start of
-# Python to the next (so `hash` will not do: it differs between processes; `hashlib` does not).
+# the same way, and a larger share must contain a smaller one. The decision must not change when questions are added or
+# the list is shuffled, nor from one start of Python to the next (`hash` differs between processes; `hashlib` does not).
 
 
 # %%
@@ -145,7 +145,7 @@ with check(held_out) as answer:
             with patch("builtins.hash", lambda one: crc32(repr(one).encode())):  # as after another start of Python
                 again = {one: answer(one, share) for one in ids}
             assert first == again, "after another start of Python it changes: `hash` does"
-        assert all(answer(one, 0.4) for one in ids if answer(one, 0.1)), "a larger share should contain the smaller one"
+        assert all(answer(one, 0.4) for one in ids if answer(one, 0.1)), "a larger share must contain a smaller one"
 
 # %% [markdown]
 # ### 4.5 Fool your own reward model (project, 40 minutes)

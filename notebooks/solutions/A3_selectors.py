@@ -98,7 +98,9 @@ def samples_of(rng: random.Random):
 def select(passed: list[list[bool]], scores: list[float]) -> list[float]:
     """One score per sample: the highest is handed in."""
     ### BEGIN SOLUTION
-    # Tests that hardly anybody passes are not believed. A score decides among near equals, and counts up to a point.
+    # Tests that hardly anybody passes are not believed: a wrong one is passed by 12%, a right one by 60% or more.
+    # A test of the eight is worth 1, as much as a right program's mean score is above a wrong one's. Right programs
+    # score around 1, the loved ones around 4: above 1.5 a score says nothing more.
     believed = [t for t in range(len(passed[0])) if fmean(row[t] for row in passed) >= 0.25]
     rates = [fmean([row[t] for t in believed] or [0]) for row in passed]
     return [8 * rate + min(score, 1.5) for rate, score in zip(rates, scores)]
