@@ -39,7 +39,7 @@ class TeacherReplyError(DataError):
 
 
 def load_seeds(path: str | Path) -> list[Row]:
-    """Seed programs: rows with `id`, `source` and `program`. Raises CourseError without any or where one lacks these."""
+    """Seed programs: rows with `id`, `source` and `program`. Raises CourseError without any or if one lacks these."""
     seeds = read_rows(path) if Path(path).exists() else []
     if not seeds:
         make = f"`python -m acelib seeds {Path(path).parent} --installed` makes some from the functions on this disk"

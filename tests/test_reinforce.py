@@ -27,8 +27,8 @@ from acelib.models.prefix import response_logps
 from acelib.schema import Problem
 from acelib.training.log import held_out_pass_rate
 from acelib.training.reinforce_trainer import make_reinforce_trainer, trainer_arguments
-from acelib.training.rollouts import merged_exactly, question_order
-from acelib.training.settings import LOG_FILE, check_together, common_arguments, merge_adapters
+from acelib.training.rollouts import question_order
+from acelib.training.settings import LOG_FILE, check_together, common_arguments, merge_adapters, merged_exactly
 
 SETTINGS = Reinforce(
     algorithm="reinforce++",
@@ -693,6 +693,40 @@ def test_below_adapters_in_bfloat16_weights_are_frozen_as_they_are_and_prompts_r
         assert same == (keeps is merged_exactly)
         for name, one in trainer.model.named_parameters():
             one.data.copy_(before[name])
+
+
+class StandInForVLLM:
+    """Hands weights over as TRL's engine does: on request, and again whenever it wakes up to generate."""
+
+    def __init__(self, model, **settings):
+        self.model, self.generation_kwargs, self.temperature, self.pushed = model, {}, None, []
+
+    def sync_weights(self):
+        self.model.merge_adapter()
+        self.pushed.append({name: one.data.clone() for name, one in self.model.named_parameters()})
+        self.model.unmerge_adapter()
+
+    def generate(self, prompts, images, num_generations):
+        self.sync_weights()
+        return prompts, [[5, 6] for _ in prompts], [[[-1.0], [-2.0]] for _ in prompts], None
+
+
+def test_vllm_always_gets_adapters_merged_exactly(policy, tmp_path, monkeypatch):
+    """In bfloat16, where TRL's own merge rounds off what was learnt and its unmerge moves the weights below."""
+    monkeypatch.setattr("acelib.training.settings.find_spec", lambda name: True)
+    monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", StandInForVLLM)
+    engine = dict(generation="vllm", lora_rank=4)
+    trainer = make_reinforce_trainer(profile(policy, engine=engine, dtype="bfloat16"), PROBLEMS, wordy, tmp_path)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(0, 1e-4)
+    before = {name: one.clone() for name, one in trainer.model.named_parameters()}
+    with merged_exactly(trainer.model):
+        merged = {name: one.data.clone() for name, one in trainer.model.named_parameters()}
+    one_rollout(trainer)
+    pushed = trainer.vllm_generation.pushed
+    assert len(pushed) >= 2 and all(torch.equal(one[name], merged[name]) for one in pushed for name in merged)
+    assert all(torch.equal(one, before[name]) for name, one in trainer.model.named_parameters())
 
 
 def test_vllm_that_is_not_installed(policy, tmp_path):

@@ -42,6 +42,7 @@ from acelib.training.settings import (
     check_together,
     common_arguments,
     loaded_dtype,
+    merged_exactly,
     precision,
     quantisation,
     vllm_arguments,
@@ -91,6 +92,8 @@ class ReinforceTrainer(CommonTrainer, GRPOTrainer):
         self.stop = self.eos_token_ids = stop_tokens(self.model.generation_config.eos_token_id, tokenizer)
         if args.use_vllm:
             self.vllm_generation.generation_kwargs |= {"stop_token_ids": self.stop}
+            # Also where TRL hands the weights over by itself: before each rollout, and when vLLM wakes up.
+            self.vllm_generation.sync_weights = merged_exactly(self.model)(self.vllm_generation.sync_weights)
         # The sampler then runs these very weights, so its log-probs are those of the old policy up to rounding.
         self.samples_exactly = not (args.use_vllm or args.bf16 or engine.lora_rank)
 

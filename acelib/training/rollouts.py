@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from peft.tuners.lora import LoraLayer
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from acelib.models import Conversation, SamplingParams, generate, prompt_seeds, prompt_tokens, sample_tokens
-from acelib.training.settings import merge_layers, precision
+from acelib.training.settings import precision
 
 Rollout = dict[str, torch.Tensor]
 
@@ -75,33 +74,12 @@ def evaluating(trainer: Any) -> Iterator[PreTrainedModel]:
     model.train(training)
 
 
-@contextmanager
-@torch.no_grad()
-def merged_exactly(model: torch.nn.Module) -> Iterator[None]:
-    """Adapters added to the weights below them (`merge_layers`); afterwards these are as before. For vLLM, TRL adds
-    and subtracts in bfloat16, which loses much of what was learnt: only quantised or sharded layers let it."""
-    layers = [one for one in model.modules() if isinstance(one, LoraLayer)]
-    kept = [layer.get_base_layer().weight.to("cpu", copy=True) for layer in layers]
-    whole = [one for one in layers if one.get_base_layer().weight.shape == (one.out_features, one.in_features)]
-    merge_layers(whole)
-    for layer in whole:
-        layer.merge = layer.unmerge = lambda **_: None
-    try:
-        yield
-    finally:
-        for layer in whole:
-            del layer.merge, layer.unmerge
-        for layer, before in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight.data.copy_(before)
-
-
 def _vllm_replies(trainer: Any, prompts: list[list[int]], n: int, temperature: float) -> tuple[list, list]:
     """`n` replies (token ids) to each prompt and their log-probs, from vLLM with the policy's present weights. Every
     process must bring as many prompts as the others."""
     vllm = trainer.vllm_generation
     if trainer.state.global_step != trainer._last_loaded_step:
-        with merged_exactly(trainer.model):
-            vllm.sync_weights()
+        vllm.sync_weights()
         trainer._last_loaded_step = trainer.state.global_step
     usual, vllm.temperature = vllm.temperature, temperature
     _, ids, logprobs, _ = vllm.generate([one for one in prompts for _ in range(n)], images=None, num_generations=n)

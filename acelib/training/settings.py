@@ -140,6 +140,26 @@ def merge_layers(layers: Sequence[LoraLayer]) -> None:
         weight.data.copy_(moved)
 
 
+@contextmanager
+@torch.no_grad()
+def merged_exactly(model: torch.nn.Module) -> Iterator[None]:
+    """Adapters added to the weights below them (`merge_layers`); afterwards these are as before. For vLLM, TRL adds
+    and subtracts in bfloat16, which loses much of what was learnt: only quantised or sharded layers let it."""
+    layers = [one for one in model.modules() if isinstance(one, LoraLayer)]
+    kept = [layer.get_base_layer().weight.to("cpu", copy=True) for layer in layers]
+    whole = [one for one in layers if one.get_base_layer().weight.shape == (one.out_features, one.in_features)]
+    merge_layers(whole)
+    for layer in whole:
+        layer.merge = layer.unmerge = lambda **_: None
+    try:
+        yield
+    finally:
+        for layer in whole:
+            del layer.merge, layer.unmerge
+        for layer, before in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight.data.copy_(before)
+
+
 def _unquantised(model: PeftModel, path: Path) -> PeftModel:
     """The model itself, or its adapters on its base as that was before it went into 4 bits, on the CPU."""
     base = model.get_base_model()
