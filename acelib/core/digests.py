@@ -19,10 +19,9 @@ from typing import Any
 from acelib.core.profiles import ROOT, Profile
 
 SOURCES = (".py", ".yaml")
-# Rooms that move and show results; they do not make them.
-TOOLS = {"core", "course", "plots", "preflight"}
-# Changing these changes how fast a result comes, not what it is.
-SPEED_ONLY = {("name",), ("threads",), ("judge", "workers"), ("remote",), ("plan",)} | {
+TOOLS = {"core", "course", "plots", "preflight"}  # rooms that move and show results; they do not make them
+# Changing these changes how fast a result comes, not what it is. So do those that `Profile.deciding` leaves out.
+SPEED_ONLY = {("name",), ("threads",), ("remote",), ("plan",)} | {
     ("engine", key)
     for key in ("launch", "vllm_mode", "vllm_server", "vllm_memory", "vllm_parallel", "checkpoints", "cluster")
 }
@@ -119,6 +118,7 @@ def _plain(value: Any) -> Any:
 def profile_values(profile: Profile, names: set[str] | None = None) -> dict[str, Any]:
     """The profile's sections that code with these attribute names reads; all of them when it names none."""
     values = profile.to_dict()
+    values |= profile.deciding(*(name for name, part in values.items() if isinstance(part, dict)))
     for where in SPEED_ONLY:
         functools.reduce(dict.__getitem__, where[:-1], values).pop(where[-1])
     sections = {item.name for item in fields(Profile)} & (names or set()) & values.keys()

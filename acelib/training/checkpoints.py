@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from acelib.core import ArtifactError, read_json, write_json
+from acelib.core.profiles import HOW_ONLY
 
 STATE = "trainer_state.json"
 SETTINGS = "settings.json"
 FITS = "micro_batch"
-FREE = ("micro_batch", "score_batch", "reward_seconds")  # settings that change no update
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -41,7 +41,7 @@ def check_settings(folder: Path, settings: dict[str, Any], processes: int | None
     random state and its own shard of the optimiser.
     """
     path, processes = folder / SETTINGS, processes or int(os.environ.get("WORLD_SIZE", 1))
-    settings = {key: one for key, one in settings.items() if key not in FREE}
+    settings = {key: one for key, one in settings.items() if key not in HOW_ONLY}
     old = read_json(path) or settings
     if changed := [key for key in settings if old.get(key) != settings[key]]:
         raise ArtifactError(
