@@ -59,17 +59,20 @@ def test_profile_values_a_builder_reads_count_and_others_do_not(run):
 
 def test_what_changes_memory_alone_makes_nothing_anew(run):
     """A message that says to lower one of these also says that the run goes on from its checkpoint."""
-    made = []
 
-    def build(path, scratch):
-        made.append(run.profile.reinforce.steps + run.profile.reward_model.epochs)
-        (path / "weights").write_text("")
+    def make(run):
+        built = []
+
+        def build(path, scratch):
+            built.append(run.profile.reinforce.steps + run.profile.reward_model.epochs)
+            (path / "weights").write_text("")
+
+        run.folder("policy", build)
+        return len(built)
 
     less = {"reinforce__micro_batch": 1, "reinforce__reward_seconds": 9, "reward_model__micro_batch": 1}
-    for now in ({}, less, less | {"reward_model__score_batch": 1}, {"reinforce__steps": 3}):
-        run = with_profile(run, **now)
-        run.folder("policy", build)
-    assert len(made) == 2
+    less |= {"reward_model__score_batch": 1}
+    assert [make(with_profile(run, **now)) for now in ({}, less, less | {"reinforce__steps": 3})] == [1, 0, 1]
 
 
 def test_code_of_acelib_modules_counts_and_that_of_tools_does_not(monkeypatch):
