@@ -113,6 +113,7 @@ class RolloutMonitor(Counting):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step == 0:
+            self.progress(0, self.settings.steps)
             self._measure_held_out()
             self.trainer.log({})
 
@@ -121,8 +122,7 @@ class RolloutMonitor(Counting):
         if state.global_step % self.settings.updates_per_rollout:
             return
         done = self.trainer.rollout
-        if self.settings.max_kl and self._is_too_far(state):
-            control.should_training_stop = True
+        control.should_training_stop |= bool(self.settings.max_kl and self._is_too_far(state))
         if done % self.settings.eval_every == 0 or done == self.settings.steps or control.should_training_stop:
             self._measure_held_out()
         self.progress(done, self.settings.steps)
