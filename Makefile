@@ -21,6 +21,9 @@ WANTED := $(shell $(PYTHON) acelib/core/inheritance.py $(call quoted,$(PROFILE))
 GPU := $(filter cuda,$(WANTED))
 INSTALLED := $(VENV)/.installed$(if $(GPU),$(if $(filter vllm nf4,$(WANTED)),-gpu))
 
+# The oldest NVIDIA driver that CUDA 13.0 takes.
+DRIVER := 580
+
 COURSE = $(PY) -m acelib course --profile $(call quoted,$(PROFILE)) \
 	$(if $(FROM),--from $(call quoted,$(FROM))) $(if $(ONLY),--only $(call quoted,$(ONLY))) \
 	$(if $(SEED),--set seed=$(call quoted,$(SEED))) $(foreach one,$(SET),--set $(call quoted,$(one))) \
@@ -37,6 +40,7 @@ install: $(INSTALLED)  ## Make .venv with the pinned packages (TORCH_INDEX=<inde
 
 gpu:  ## Is there a GPU? (asked before anything is installed or run where the profile says `device: cuda`)
 	@nvidia-smi -L 2>/dev/null | grep -q '^GPU' || { echo "Profile $(PROFILE) needs an NVIDIA GPU, and nvidia-smi shows none; repeat this on a machine with one and its driver, or take PROFILE=pocket." >&2; exit 1; }
+	@[ -n $(call quoted,$(TORCH_INDEX)) ] || [ -e $(INSTALLED) ] || old=$$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | awk -F. '$$1 ~ /^[0-9]+$$/ && $$1 < $(DRIVER) { print; exit 1 }') || { echo "The NVIDIA driver here is $$old, and the pinned PyTorch (CUDA 13.0) needs $(DRIVER) or newer; take a machine with a newer driver or update this one's, or, for a profile without vLLM, repeat this with TORCH_INDEX=https://download.pytorch.org/whl/cu126 or the index of another CUDA that this driver bears." >&2; exit 1; }
 
 $(VENV)/.installed: requirements.txt pyproject.toml | $(if $(GPU),gpu)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 12) or sys.exit("Python %d.%d is not supported; take 3.11 or 3.12: make course PYTHON=python3.12" % v)'

@@ -84,6 +84,34 @@ def test_without_a_gpu_nothing_is_installed(checkout):
     assert not (checkout / ".venv").exists()
 
 
+SMI = '#!/bin/sh\ncase "$1" in -L) echo "GPU 0: H100";; --query-gpu=driver_version) printf "%s";; esac\n'
+
+
+@pytest.mark.parametrize(
+    ("drivers", "words", "refused"),
+    [
+        (r"550.54.15\n", [], True),
+        (r"580.65.06\n550.54.15\n", [], True),
+        (r"580.65.06\n", [], False),
+        (r"1000.1\n", [], False),
+        (r"550.54.15\n", ["TORCH_INDEX=https://download.pytorch.org/whl/cu126"], False),
+        (r"[Not Supported]\n", [], False),
+        ("", [], False),
+    ],
+)
+def test_an_old_driver_is_told_before_anything_is_installed(checkout, drivers, words, refused):
+    (checkout / "bin" / "nvidia-smi").write_text(SMI % drivers)
+    found = make(checkout, "gpu", "PROFILE=single-gpu", *words)
+    assert (found.returncode != 0) is refused and found.stdout == ""
+    assert (
+        "driver here is 550.54.15, and the pinned PyTorch (CUDA 13.0) needs 580 or newer" in found.stderr
+    ) is refused
+    if refused:  # who has installed an older CUDA repeats no TORCH_INDEX
+        (checkout / ".venv").mkdir()
+        (checkout / ".venv" / ".installed-gpu").touch()
+        assert make(checkout, "gpu", "PROFILE=single-gpu").returncode == 0
+
+
 def test_the_command_to_go_on_with_means_what_was_said_before(checkout):
     overrides = {
         "prompts.solve": "It's $2: {question}\\n; `rm`\n\"#",
