@@ -495,6 +495,22 @@ def test_every_profile_has_a_plan(capsys):
     assert "needs no GPU" in said and said.count("make course PROFILE=paper ONLY=") == 7 and "not measured" in said
 
 
+def test_few_dollars_are_told_to_a_tenth():
+    assert re.search(r"\n06  RL, rule .* 0\.4 +16 .*\n", plan(load_profile("single-gpu")))
+    text = plan(load_profile("single-gpu-7b"))
+    assert re.search(r"\n    all +13\.2 +13\.2 +33 +80 GB\n", text) and re.search(r"\n04 .* 6\.5 +43 .*\n", text)
+
+
+def test_who_reads_the_plan_may_leave_before_its_end():
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -m acelib plan --profile single-gpu | true', sys.executable],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+
+
 @pytest.mark.slow
 def test_planning_loads_no_model_library():
     script = (

@@ -86,6 +86,12 @@ def test_a_score_that_rises_while_fewer_replies_pass(tmp_path, capsys):
     assert " rule " in said and not re.search("^  .*  mixed:", said, re.M)
 
 
+def test_the_sampler_s_gap_is_shown_where_it_is_logged(tmp_path, capsys):
+    assert "sampler_gap" not in told(capsys, finished(tmp_path / "without", [BEFORE, row(1)]))
+    said = told(capsys, finished(tmp_path / "with", [BEFORE, *(row(i, sampler_gap=i / 100) for i in range(1, 9))]))
+    assert "clip_fraction  sampler_gap" in said and "sampler_gap: 0.06 nats per token between" in said
+
+
 def test_halves_where_the_questions_are_not_known_and_passes_that_are_not_over(tmp_path, capsys):
     said = told(capsys, finished(tmp_path / "a", [row(i) for i in range(1, 7)], questions=0))
     assert "second half against first, rollouts 1 to 3 0.500, rollouts 4 to 6 0.500" in said and "undecided" in said

@@ -4,7 +4,9 @@ python -m acelib plan [--profile NAME] [--set KEY=VALUE] [--questions N]
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from urllib.parse import urlsplit
 
@@ -19,9 +21,9 @@ CARDS = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141)  # GB, as they are sold
 PLAN = """\
 Profile {name} on {plan.gpus} x {plan.gpu} ({plan.gpu_memory_gb:g} GB each), {amount}
 
-    stage                                tokens   hours    GPU-h  dollars  GiB/GPU     card   the paper
+    stage                                tokens   hours    GPU-h  dollars  GiB here  would do   the paper
 {rows}
-    all                                        {hours:>8.1f}{gpu_hours:>9.1f}{dollars:>9,.0f}         {card:>9}
+    all                                        {hours:>8.1f}{gpu_hours:>9.1f}{dollars:>9}           {card:>9}
 
 Commands
 {commands}
@@ -30,10 +32,10 @@ Computed, not measured: {plan.gpu_tflops:g} TFLOP/s peak per GPU ({dtype}), of w
 {training:g}% and decoding {decoding:g}%;
 {plan.question_tokens} tokens per question, {plan.program_tokens} per program, {plan.reply_tokens} per teacher's \
 reply; ${plan.dollars_per_gpu_hour:g} per GPU-hour: all in the profile's `plan`.
-Memory is the worst case in training (every sequence as long as it may be), for vLLM alone the least it works in: \
-{weights}
-{activations}Card: the smallest that is sold ({cards} GB) and would do, as many as planned; vLLM beside a training \
-takes its share.
+GiB here: per GPU, with the share of this card that vLLM takes beside a training. The worst case in training (every \
+sequence as long as it may be), for vLLM alone the least it works in: {weights}
+{activations}Would do: the smallest card that is sold ({cards} GB) and holds the stage, as many as planned; of a \
+smaller card vLLM's share is smaller, too.
 Disk: {disk:,.0f} GB, of which {made:,.0f} for the models it makes with their checkpoints, {fetched:,.0f} for \
 weights to fetch ({names}).
 A lower bound on time, without loading and judging: the paper's own runs took several times as long."""
@@ -67,9 +69,8 @@ def plan(profile: Profile, questions: int | None = None) -> str:
     for one, card in zip(found, cards, strict=True):
         spent, mark = one.hours * assumed.gpus, " " if fits(one, profile) else "!"
         row = f"{one.notebook:4}{one.what:34}{_short(one.tokens):>9}{one.hours:>8.1f}{spent:>9.1f}"
-        rows.append(
-            f"{row}{spent * price + one.dollars:>9,.0f}{one.gib:>8.0f}{mark}{_gb(card):>9}   {one.paper}".rstrip()
-        )
+        row += f"{_dollars(spent * price + one.dollars):>9}{one.gib:>10.0f}{mark}{_gb(card):>9}   {one.paper}"
+        rows.append(row.rstrip())
     frozen = NF4 if profile.engine.quantise == "nf4" else model.size
     hours, made, sizes = sum(one.hours for one in found), models_gb(profile), fetched_gb(profile)
     text = PLAN.format(
@@ -82,7 +83,7 @@ def plan(profile: Profile, questions: int | None = None) -> str:
         card=_gb(max(cards)),
         cards=", ".join(map(str, CARDS)),
         gpu_hours=hours * assumed.gpus,
-        dollars=hours * assumed.gpus * price + sum(one.dollars for one in found),
+        dollars=_dollars(hours * assumed.gpus * price + sum(one.dollars for one in found)),
         commands="\n".join(f"  {command:42} # {why}" for command, why in commands(profile)),
         training=100 * assumed.training_utilisation,
         decoding=100 * assumed.generation_utilisation,
@@ -119,6 +120,10 @@ def smallest_cards(profile: Profile, questions: int | None = None) -> list[float
 
 def _gb(card: float) -> str:
     return "-" if not card else f"{card} GB" if card < inf else f"> {max(CARDS)} GB"
+
+
+def _dollars(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 9.95 or not amount else f"{amount:.1f}"
 
 
 def _check_described(profile: Profile) -> None:
@@ -179,6 +184,15 @@ def _short(tokens: float) -> str:
     return f"{tokens / 1e9:,.2f} G" if tokens >= 1e9 else f"{tokens / 1e6:.1f} M"
 
 
+def say(lines: Iterable[str]) -> None:
+    """Prints each as it comes, until the end or until who reads has enough (`| head`)."""
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+
+
 @explained
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -186,4 +200,4 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--questions", metavar="N", type=int, help="for N filtered questions, and RL in proportion")
     asked = parser.parse_args(words)
-    print(plan(load_profile(asked.profile, set_values(asked.overrides)), asked.questions))
+    say([plan(load_profile(asked.profile, set_values(asked.overrides)), asked.questions)])

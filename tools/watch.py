@@ -17,9 +17,10 @@ from acelib.core import ArtifactError, Row, load_profile, read_json, read_manife
 from acelib.preflight import CostModel
 from acelib.training import LOG_FILE, last_checkpoint, log_rows
 from tools.commands import explained
+from tools.plan import say
 
 POLICIES = {"policy_rule": "RL, rule", "policy_rm": "RL, reward model"}  # artefact, and its stage in the plan
-COLUMNS = ("reward", "reward_rule", "mixed", "truncated", "unjudged", "kl", "length", "clip_fraction")
+COLUMNS = ("reward", "reward_rule", "mixed", "truncated", "unjudged", "kl", "length", "clip_fraction", "sampler_gap")
 STATE = "trainer_state.json"
 FEW = 5  # rollouts that make a figure of "now"
 # The thresholds of docs/hardware.md; tests/test_watch.py holds that page to them.
@@ -29,6 +30,11 @@ PAIRS, AVERAGE, GREEDY = (
     "pair accuracy, gap above 0.4, filtered",
     "reward model - average @16",
     "reward model - greedy @16",
+)
+GAP = (
+    "between the sampler's log-probs and the trainer's. Small, and of one size throughout, it is rounding; where it "
+    "grows, or nears 0.2, by which a ratio may move before it is clipped, replies come from another policy than the "
+    "one that learns: weights that did not reach vLLM, another dtype."
 )
 Verdict = tuple[str, str]  # "ok", "crossed" or "not yet", and a sentence
 
@@ -221,7 +227,9 @@ def show_policy(run: Path, log: Log) -> Iterator[str]:
     yield f"{log.name}: {len(rows)} of {planned} rollouts, {state} ({log.source.relative_to(run)})"
     if not rows:
         return
-    names = [name for name in COLUMNS if name != "reward_rule" or "reward_reward_model" in rows[-1]]
+    gaps = [row for row in rows if row.get("sampler_gap") is not None]
+    left_out = {"reward_rule": "reward_reward_model" not in rows[-1], "sampler_gap": not gaps}
+    names = [name for name in COLUMNS if not left_out.get(name)]
     names += [name for name in rows[-1] if name.startswith("seconds_")]
     heads = [name.replace("seconds_", "s:").replace("reward_rule", "rule") for name in names]
     yield "  rollout " + "".join(f"{head:>{max(9, len(head) + 2)}}" for head in heads)
@@ -236,6 +244,8 @@ def show_policy(run: Path, log: Log) -> Iterator[str]:
     if few:
         first, last = mean(rows[:few], share), mean(rows[-few:], share)
         yield f"  share that passes: first {few} rollouts {first:.3f}, last {few} {last:.3f}"
+    if gaps:
+        yield f"  sampler_gap: {mean(gaps[-FEW:], 'sampler_gap'):.2g} nats per token {GAP}"
     yield from (f"  {mark:8} {said}" for mark, said in verdicts(run, log, rows))
 
 
@@ -309,5 +319,4 @@ def watch(run: Path) -> Iterator[str]:
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m acelib watch", description=__doc__.partition("\n\n")[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/single-gpu-7b")
-    for line in watch(parser.parse_args(words).run):
-        print(line, flush=True)
+    say(watch(parser.parse_args(words).run))
