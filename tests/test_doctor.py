@@ -11,7 +11,7 @@ import pytest
 from acelib.core import ROOT, load_profile
 from acelib.judge import LEVELS, JudgeError
 from acelib.preflight import machine
-from tools.doctor import container, doctor, main
+from tools.doctor import container, doctor, main, optional
 
 
 def lines(text):
@@ -53,6 +53,18 @@ def test_the_limits_of_a_container_are_told(tmp_path):
         (tmp_path / "memory.max").write_text(memory)
         (tmp_path / "cpu.max").write_text(cpu)
         assert container(profile, tmp_path).startswith(told)
+
+
+def test_packages_for_gpus_are_held_to_their_pins(monkeypatch):
+    there = {"vllm": "0.30.0", "deepspeed": "0.19.8+cu130"}
+    monkeypatch.setattr("tools.doctor.installed", lambda package: there.get(package, "missing"))
+    small, large = (optional(load_profile(name)) for name in ("pocket", "single-gpu"))
+    for told in (small, large):
+        assert "vllm 0.30.0 (FAIL: 0.31.0 is pinned)" in told and "deepspeed 0.19.8+cu130, " in told
+        assert told.endswith("; run `.venv/bin/pip install -r requirements-gpu.txt` and repeat this")
+    assert "ray missing, " in small and "ray missing (FAIL" in large, "who needs none may lack them"
+    there.clear()
+    assert "FAIL" not in optional(load_profile("colab")) and ";" not in optional(load_profile("pocket"))
 
 
 def test_a_profile_s_needs_are_checked(monkeypatch):

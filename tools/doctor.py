@@ -10,6 +10,7 @@ environment, and nothing of the judge or of the profile's needs.)
 import argparse
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,7 @@ from acelib.core import ROOT, CourseError, Profile, installed, load_profile
 from tools.together import misfits
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "numpy")
-OPTIONAL = ("ray", "vllm", "deepspeed")
+OPTIONAL = ROOT / "requirements-gpu.txt"
 
 
 def doctor(profile: Profile, run_dir: Path) -> str:
@@ -30,7 +31,7 @@ def doctor(profile: Profile, run_dir: Path) -> str:
         "acelib": lambda: f"{__version__}, profile {profile.name} on {profile.models.device}, {profile.models.dtype}",
         "system": lambda: f"{platform.platform()}, Python {platform.python_version()}",
         "packages": lambda: _versions(PACKAGES),
-        "optional": lambda: _versions(OPTIONAL),
+        "optional": lambda: optional(profile),
         "threads": lambda: _threads(profile),
         "container": lambda: container(profile),
         "GPU": _gpu,
@@ -53,6 +54,21 @@ def _told(look: Callable[[], str]) -> str:
 
 def _versions(packages: tuple[str, ...]) -> str:
     return ", ".join(f"{package} {installed(package)}" for package in packages)
+
+
+def optional(profile: Profile, requirements: Path = OPTIONAL) -> str:
+    """Packages for GPUs; FAIL where one is not as pinned, or is missing and `profile` needs them."""
+    pins = re.findall(r"^([\w-]+)==(\S+)", requirements.read_text(encoding="utf-8"), re.MULTILINE)
+    engine = profile.engine
+    needed = profile.models.device == "cuda" and (engine.generation == "vllm" or engine.quantise == "nf4")
+    told, wrong = [], False
+    for package, pinned in pins:
+        mine = installed(package)
+        fails = mine.split("+")[0] != pinned and (needed or mine != "missing")
+        wrong |= fails
+        told.append(f"{package} {mine}" + (f" (FAIL: {pinned} is pinned)" if fails else ""))
+    more = f"; run `.venv/bin/pip install -r {requirements.name}` and repeat this" if wrong else ""
+    return ", ".join(told) + more
 
 
 def _threads(profile: Profile) -> str:
