@@ -340,12 +340,11 @@ def test_one_card_of_24_gb_takes_7b_in_4_bits_and_in_no_more():
 
 
 def test_the_rehearsal_fits_where_the_run_does():
-    """The `SET` of step 4 in docs/hardware.md, and what it says to put at its end for weights in 4 bits."""
+    """The `SET` of step 4 in docs/hardware.md, that of 24 GB, and what it has besides for weights in 4 bits."""
     text = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
-    asked, more = (
-        re.search(r'RUN_DIR=runs/rehearsal SET="([^"]+)"', text)[1],
-        re.search(r"put `(reinforce[^`]+)`", text)[1],
-    )
+    asked, again = (one.strip() for one in REHEARSAL.findall(text))
+    more = re.search(r'MORE="([^"]+)"', text)[1]
+    assert asked == again
     for name, words in (("single-gpu", asked), ("single-gpu-7b", asked), ("single-gpu-7b-4bit", f"{asked} {more}")):
         values = {key: yaml.safe_load(value) for key, value in (one.split("=") for one in words.split())}
         short = load_profile(name, values)
@@ -372,7 +371,7 @@ def test_a_t4_is_done_within_three_hours():
 
 def test_the_readme_says_what_the_plan_computes():
     rows = re.findall(
-        r"`make course PROFILE=([\w-]+)[^|]*\| ([\d.]+) hours, \$(\d+)", (ROOT / "README.md").read_text("utf-8")
+        r"`make course PROFILE=([\w-]+)[^|]*\| ([\d.]+) hours, \$([\d.]+)", (ROOT / "README.md").read_text("utf-8")
     )
     assert [row[0] for row in rows] == [
         "single-gpu",
@@ -385,7 +384,42 @@ def test_the_readme_says_what_the_plan_computes():
     for name, hours, dollars in rows:
         profile = load_profile(name)
         computed = sum(one.hours for one in stages(profile))
-        assert (hours, dollars) == (f"{computed:.1f}", f"{computed * profile.plan.dollars_per_gpu_hour:.0f}"), name
+        spent = computed * profile.plan.dollars_per_gpu_hour
+        assert (hours, dollars) == (f"{computed:.1f}", f"{spent:.{1 if 0 < spent < 10 else 0}f}"), name
+
+
+REHEARSAL = re.compile(r'RUN_DIR=runs/rehearsal SET="([^"$]+)')
+
+
+def test_the_page_on_hardware_says_what_the_plan_computes():
+    """Computed hours and dollars of each profile: rehearsal, first result, the rule alone, the whole, all of these."""
+    text = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
+    table = text[text.index("| profile, card, disk |") :].partition("\n\n")[0].splitlines()[2:]
+    told, name = {}, ""
+    for row in table:
+        profile, what, computed, _ = (one.strip() for one in row.strip("|").split("|"))
+        name = profile.partition("`,")[0].strip("`") or name
+        told[name, what] = computed
+    asked = {key: yaml.safe_load(one) for key, one in (one.split("=") for one in REHEARSAL.search(text)[1].split())}
+    first = {"data.adopt_rows": 4000, "reinforce.steps": 8}
+    small = {"reinforce.rollout_questions": 8, "reinforce.updates_per_rollout": 1}
+
+    def hours(name, values, less=""):
+        return sum(one.hours for one in stages(load_profile(name, values)) if one.what != less)
+
+    for (name, what), said in told.items():
+        rehearsal = hours(name, asked | (small if "4bit" in name else {}))
+        computed = {
+            "rehearsal": rehearsal,
+            "first result": hours(name, first),
+            "whole, rule alone": hours(name, {}, "RL, reward model"),
+            "whole": hours(name, {}),
+            "rehearsal, first result and whole": rehearsal + hours(name, first) + hours(name, {}),
+        }[what]
+        spent = computed * load_profile(name).plan.dollars_per_gpu_hour
+        dollars = f"{spent:.1f}".replace("0.0", "0") if spent < 9.95 else f"{spent:.0f}"
+        assert said == f"{computed:.1f} h, ${dollars}", (name, what)
+    assert len(told) == 16 and len({name for name, _ in told}) == 4
 
 
 def test_weights_in_4_bits_take_a_quarter_but_for_the_embeddings():
