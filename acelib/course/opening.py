@@ -78,13 +78,12 @@ class NotebookRun(Run):
 
 def open_run(profile: str, run_dir: str, notebook: str | None = None) -> NotebookRun:
     """The opening line of every notebook: check the profile, seed everything, bound the threads, print the cost card.
-
-    Raises ProfileError.
-    """
+    Raises ProfileError."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm would like widgets
     for name, part in {
         "transformers.trainer_utils": "mtime",  # how the newest checkpoint is found where files have equal times
+        "trl.trainer.grpo_trainer": "model_init_kwargs",  # which are meant for the reference
         "bitsandbytes.backends.cpu.ops": "gemm_4bit_forward",  # PEFT imports it where it is installed, wanted or not
     }.items():
         logging.getLogger(name).addFilter(lambda record, part=part: part not in record.getMessage())
