@@ -292,7 +292,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(policy, tmp_path, killed_in
     whole = make_reinforce_trainer(profile(policy, engine=engine), PROBLEMS, wordy, tmp_path / "a", measure=measure)
     whole = whole.train_and_save(tmp_path / "whole")
     often = profile(policy, engine=engine | {"checkpoints": 2})
-    arguments = dict(measure=measure, progress=lambda done, total: done % 1 or seen.append((done, total)))
+    arguments = dict(measure=measure, progress=lambda done, total: done % 1 or not done or seen.append((done, total)))
     with pytest.raises(Killed):
         make_reinforce_trainer(often, PROBLEMS, killer, tmp_path / "b", **arguments).train_and_save(tmp_path / "cut")
     assert seen == [(done, 4) for done in range(1, killed_in)]

@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "logs": ["Log", "Progress", "end_of_records", "open_log"],
         "processes": ["Child", "GpuMemory", "end_descendants", "peak_memory_mb", "stoppable"],
         "manifests": ["is_current", "is_unchanged", "making", "manifest_path", "read_manifest"],
-        "profiles": ["Profile", "ROOT", "load_profile", "profile_names"],
+        "profiles": ["HOW_ONLY", "Profile", "ROOT", "load_profile", "profile_names"],
         "run": ["Run", "installed", "versions"],
         "sections": ["assume", "Engine", "Reinforce", "Remote", "RewardModel"],
         "threads": ["Threads"],

@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from acelib.core import ArtifactError, read_json, write_json
-from acelib.core.profiles import HOW_ONLY
+from acelib.core import HOW_ONLY, ArtifactError, read_json, write_json
 
 STATE = "trainer_state.json"
 SETTINGS = "settings.json"
