@@ -85,6 +85,7 @@ def gentle_filter(tests: list[str], passed: list[list[bool]], min_tests: int = 5
     `passed` has one row per program of the proxy, and in it one verdict per test.
     """
     ### BEGIN SOLUTION
+    # Recall cannot fall. Precision can: one wrong program that passes a wrong test saves it.
     kept = [test for test, verdicts in zip(tests, zip(*passed)) if any(verdicts)]
     return kept if len(kept) >= min_tests else "too few"
     ### END SOLUTION
