@@ -229,7 +229,8 @@ class StockTrainer(Phases, GRPOTrainer):
 
 
 class CourseTrainer(Phases, ReinforceTrainer):
-    pass
+    def sampled_share(self, done: float) -> None:
+        """Nobody asks for progress here; in the course `RolloutMonitor` does."""
 
 
 def rl_trainer(name: str, problems: list, reward: Callable, rollouts: int, folder: str) -> Phases:
