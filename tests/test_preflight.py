@@ -41,6 +41,15 @@ def test_versions(tmp_path):
     assert checks.check_versions(pins).ok
 
 
+def test_what_a_profile_for_gpus_needs_more_is_held_to_its_pins(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "preflight_gpu", lambda profile: [])
+    found = {name: checks.check_machine(load_profile(name), tmp_path) for name in ("pocket", "single-gpu", "colab")}
+    wrong = {name: [one for one in mine if one.check == "versions" and not one.ok] for name, mine in found.items()}
+    assert not wrong["pocket"] and not wrong["colab"]
+    (missing,) = wrong["single-gpu"]
+    assert "vllm missing instead of" in missing.found and "pip install -r requirements-gpu.txt" in missing.remedy
+
+
 def check_disk(wanted, available):
     return checks.check_disk(checks.ROOT, wanted, available)
 

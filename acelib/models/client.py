@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from statistics import mode
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -108,8 +108,8 @@ def remote_replies(
         progress(len(requests), len(requests))
     if refused := client.refused:
         print(
-            f"{len(refused):,} of {len(requests):,} requests were refused by {server.url} and count as empty replies "
-            f"(most often: {most_often(refused)}); they are asked again once their lines are removed from {server.log}."
+            f"{len(refused):,} of {len(requests):,} requests were refused by {server.url} and count as empty replies, "
+            f"most often with {mode(refused.values())!r}; they are asked again once their lines leave {server.log}."
         )
     return {name: [client.replies[key] for key in keys] for name, keys in wanted.items()}
 
@@ -117,10 +117,6 @@ def remote_replies(
 def price(server: Server, tokens_in: int, tokens_out: int) -> float:
     limits = server.limits
     return (tokens_in * limits.dollars_per_million_input + tokens_out * limits.dollars_per_million_output) / 1e6
-
-
-def most_often(reasons: dict[str, str]) -> str:
-    return Counter(reasons.values()).most_common(1)[0][0]
 
 
 class Client:
@@ -301,8 +297,8 @@ class Client:
         remedy = "leave these questions out" if all_it_does else "raise remote.max_refused"
         raise EngineError(
             f"The server at {self.server.url} refuses {len(refused):,} of {self.questions:,} questions, most often "
-            f"with {most_often(self.held)!r}; mend what that names in the profile or on the server, or {remedy}, and "
-            f"{self.again()}."
+            f"with {mode(self.held.values())!r}; mend what that names in the profile or on the server, or {remedy}, "
+            f"and {self.again()}."
         )
 
     def again(self) -> str:

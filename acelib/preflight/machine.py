@@ -40,8 +40,8 @@ QUESTION = "Write a function `solve(xs)` that returns the sum of the list of int
 
 
 @check(
-    "versions: imports that fail, or results that drift from the committed ones; run the course through `make course`, "
-    "which installs the pins into .venv"
+    "versions: imports that fail, or results that drift from the committed ones; run `make course`, which installs the "
+    "course's pins into .venv, and for a GPU's `.venv/bin/pip install -r {requirements.name}`"
 )
 def check_versions(requirements: Path = REQUIREMENTS):
     python = ".".join(platform.python_version_tuple()[:2])
@@ -188,8 +188,10 @@ def disk_gib(profile: Profile) -> float:
 
 def check_machine(profile: Profile, run_dir: Path) -> list[Finding]:
     """Versions, cores, memory, disk and GPUs against what the profile needs."""
-    machine = [check_versions(), check_cores(), check_memory(), check_disk(run_dir, disk_gib(profile))]
-    return machine + preflight_gpu(profile)
+    on_gpu = profile.models.device == "cuda" and profile.engine.generation == "vllm"
+    versions = map(check_versions, [REQUIREMENTS, ROOT / "requirements-gpu.txt"][: 1 + on_gpu])
+    machine = [check_cores(), check_memory(), check_disk(run_dir, disk_gib(profile))]
+    return [*versions, *machine, *preflight_gpu(profile)]
 
 
 def preflight(profile: Profile, run_dir: Path) -> list[Finding]:
