@@ -93,6 +93,8 @@ def judged(seed: int, questions: int = 150, samples: int = 64):
 def choose_n(rows: list[tuple[list[int], list[float]]], ns: list[int]) -> int:
     """The number of samples at which the best by score is right most often on these questions."""
     ### BEGIN SOLUTION
+    # Without judged questions, look at the picks and not at their mean score, which can only rise with N. From some N
+    # on a few have a score far above all others, here 6: read these programs, or have a handful of them judged.
     return max(ns, key=lambda n: fmean(expected_best(values, scores, n) for values, scores in rows))
     ### END SOLUTION
 

@@ -142,6 +142,9 @@ def world(seed: int) -> tuple[list[float], list[float]]:
 def leashed(reference: list[float], ask, beta: float) -> list[float]:
     """Probabilities of the programs after 320 picks."""
     ### BEGIN SOLUTION
+    # Ten rollouts of 32 picks, each used eight times. Other splits do nearly as well, but not two large rollouts: the
+    # clip stops them near the reference. Without the clip alone hardly anything is lost. With twice the uses and twice
+    # the step, too, the policy runs far from the reference and ends far below it; with the clip, that costs little.
     theta = [math.log(one) for one in reference]
     for _ in range(10):
         old = softmax(theta)
