@@ -46,7 +46,7 @@ def test_each_exercise_has_minutes_level_starter_check_and_solution(path):
     heads = [cell.source.splitlines()[0] for cell in cells if cell.source.startswith("### ")]
     number = re.escape(path.stem[:2].lstrip("0") or "0")
     form = rf"### {number}\.\d .+ \((\d+ minutes, (easy|medium)|project, \d+ minutes)\)"
-    assert 3 <= len(heads) <= 5 and all(re.fullmatch(form, head) for head in heads), heads
+    assert 3 <= len(heads) <= 6 and all(re.fullmatch(form, head) for head in heads), heads
     text = "\n".join(cell.source for cell in cells)
     checks = [cell for cell in cells if BUILD.CHECK in cell.metadata.tags]
     assert len(heads) == len(checks) == text.count("# Your code here") == text.count("<summary>Solution</summary>")
@@ -124,6 +124,10 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
             "pocket/0 to pocket/999 20.0% are held out",
         ),
         ("04", "[best] * 50", "[best]", "the model still likes a right program better"),
+        ("04", '"ranked right": "same"}', '"ranked right": "lower"}', "is 'same': swaps at random cancel"),
+        ("04", '{"loss": "higher"', '{"loss": "same"', "is 'higher': a pair that was turned round"),
+        ("04", '"size of a gap": "lower"', '"size of a gap": "higher"', "must not be too sure"),
+        ("04", '"size of a gap": "lower", ', "", "predict these: loss, size of a gap, ranked right"),
         ("05", "if score == max(scores)", "", "the first has the highest score, and is right"),
         ("05", "samples - 1 - rank", "samples - rank", "rank 0 is the pick in 3 of 6 ways"),
         ("09", "-down / (up - down)", "up / (up - down)", "gains +0.08 and -0.20: a proxy that solves 29% gains"),
@@ -155,7 +159,12 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("06", "token_rewards = -beta", "token_rewards = beta", "the penalty has the wrong sign"),
         ("06", ".flip(1).cumsum(1).flip(1)", "", "your advantage of token 1 of reply 1 is"),
         ("06", ".clamp(min=1e-8)", "", "some are nan"),
-        ("06", "torch.minimum(", "torch.maximum(", "ratio 1.5 and advantage +1: the loss is -1.10, yours is -1.25"),
+        (
+            "06",
+            "objective = torch.minimum(",
+            "objective = torch.maximum(",
+            "ratio 1.5 and advantage +1: the loss is -1.10, yours is -1.25",
+        ),
         ("06", "return -(objective", "return (objective", "turn the sign"),
         ("06", "(objective * mask).sum() / mask.sum()", "objective.mean()", "the third token is padding"),
         ("06", "groups.std(dim=1, keepdim=True)", "groups.std()", "2 per question: reply 1 has the advantage +0.71"),
@@ -167,6 +176,10 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ),
         ("06", " if value == 1 else value", "", "wrong programs earn 0"),
         ("06", "max(0.0, 1 - length / most)", "(1 - length / most)", "there is no bonus and no fine"),
+        ("06", '{"bonus": "same"', '{"bonus": "farther"', "'farther', is 'same': what every reply gets alike"),
+        ("06", '"beta": "same", ', '"beta": "nowhere", ', "is 'same': the policy is still the reference"),
+        ("06", '"equal": "nowhere"', '"equal": "farther"', "is 'nowhere': all returns are their mean"),
+        ("06", '"learning_rate": "farther"}', '"learning_rate": "same"}', "is 'farther': the advantages are the same"),
         ("07", "* 0.05 / 2", "* 0.05", "half of the misses lie below 0"),
         ("07", " + 1\n    ### END", "\n    ### END", "the interval still reaches"),
         (
@@ -186,6 +199,10 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("08", "0.5 * (1 + math.tanh(x / 2))", "1 / (1 + math.exp(-x))", "OverflowError: math range error"),
         ("08", "outcomes[place][8:]", "outcomes[place][:8]", "which outcomes does the choice not know?"),
         ("08", "if len(set(rewards)) > 1", "if rewards", "the mixed ones are kept"),
+        ("08", '{"plus": set(), ', '{"plus": {"rloo"}, ', "plus, rloo: before [1.0, -0.33"),
+        ("08", '{"rloo", "dr_grpo"}', '{"rloo"}', "after [7.5, -2.5, -2.5, -2.5]; only a division"),
+        ("08", '{"rloo", "dr_grpo"}', '{"rloo", "Dr. GRPO"}', "the names are reinforce++, reinforce++-baseline, rloo"),
+        ("08", '"reinforce++", "reinforce++-baseline"}', '"reinforce++"}', "other, reinforce++-baseline: before ["),
         ("A1", "{len(calls) - 1}", "{len(calls)}", "ANSWER0 == 9 is kept; yours keeps ANSWER1 == 9"),
         (  # what the pick gains is taken from all others alike
             "A2",

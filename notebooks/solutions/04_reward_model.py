@@ -5,6 +5,7 @@
 # is folded under each check.
 
 # %%
+import functools
 import math
 from collections import Counter
 from unittest.mock import patch
@@ -13,8 +14,10 @@ from zlib import crc32
 import torch
 from torch.nn import functional as F  # noqa: F811
 
+from acelib.core import ROOT, read_rows
 from acelib.course import check
 from acelib.judge import Judge, Submission  # noqa: F811
+from acelib.pairs import preference_pairs  # noqa: F811
 
 # %% [markdown]
 # ### 4.1 From two scores to a probability (5 minutes, easy)
@@ -206,3 +209,78 @@ with check(fool) as answer:
         (report,) = judge.run([Submission(program, TESTS, entry_point="f")])
     assert report.pass_rate == 0, f"it passes {report.pass_rate:.0%} of the tests; it should pass none"
     assert mine > best, "the model still likes a right program better; which word has the largest weight?"
+
+# %% [markdown]
+# ### 4.6 Predict: one pair in five the wrong way round (15 minutes, medium)
+#
+# `train` is the plain loop of this notebook, but only the head learns: it reads the real model's hidden states, and
+# imagined tests made its pairs. It takes a second. Change one value: `swapped=0.2` turns one training pair in five
+# round, at random. The pairs of unseen questions stay as they are. What becomes of each of the three figures:
+# `"higher"`, `"lower"`, or `"same"`, which means within a tenth? **Predict first.** Then run `train()` and
+# `train(swapped=0.2)` in a cell of your own and compare. The check runs both once more.
+
+
+# %%
+@functools.cache
+def differences():
+    """Hidden state of the chosen program minus that of the rejected, (pairs, width): to train on, and of questions
+    that training does not see."""
+    folder, found = ROOT / "data" / "real", ([], [])
+    states = {row["id"]: row for row in read_rows(folder / "features.parquet") if row["layer"] == 24}
+    for number, row in enumerate(read_rows(folder / "laboratory.parquet")):
+        kept = [i for i, passes in enumerate(row["greedy_results"]) if passes]  # the tests that survive
+        if len(kept) >= 3:
+            features = torch.frombuffer(bytearray(states[row["id"]]["features"]), dtype=torch.float16)
+            programs = features.view(states[row["id"]]["programs"], -1)[1:].float()
+            rates = [sum(results[i] for i in kept) / len(kept) for results in row["results"]]
+            pairs = preference_pairs(rates, 0.4, 0.0, -1.0, True)
+            found[number % 4 == 0].extend(programs[good] - programs[bad] for good, bad in pairs)
+    return torch.stack(found[0]), torch.stack(found[1])
+
+
+# %%
+def train(swapped=0.0, updates=300, learning_rate=0.01, heads=10):
+    """Bradley-Terry for ten heads at once, each with swaps of its own; mean figures: loss on the pairs trained on,
+    size of a gap (difference of two scores) and share ranked right on pairs of unseen questions."""
+    torch.manual_seed(0)
+    pairs, unseen = differences()
+    turned = 1 - 2 * (torch.rand(len(pairs), heads) < swapped).float()  # -1 where the pair is turned round
+    weights = torch.zeros(pairs.shape[1], heads, requires_grad=True)
+    optimiser = torch.optim.AdamW([weights], lr=learning_rate, weight_decay=0.0)
+    for _ in range(updates):
+        batch = torch.randint(len(pairs), (64,))
+        loss = -F.logsigmoid(turned[batch] * (pairs[batch] @ weights)).mean(dim=0).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        gaps, loss = unseen @ weights, -F.logsigmoid(turned * (pairs @ weights)).mean()
+    found = {"loss": loss, "size of a gap": gaps.abs().mean(), "ranked right": (gaps > 0).float().mean()}
+    return {name: value.item() for name, value in found.items()}
+
+
+# %%
+def after_swapping() -> dict[str, str]:
+    """ "higher", "lower" or "same" for each figure of `train(swapped=0.2)`, against that of `train()`."""
+    ### BEGIN SOLUTION
+    # A fifth of the pairs contradicts the rest and cannot be learnt: the loss rises. Who is right in four cases of
+    # five should be 80% sure, a gap of 1.4 and no more: the gaps shrink. But swaps at random cancel, for four right
+    # pairs outvote each wrong one: the order hardly suffers. (A wrong test errs the same way each time.)
+    return {"loss": "higher", "size of a gap": "lower", "ranked right": "same"}
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(after_swapping) as answer:
+    predicted, plain, changed = answer(), train(), train(swapped=0.2)
+    reasons = {
+        "loss": "a pair that was turned round contradicts the others and cannot be learnt",
+        "size of a gap": "whoever is wrong in one case of five must not be too sure",
+        "ranked right": "swaps at random cancel, for four right pairs outvote each wrong one",
+    }
+    assert set(predicted) == set(reasons), f"predict these: {', '.join(reasons)}"
+    for name, before in plain.items():
+        change = changed[name] / before - 1
+        seen = "same" if abs(change) <= 0.1 else "higher" if change > 0 else "lower"
+        print(f"{name:14} {before:.2f} -> {changed[name]:.2f}, {seen}; predicted: {predicted[name]}")
+        assert predicted[name] == seen, f"{name}, predicted {predicted[name]!r}, is {seen!r}: {reasons[name]}"

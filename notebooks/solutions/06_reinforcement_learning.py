@@ -5,13 +5,26 @@
 # is folded under each check.
 
 # %%
+import copy
+import functools
 import math
 
 import torch
+from torch.nn.utils.rnn import pad_sequence  # noqa: F811
 
 from acelib.advantages import group_relative, reinforce_plus_plus_advantages
+from acelib.core import load_profile
 from acelib.course import check
+from acelib.data import load_benchmark
 from acelib.judge import Judge
+from acelib.models import (
+    SamplingParams,
+    generate,
+    load_policy,
+    load_tokenizer,
+    prompt_tokens,  # noqa: F811
+    solve_messages,
+)
 from acelib.rewards import rule_reward
 from acelib.schema import Problem
 
@@ -217,3 +230,95 @@ with check(brief) as answer, Judge(workers=1) as judge:
     assert huge == 1, f"beyond {400} characters there is no bonus and no fine; yours earns {huge:.3f}"
     (unknown,) = answer(lambda **_: [None])(completions=[[{"content": SHORT}]], problem_id=["q"])
     assert unknown is None, "where the judge could not judge, the reward stays None"
+
+# %% [markdown]
+# ### 6.6 Predict: what moves the policy in a first rollout? (15 minutes, medium)
+#
+# `distance` makes a first rollout by this notebook's loop (the pocket policy, two questions x 8 replies). It returns
+# how far the updates move the policy: the KL from the old policy to the new, in nats per reply. Change one value at a
+# time:
+#
+# - `bonus=10` adds 10 to every reward;
+# - `beta=1` makes the penalty a hundred times as dear;
+# - `equal=True` pays every reply 1, right or wrong;
+# - `learning_rate=1e-3` is ten times the rate.
+#
+# Does the policy move `"farther"` than with `distance()`, the `"same"` (within a tenth), or `"nowhere"`? **Predict
+# first.** Then run the four in a cell of your own, a second each, and compare. The check runs them once more.
+
+
+# %%
+@functools.cache
+def first_rollout(questions=2, n=8):
+    """The policy, ids of prompts with replies, mask of the replies, old log-probs, rewards (1 if all tests pass)."""
+    lesson, problems = load_profile("pocket"), load_benchmark(load_profile("pocket"), questions)
+    folder = lesson.resolve(lesson.models.policy)
+    policy, tokenizer = load_policy(folder, device="cpu"), load_tokenizer(folder)
+    asked = [solve_messages(lesson.prompts.solve, one.question) for one in problems]
+    params = SamplingParams.of(lesson.reinforce, n=n, batch_size=n * questions, seed=0)
+    replies = sum(generate(policy, tokenizer, asked, params), [])
+    texts = [[{"role": "assistant", "content": one.text}] for one in replies]
+    with Judge(workers=1) as judge:
+        names = [one.id for one in problems for _ in range(n)]
+        rewards = rule_reward(judge, problems)(prompts=None, completions=texts, problem_id=names)
+    prompts = [one for one in prompt_tokens(tokenizer, asked) for _ in range(n)]
+    rows = [torch.tensor(one + reply.token_ids) for one, reply in zip(prompts, replies)]
+    marks = [torch.tensor([0.0] * len(one) + [1.0] * len(reply.token_ids)) for one, reply in zip(prompts, replies)]
+    ids, mask = (pad_sequence(one, batch_first=True) for one in (rows, marks))
+    with torch.no_grad():
+        return policy, ids, mask[:, 1:], logps_of(policy, ids), torch.tensor(rewards)
+
+
+def logps_of(model, ids):
+    """Log-probability of every token but the first, (replies, tokens) -> (replies, tokens - 1)."""
+    return model(ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+
+# %%
+def distance(bonus=0.0, beta=0.01, equal=False, learning_rate=1e-4, updates=4):
+    """How far all updates on the first rollout move the policy, in nats per reply."""
+    policy, ids, mask, old, rewards = first_rollout()
+    rewards = bonus + (torch.ones_like(rewards) if equal else rewards)
+    advantages = reinforce_plus_plus_advantages(rewards, old, old, mask, beta)  # the reference is the policy itself
+    model = copy.deepcopy(policy)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    for rows in torch.randperm(len(ids), generator=torch.Generator().manual_seed(0)).view(updates, -1):
+        ratio = (logps_of(model, ids[rows]) - old[rows]).exp()
+        free, clipped = ratio * advantages[rows], ratio.clamp(0.8, 1.2) * advantages[rows]
+        loss = -(torch.minimum(free, clipped) * mask[rows]).sum() / mask[rows].sum()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    with torch.no_grad():
+        d = (logps_of(model, ids) - old) * mask
+    return (d.exp() - 1 - d).sum(dim=1).mean().item()  # never negative; its mean is the KL
+
+
+# %%
+def how_far() -> dict[str, str]:
+    """ "farther", "same" or "nowhere" for each change: bonus, beta, equal, learning_rate."""
+    ### BEGIN SOLUTION
+    # Advantages are returns minus their mean: what all replies get alike, a bonus or the whole reward, drops out. In
+    # the first rollout the policy still is the reference: there is nothing to charge, at whatever price. (Later there
+    # is.) The rate alone decides how far the same advantages carry.
+    return {"bonus": "same", "beta": "same", "equal": "nowhere", "learning_rate": "farther"}
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(how_far) as answer:
+    predicted, changes = answer(), {"bonus": 10.0, "beta": 1.0, "equal": True, "learning_rate": 1e-3}
+    reasons = {
+        "bonus": "what every reply gets alike goes off again with the mean",
+        "beta": "the policy is still the reference, so no token is charged, at whatever price",
+        "equal": "all returns are their mean, so every advantage is 0",
+        "learning_rate": "the advantages are the same, each step on them is ten times as long",
+    }
+    assert set(predicted) == set(reasons), f"predict these: {', '.join(reasons)}"
+    plain = distance()
+    for name, value in changes.items():
+        far = distance(**{name: value})
+        seen = "nowhere" if far < 1e-6 else "same" if abs(far / plain - 1) <= 0.1 else "farther"
+        print(f"{name}={value}: {far:.2f} nats per reply, without {plain:.2f}: {seen}; predicted: {predicted[name]}")
+        assert predicted[name] == seen, f"{name}, predicted {predicted[name]!r}, is {seen!r}: {reasons[name]}"

@@ -9,6 +9,9 @@ import math
 import random
 from statistics import fmean
 
+import torch
+
+from acelib.advantages import ALGORITHMS
 from acelib.course import check
 from acelib.pairs import mixed_share
 
@@ -176,3 +179,51 @@ with check(dynamic_sampling) as answer:
         stream = iter([[1, 0] * 4 if random.Random(i).random() < share else [0] * 8 for i in range(5000)])
         groups, replies = answer(lambda: next(stream), 400, 5000)  # noqa: B023
         print(f"{share:.1%} mixed: {replies / (8 * len(groups)):.1f} times the replies of plain sampling")
+
+# %% [markdown]
+# ### 8.6 Predict: whose advantages change? (10 minutes, medium)
+#
+# A rollout of two questions, four replies each: of the first question's one is right, of the second's two. `advantages`
+# gives what the algorithm makes of the **first** question's replies. Change one value at a time: `plus=10` adds 10 to
+# every reward, `times=10` multiplies them, and `other=(1, 1, 1, 1)` makes the *second* question's replies all right.
+# For each change, which of the six algorithms give the first question's replies other advantages? **Predict first**,
+# with the table of algorithms above. Then run, say, `advantages("rloo", times=10)` in a cell of your own and compare.
+
+
+# %%
+def advantages(algorithm: str, plus=0.0, times=1.0, other=(1.0, 1.0, 0.0, 0.0)) -> list[float]:
+    """Advantages of the first question's four replies (of one token each), without a KL penalty."""
+    rewards = times * torch.tensor([1.0, 0.0, 0.0, 0.0, *other]) + plus
+    logps, mask = torch.zeros(len(rewards), 1), torch.ones(len(rewards), 1)
+    found = ALGORITHMS[algorithm].advantages(rewards, logps, logps, mask, n=4, beta=0.0)
+    return [round(value, 2) + 0.0 for value in found[:4, 0].tolist()]
+
+
+# %%
+def changed() -> dict[str, set[str]]:
+    """For the changes "plus", "times" and "other": the algorithms with other advantages (keys of ALGORITHMS)."""
+    ### BEGIN SOLUTION
+    # All take off a mean, so what is added to all drops out. Two never divide by a standard deviation: a reward in
+    # larger units pushes harder. (AdamW takes most of that back: it divides by the gradient's usual size.) And two
+    # standardise over the whole rollout, so that one question's rewards decide how hard another's replies are pushed.
+    return {"plus": set(), "times": {"rloo", "dr_grpo"}, "other": {"reinforce++", "reinforce++-baseline"}}
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(changed) as answer:
+    predicted, changes = answer(), {"plus": 10.0, "times": 10.0, "other": (1.0, 1.0, 1.0, 1.0)}
+    reasons = {
+        "plus": "each takes off a mean, and 10 goes with it",
+        "times": "only a division by a standard deviation takes the unit away",
+        "other": "only a mean or a standard deviation over the whole rollout sees the second question",
+    }
+    assert set(predicted) == set(reasons), f"predict these: {', '.join(reasons)}"
+    for name, value in changes.items():
+        before = {one: advantages(one) for one in ALGORITHMS}
+        after = {one: advantages(one, **{name: value}) for one in ALGORITHMS}
+        seen = {one for one in ALGORITHMS if before[one] != after[one]}
+        print(f"{name}={value} changes " + (", ".join(f"{one} {after[one]}" for one in sorted(seen)) or "none"))
+        assert set(predicted[name]) <= set(ALGORITHMS), f"the names are {', '.join(ALGORITHMS)}"
+        wrong = sorted(seen ^ set(predicted[name]))
+        assert not wrong, f"{name}, {wrong[0]}: before {before[wrong[0]]}, after {after[wrong[0]]}; {reasons[name]}"
