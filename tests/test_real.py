@@ -18,9 +18,15 @@ def rows():
     return read_rows(LABORATORY)
 
 
-def test_every_row_is_complete(rows):
-    assert len({row["id"] for row in rows}) == len(rows)
-    for row in rows:
+@pytest.fixture(scope="module", params=["laboratory", "laboratory_mbpp"])
+def both(request):
+    """The rows of one benchmark, then of the other."""
+    return read_rows(LABORATORY.with_name(f"{request.param}.parquet"))
+
+
+def test_every_row_is_complete(both):
+    assert len({row["id"] for row in both}) == len(both)
+    for row in both:
         samples, tests = len(row["programs"]), len(row["tests"])
         assert samples == len(row["correct"]) == len(row["pass_rate"]) == len(row["results"]) == 16
         assert tests == len(row["valid"]) == len(row["shown"]) == len(row["greedy_results"]) == len(set(row["tests"]))
@@ -29,9 +35,9 @@ def test_every_row_is_complete(rows):
         assert all(row["entry_point"] in test for test in row["tests"])
 
 
-def test_no_text_of_a_benchmark_is_shipped(rows):
+def test_no_text_of_a_benchmark_is_shipped(both):
     """Programs lost their docstrings and comments, which repeat the question."""
-    for row in rows:
+    for row in both:
         for program in (row["greedy_program"], *row["programs"]):
             tree = ast.parse(program or "")
             assert ast.unparse(tree) == (program or "")
@@ -39,9 +45,9 @@ def test_no_text_of_a_benchmark_is_shipped(rows):
             assert not any(ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
 
 
-def test_the_judge_of_today_agrees(rows):
+def test_the_judge_of_today_agrees(both):
     """A sixteenth of the verdicts on imagined tests, judged again."""
-    chosen = [row for row in rows[::16] if row["tests"]]
+    chosen = [row for row in both[::16] if row["tests"]]
     with Judge(workers=1) as judge:
         reports = judge.run(
             Submission(program, tuple(row["tests"]), LLM_PRELUDE, entry_point=row["entry_point"])
