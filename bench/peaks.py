@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a model folder, instead of the shapes")
     parser.add_argument("--models", type=Path, default=ROOT / "runs" / "gpu" / "models", help="kept for the next time")
     asked = parser.parse_args()
+    torch.set_num_threads(1)  # a fork has none of its parent's other threads, and would wait for them
     disable_progress_bars()
     PartialState(cpu=True)
     hows = asked.how or (["lora"] if asked.model else HOW)
