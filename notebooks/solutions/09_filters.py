@@ -65,36 +65,7 @@ with check(paid) as answer:
     print("all four tests: nobody is paid; the wrong program's tests: only the wrong program is")
 
 # %% [markdown]
-# ### 9.3 An input that tells apart (10 minutes, medium)
-#
-# All programs pass all tests that you have. `outputs[i][k]` is what program i returns on input k. Which input would be
-# worth a test? The one on which the most *pairs* of programs differ.
-
-
-# %%
-def telling_input(outputs: list[list[str]]) -> int:
-    """The place of the input that tells the most pairs of programs apart; the first one of equals."""
-    ### BEGIN SOLUTION
-    columns = list(zip(*outputs))
-    alike = [sum(a == b for a in column for b in column) for column in columns]
-    return alike.index(min(alike))
-    ### END SOLUTION
-
-
-# %% tags=["exercise-check"]
-with check(telling_input) as answer:
-    for name, columns, expected in [
-        ("the second input splits 2 to 2, the first 3 to 1", ["aaab", "aabb"], 1),
-        ("the first splits into four, the second 2 to 2", ["abcd", "aabb"], 0),
-        ("three values (5, 1, 1) split fewer pairs than two (4, 3)", ["aaaaabc", "aaaabbb"], 1),
-        ("nothing differs: the first", ["aaa", "bbb"], 0),
-    ]:
-        place = answer([list(row) for row in zip(*columns)])
-        assert place == expected, f"{name}; your input is number {place}, counted from 0"
-    print("many different values are not enough: what counts is how many pairs they split")
-
-# %% [markdown]
-# ### 9.4 When not to trust it (project, 30 minutes)
+# ### 9.3 When not to trust it (project, 30 minutes)
 #
 # Nobody stronger is there to help. Each question has ten imagined tests, some wrong, and sixteen programs, many of
 # which share one misconception; some wrong tests agree with it. You see which program passes which test,
