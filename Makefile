@@ -89,6 +89,7 @@ notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks
 	$(PY) -m acelib course --only A1
 	$(PY) -m acelib course --only A2
 	$(PY) -m acelib course --only A3
+	$(PY) -m acelib course --only A4
 	$(PY) -m tools.notebooks refresh
 
 exercises: $(VENV)/.installed-test  ## Write the exercises of the notebooks from notebooks/solutions/

@@ -1,4 +1,4 @@
-"""Inputs that tell samples apart, with what the samples and the teacher say about each (notebook 09).
+"""Inputs that tell samples apart, with what the samples and the teacher say about each (appendix A4).
 
     python -m experiments.distinguishing        # pocket, from a finished run
     python -m experiments.distinguishing --model FOLDER_OR_HUB_NAME --humaneval humaneval.jsonl.gz

@@ -45,7 +45,7 @@ def reliabilities(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 def weighted_majority(outputs: Sequence[int], votes: Sequence[int], weights: Sequence[float], share: float) -> int:
-    """The number of the value that gets at least `share` of the weight, else -1 (notebook 09).
+    """The number of the value that gets at least `share` of the weight, else -1 (appendix A4).
 
     outputs, votes: numbers of the values that samples return and that the teacher says, -1 for none; each side has its
     entry of `weights` to give, in equal parts.

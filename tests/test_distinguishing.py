@@ -1,4 +1,4 @@
-"""Inputs that tell samples apart, the votes on them, and what programs return (notebook 09)."""
+"""Inputs that tell samples apart, the votes on them, and what programs return (appendix A4)."""
 
 import random
 
@@ -67,8 +67,8 @@ def test_a_mutation_keeps_the_type(value):
     assert any(one != value for one in found) == (value not in ("", [], {}, None))
 
 
-def test_notebook_09_mutates_and_votes_as_the_experiment():
-    mutate, majority = (notebook_function("09", name) for name in ("mutated", "weighted_majority"))
+def test_appendix_a4_mutates_and_votes_as_the_experiment():
+    mutate, majority = (notebook_function("A4", name) for name in ("mutated", "weighted_majority"))
     rng = random.Random(1)
     for value in (3, -1.5, True, "aXb", [1, [2, 3]], ("a", 1), {"k": 1, 2: [3]}, ""):
         assert [mutate(value, random.Random(s)) for s in range(50)] == [

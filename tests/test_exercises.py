@@ -134,7 +134,7 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("08", "(n + known / chosen)", "(n + known)", "500 of them chosen, 400 mixed groups of 8: 30.0"),
         ("09", "any(kept) and ", "", "none kept: [False, False, False, False] are paid; yours pays [True"),
         (
-            "09",
+            "A4",
             "sum(a == b for a in column for b in column)",
             "-len(set(column))",
             "the second input splits 2 to 2, the first 3 to 1",
@@ -152,6 +152,8 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("A3", " * sum(row)", "", "program 1 passes 2 tests, and 2 programs pass just these"),
         ("A3", "8 * rate + min(score, 1.5)", "score", "what does it fall for?"),
         ("A3", "if votes[texts[i]] == max(votes.values())", "if texts[i] == votes.most_common(1)[0][0]", "2 drawn:"),
+        ("A4", "(1 if yes else -1) * math.log(p / (1 - p))", "(p if yes else p - 1)", "'yes' has the probability 80%"),
+        ("A4", "by_samples if by_samples == by_teacher else -1", "by_samples", "one side alone does as well"),
         ("05", "return max(ns, key", "return min(ns, key", "is right on"),
         ("05", "return max(ns, key", "return 16 or max(ns, key", "one sample is best"),
         ("06", "rewards[t:]", "rewards[:t]", "its own -0.50 and +1.50 from what follows; yours is +0.00"),

@@ -56,6 +56,17 @@ def test_a_taught_function_is_the_one_in_acelib(target, source):
     assert bare(here[0]) == bare(there), f"the cell's {name} and {target} differ; make them the same"
 
 
+def test_what_appendix_a4_takes_from_notebook_09_is_the_same_there():
+    there, here = (
+        {one.name: bare(one) for one in ast.parse("\n".join(code(path))).body if isinstance(one, ast.FunctionDef)}
+        for number in ("09", "A4")
+        for path in NOTEBOOKS.glob(f"{number}_*.ipynb")
+    )
+    taken = (there.keys() & here.keys()) - {"costs", "question"}  # of its own
+    assert taken >= {"effect", "trusted_tests", "agreement", "cross_fitted", "difference", "clearly"}
+    assert {name: here[name] for name in taken} == {name: there[name] for name in taken}
+
+
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_what_a_notebook_imports_is_there(path):
     tree = ast.parse("\n".join(code(path)))
@@ -161,6 +172,7 @@ def smoke_run(tmp_path_factory):
     course.run(only="A1")
     course.run(only="A2")
     course.run(only="A3")
+    course.run(only="A4")
     write_report(run_dir)
     return run_dir
 

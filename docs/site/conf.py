@@ -34,6 +34,7 @@ PAGES = {
         "notebooks/A1_fooling_the_judge",
         "notebooks/A2_reinforcement_learning_from_zero",
         "notebooks/A3_selectors",
+        "notebooks/A4_distinguishing_tests",
     ],
     "Beside the course": ["docs/results", "docs/glossary", "docs/teaching"],
     "The code": [
