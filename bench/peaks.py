@@ -20,6 +20,7 @@ import os
 import re
 import sys
 import tempfile
+import traceback
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from itertools import product
@@ -40,6 +41,7 @@ from accelerate import PartialState
 from datasets import disable_progress_bars
 
 from acelib.core import ROOT
+from acelib.pocket.train import save_tokenizer
 from acelib.training import Shape, shape_of
 from bench import gpu
 from bench.architecture import TINY, random_model, word_tokenizer
@@ -103,7 +105,7 @@ def trained(stage: str, folder: Path, shape: Shape, asked: argparse.Namespace) -
 
 def borrowed(model: Path, folder: Path) -> Path:
     """A folder with the weights of `model` and a tokenizer of words, of which texts have any exact length."""
-    word_tokenizer(shape_of(str(model)).vocabulary).save_pretrained(folder)
+    save_tokenizer(word_tokenizer(shape_of(str(model)).vocabulary), folder)
     for file in [model / "config.json", *model.glob("model*.safetensors*")]:
         (folder / file.name).symlink_to(file.resolve())
     return folder
@@ -125,7 +127,9 @@ def measured(folder: Path, shape: Shape, how: str, passes: str, stage: str) -> d
         with open(out, encoding="utf-8") as said:
             answer = said.read()
         os.waitpid(child, 0)
-        return json.loads(answer) if answer else {}
+        if not answer:
+            raise SystemExit("A cell failed; its traceback stands above.")
+        return json.loads(answer)
     try:
         with redirect_stdout(sys.stderr):
             found = {
@@ -133,6 +137,9 @@ def measured(folder: Path, shape: Shape, how: str, passes: str, stage: str) -> d
                 "measured": trained(stage, folder, shape, asked),
             }
         os.write(into, json.dumps(found).encode())
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(0)
 

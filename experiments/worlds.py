@@ -2,11 +2,12 @@
 
     python -m experiments.worlds [--only seed1-votes0 ...] [--to FOLDER]
 
-The shipped policy is one training, and it has read votes (data/README.md). Here it is trained as it was from three
-seeds, and from three without votes, and notebooks 01 to 07 run with each: with that seed, too, and the same teacher and
-proxies. In a seventh world the policy is trained as the shipped one, and teacher and proxies anew. Beside the reward
-model's score stands one that has learnt nothing: the same policy with a random head. A world is made in
-`runs/worlds/NAME`; what is there is kept, so an interrupted command goes on.
+The shipped policy is one training, and it has read votes, which weigh ten times in its loss (data/README.md). Here it
+is trained as it was from three seeds, from three without votes, and from three whose votes weigh as any token, and
+notebooks 01 to 07 run with each: with that seed, too, and the same teacher and proxies. In two more worlds the policy
+is trained as the shipped one, and teacher and proxies anew. Beside the reward model's score stands one that has learnt
+nothing: the same policy with a random head. A world is made in `runs/worlds/NAME`; what is there is kept, so an
+interrupted command goes on.
 """
 
 import argparse
@@ -52,7 +53,9 @@ class World:
 
 
 VOTES = RECIPES["policy"].vote_weight
-WORLDS = [World(seed, weight) for weight in (VOTES, 0.0) for seed in (0, 1, 2)] + [World(0, VOTES, others=1)]
+SEEDS = (0, 1, 2)
+WORLDS = [World(seed, weight) for weight in (VOTES, 0.0) for seed in SEEDS]
+WORLDS += [World(0, VOTES, others=1), World(0, VOTES, others=2)] + [World(seed, 1.0) for seed in SEEDS]
 
 
 def trained(role: str, folder: Path, **changed: Any) -> Path:

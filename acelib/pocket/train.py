@@ -198,6 +198,10 @@ def train(
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     model.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     # transformers 5.17 gives every qwen2 folder Qwen's own pre-tokenizer, whatever tokenizer.json says, and splits our
     # words differently from training; it leaves a folder alone that names a class of its own (never loaded).
