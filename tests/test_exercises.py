@@ -161,6 +161,7 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("06", "token_rewards = -beta", "token_rewards = beta", "the penalty has the wrong sign"),
         ("06", ".flip(1).cumsum(1).flip(1)", "", "your advantage of token 1 of reply 1 is"),
         ("06", ".clamp(min=1e-8)", "", "some are nan"),
+        ("06", "(mask.cumsum(dim=1) * mask).argmax(dim=1)", "mask.sum(dim=1).long() - 1", "where is its last token?"),
         (
             "06",
             "objective = torch.minimum(",

@@ -215,7 +215,8 @@ with check(fool) as answer:
 #
 # `train` is the plain loop of this notebook, but only the head learns: it reads the real model's hidden states, and
 # imagined tests made its pairs. It takes a second. Change one value: `swapped=0.2` turns one training pair in five
-# round, at random. The pairs of unseen questions stay as they are. What becomes of each of the three figures:
+# round, at random. The pairs of unseen questions stay as they are. What becomes of each of the three figures
+# (`loss` is taken on the training pairs as given, the turned ones included; the other two on unseen pairs):
 # `"higher"`, `"lower"`, or `"same"`, which means within a tenth? **Predict first.** Then run `train()` and
 # `train(swapped=0.2)` in a cell of your own and compare. The check runs both once more.
 

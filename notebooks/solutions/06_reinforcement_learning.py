@@ -61,7 +61,8 @@ with check(returns) as answer:
 # Scroll no further up. From the reward of each reply and the log-probabilities of each token, compute the advantage of
 # each token: penalty per token, reward on the last token, return, standardised over all response tokens of the rollout.
 # Divide by the standard deviation of those tokens (over $N$, not $N - 1$), with 1e-8 as the smallest variance. Outside
-# the mask the advantage is 0. The mask is 1 on a reply's tokens and 0 on the padding behind them.
+# the mask the advantage is 0. The mask is 1 on a reply's tokens, and 0 on the prompt before and
+# the padding behind them, as in `collect`.
 
 
 # %%
@@ -69,7 +70,7 @@ def advantages(rewards, logps, ref_logps, mask, beta):
     """Advantage of every token: (replies, tokens); `rewards` (replies,), the other tensors (replies, tokens)."""
     ### BEGIN SOLUTION
     token_rewards = -beta * (logps - ref_logps) * mask
-    last = mask.sum(dim=1).long() - 1
+    last = (mask.cumsum(dim=1) * mask).argmax(dim=1)  # mask.sum(1) - 1 is right only without a prompt
     token_rewards[torch.arange(len(rewards)), last] += rewards
     returns = token_rewards.flip(1).cumsum(1).flip(1)  # from the last token to the first
     inside = returns[mask.bool()]
@@ -92,6 +93,13 @@ EPISODES = {
     ),
     "a short right reply, a long wrong one": replies([1.0, 0.0], [1, 3]),
     "all rewards equal": replies([1.0, 1.0], [2, 1]),
+    "a prompt before each reply": (
+        torch.tensor([1.0, 0.0]),
+        torch.zeros(2, 5),
+        torch.zeros(2, 5),
+        torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0, 0.0]]),
+        0.0,
+    ),
     "hardly any spread": replies([0.0, 0.0], [1, 1], [[-1.0], [-1.01]], [[-1.0], [-1.0]], 1e-4),
 }
 
@@ -107,6 +115,7 @@ with check(advantages) as answer:
         wrong_way = reinforce_plus_plus_advantages(rewards, logps, ref_logps, mask, -beta)
         tiny = right.any() and right.abs().max() < 0.1 < found.abs().max()
         hint = hint or ("; a spread so small is not blown up: the variance is at least 1e-8" if tiny else "")
+        hint = hint or ("; a reply begins behind its prompt: where is its last token?" if "prompt" in name else "")
         hint = hint or ("; the penalty has the wrong sign" if torch.allclose(found, wrong_way, atol=1e-4) else "")
         for i, t in mask.nonzero().tolist():
             own = -beta * (logps - ref_logps)[i, t:] * mask[i, t:]
@@ -234,7 +243,8 @@ with check(brief) as answer, Judge(workers=1) as judge:
 # %% [markdown]
 # ### 6.6 Predict: what moves the policy in a first rollout? (15 minutes, medium)
 #
-# `distance` makes a first rollout by this notebook's loop (the pocket policy, two questions x 8 replies). It returns
+# `distance` makes a first rollout by this notebook's loop without its warm-up (the pocket policy, two questions x
+# 8 replies). It returns
 # how far the updates move the policy: the KL from the old policy to the new, in nats per reply. Change one value at a
 # time:
 #
