@@ -244,9 +244,8 @@ with check(brief) as answer, Judge(workers=1) as judge:
 # ### 6.6 Predict: what moves the policy in a first rollout? (15 minutes, medium)
 #
 # `distance` makes a first rollout by this notebook's loop without its warm-up (the pocket policy, two questions x
-# 8 replies). It returns
-# how far the updates move the policy: the KL from the old policy to the new, in nats per reply. Change one value at a
-# time:
+# 8 replies). It returns how far the updates move the policy: the KL from the old policy to the new, in nats per
+# reply. Change one value at a time:
 #
 # - `bonus=10` adds 10 to every reward;
 # - `beta=1` makes the penalty a hundred times as dear;
