@@ -10,6 +10,7 @@ What is measured is measured on HumanEval and on MBPP's test tasks, in the words
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from acelib.filtering import filter_problems, passed_tests, proxy_programs
 from acelib.judge import Judge
 from acelib.models import SamplingParams, free_gpu, solve_messages
 from acelib.pairs import build_pairs
+from acelib.preflight import preflight_gpu, require
 from acelib.reward_model import is_held_out, load_reward_model, score
 from acelib.rewards import model_reward, rule_reward
 from acelib.sampling import judge_programs, pass_rates, restrict_tests, submission
@@ -37,6 +39,7 @@ from acelib.schema import Pair, Problem, Row
 from acelib.synthesis import imagine, load_seeds, problems_from_replies
 from acelib.training import jobs, make_reinforce_trainer
 from experiments.real_laboratory import benchmark_programs, questions
+from tools.commands import explained
 
 MBPP_TRAIN = range(601, 975)  # MBPP's own training split
 
@@ -271,6 +274,7 @@ def adopt_mbpp(run: Run, mbpp: str, count: int) -> None:
     run.adopt({"imagined": rows, "filtered": rows}, {"source": "MBPP", "command": "python -m experiments.real_recipe"})
 
 
+@explained
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("questions_from", choices=("synthesised", "mbpp"))
@@ -295,6 +299,7 @@ def main(words: Sequence[str] | None = None) -> None:
         names = dict.fromkeys(("teacher", "proxy", "policy"), args.model)
         models, base = assume(profile.models, **names), assume(profile.reward_model, base=args.model)
         profile = assume(profile, models=models, reward_model=base)
+    require(preflight_gpu(profile))  # before anything is fetched
     recipe = Recipe(Run(args.run_dir, profile), args)
     recipe.run.threads = Threads(max(1, min(profile.threads, torch.get_num_threads())))
     torch.set_num_threads(recipe.run.threads.most)
@@ -307,4 +312,4 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

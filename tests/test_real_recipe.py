@@ -2,7 +2,7 @@
 
 import pytest
 
-from acelib.core import ROOT, ArtifactError, Run, load_profile
+from acelib.core import ROOT, Run, load_profile
 from acelib.schema import Pair
 from experiments.real_recipe import STEPS, main
 
@@ -38,6 +38,11 @@ def test_the_recipe_makes_what_the_notebooks_make(tmp_path, capsys):
     assert "pairs: made in" in capsys.readouterr().out
 
 
-def test_a_step_says_what_it_lacks(tmp_path):
-    with pytest.raises(ArtifactError, match="There is no 'hard_questions'"):
-        main(["synthesised", "--profile", str(PROFILE), "--run-dir", str(tmp_path), "--steps", "policy_rule"])
+def test_a_step_says_what_it_lacks(tmp_path, capsys):
+    assert main(["synthesised", "--profile", str(PROFILE), "--run-dir", str(tmp_path), "--steps", "policy_rule"]) == 1
+    assert "There is no 'hard_questions'" in capsys.readouterr().err
+
+
+def test_a_missing_card_is_told_before_anything_is_fetched(tmp_path, capsys):
+    assert main(["mbpp", "--profile", "real-gpu", "--run-dir", str(tmp_path), "--mbpp", "nobody/nothing"]) == 1
+    assert "GPU" in capsys.readouterr().err and not list(tmp_path.iterdir())

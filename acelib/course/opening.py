@@ -35,6 +35,7 @@ def contain() -> None:
         "PYTHONHASHSEED": 0,
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_USE_FLASHINFER_SAMPLER": 0,  # it would be compiled, which needs CUDA's toolkit; ours is PyTorch's
         "PYDEVD_DISABLE_FILE_VALIDATION": 1,
     }
     for name, value in values.items():

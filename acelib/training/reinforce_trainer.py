@@ -269,7 +269,7 @@ def trainer_arguments(profile: Profile, folder: Path, longest: int | None = None
     return GRPOConfig(
         **common,
         **vllm_arguments(profile.engine, longest),
-        model_init_kwargs={"dtype": "bfloat16"} if common["bf16"] else None,  # of the reference alone
+        model_init_kwargs={"device_map": None} | ({"dtype": "bfloat16"} if common["bf16"] else {}),  # of the reference
         max_steps=settings.steps * updates,
         steps_per_generation=updates * common["gradient_accumulation_steps"],
         num_generations=settings.samples_per_question,

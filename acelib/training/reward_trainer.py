@@ -93,7 +93,7 @@ class QuestionRewardTrainer(CommonTrainer, RewardTrainer):
         values = [s.detach().tolist() for s in scores[:real]]
         gaps = total.new_tensor([s[i] - s[j] for s, row in zip(values, rows) for i, j in row["pairs"]])
         self._totals["train" if self.model.training else "eval"] += torch.tensor(
-            [total.item(), real, -F.logsigmoid(gaps).sum(), (gaps > 0).sum(), len(gaps)], dtype=torch.float64
+            [total.item(), real, -F.logsigmoid(gaps).sum(), (gaps.sign() + 1).sum() / 2, len(gaps)], dtype=torch.float64
         )
         # Processes average their gradients, so each must contribute its share of the mean over all questions.
         share = self.accelerator.num_processes / num_items_in_batch if num_items_in_batch else 1 / max(1, real)
