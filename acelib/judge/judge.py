@@ -150,7 +150,8 @@ class Judge:
             return worker
         raise JudgeError(
             "This machine does not allow the isolation the judge needs (" + "; ".join(refused) + "). Allow user "
-            "namespaces or seccomp, or accept the risk by name with Judge(isolation='rlimits')."
+            "namespaces or seccomp (seccomp is enough), take a virtual machine or another provider, or, where "
+            "nothing is to be lost, accept the risk by name with Judge(isolation='rlimits')."
         )
 
     def _restart_worker(self, hash_seed: int = 0) -> Worker:
