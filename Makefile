@@ -113,7 +113,7 @@ grid: $(VENV)/.installed  ## Train the comparison of notebook 08 from the artefa
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE),$(error make grid knows PROFILE= and RUN_DIR= alone; put other values into a profile of your own))
 	$(PY) -m experiments.grid --profile $(call quoted,$(PROFILE)) $(if $(RUN_DIR),--run-dir $(call quoted,$(RUN_DIR)))
 
-worlds: $(VENV)/.installed  ## Train the pocket policy anew, with votes and without, and the teacher, and run 01-07 with each, for notebook 10 (four hours)
+worlds: $(VENV)/.installed  ## Train the pocket policy anew, with votes, fainter ones and none, and the teacher, and run 01-07 with each, for notebook 10 (six hours)
 	$(if $(FROM)$(ONLY)$(SEED)$(SET)$(FORCE)$(RUN_DIR)$(filter-out pocket,$(PROFILE)),$(error make worlds takes no variable; .venv/bin/python -m experiments.worlds --help says what can be chosen))
 	$(PY) -m experiments.worlds
 
