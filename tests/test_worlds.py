@@ -1,6 +1,7 @@
 """Other worlds: the committed table, a line of it, and the training of a policy."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -16,6 +17,7 @@ from acelib.models import load_tokenizer, solve_messages
 from acelib.pocket.train import RECIPES
 from acelib.reward_model import load_reward_model
 from acelib.rewards import model_reward
+from acelib.stats import crossed_bootstrap
 from experiments.grid import PUBLISHED
 from experiments.worlds import WORLDS, World, control, line, models_of, untrained_score
 
@@ -32,6 +34,27 @@ def test_the_published_table_has_a_line_for_every_world_and_a_number_for_every_q
         assert len(row["reward_rm"]) == len(row["kl_rule"]) == 80 and len(row["looks_rm"]) == 5
         assert fmean(row["pick_oracle"]) >= max(fmean(row["pick_rm"]), fmean(row["pick_average"]))
     assert "worlds" in read_json(PUBLISHED / "provenance.json")
+
+
+def test_the_readme_says_what_the_table_says():
+    """Its figures are typed; intervals as in notebook 10, over trainings and questions."""
+    rows, said = read_rows(PUBLISHED / "worlds.jsonl"), (ROOT / "README.md").read_text(encoding="utf-8")
+    policies = [row for row in rows if not row["others"]]
+
+    def difference(after, before, some):
+        return 100 * np.array(crossed_bootstrap([np.subtract(row[after], row[before]) for row in some], 0))
+
+    for weight, votes in ((10, "votes at ten times the weight"), (1, "votes that weigh as any token"), (0, "no votes")):
+        some = [row for row in policies if row["vote_weight"] == weight]
+        value, low, high = difference("sampled_policy_rm", "sampled_policy", some)
+        assert f"| the score, {votes} | {value:+.1f} ({low:.1f} to {high:.1f}) |" in said
+        known = [fmean(one for one in row["auc"] if one is not None) for row in some]
+        assert re.search(rf"AUC[^)]*\b{fmean(known):.2f}\b", said)
+    for name in ("policy_rule", "control"):
+        gains = [100 * (fmean(row[f"sampled_{name}"]) - fmean(row["sampled_policy"])) for row in policies]
+        assert f"{min(gains):+.0f} to {max(gains):+.0f}, nine policies" in said
+    value, low, high = difference("pick_rm", "pick_rm_unfiltered", rows)
+    assert f"{value:.1f} points of best-of-16 ({low:.1f} to {high:.1f})" in said
 
 
 def test_a_line_says_what_the_run_says(tmp_path):
