@@ -5,9 +5,8 @@ subset is drawn, so a curve over N has no noise of its own and all selectors see
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Hashable, Sequence
-from statistics import fmean
 
 import numpy as np
 
@@ -62,41 +61,30 @@ def selection_curves(rows: Sequence[dict], ns: Sequence[int], selectors: dict[st
 
 
 def expected_consensus(
-    values: Sequence[float], votes: Sequence[Hashable], weights: Sequence[int], ns: Sequence[int]
+    values: Sequence[float], votes: Sequence[Hashable], weights: Sequence[int], ns: Sequence[int], draws: int = 2000
 ) -> list[float]:
-    """Mean of the value picked by the heaviest consensus, over all subsets of each size in `ns`: (ns,).
+    """Mean of the value picked by the heaviest consensus, over `draws` random subsets of each size in `ns`: (ns,).
 
     values, votes, weights: (samples,). In a subset a sample scores its weight times the number of samples there with
     the same vote and weight: weights of 1 (0 for a sample without output) make a majority vote, the number of
-    passed tests makes `dual_agreement`. Such scores change with the subset, which `expected_best` cannot
-    count. Here subsets are counted by how many samples they take from each group (a multivariate hypergeometric
-    distribution); equal scores share the pick evenly. Raises DataError unless 1 <= n <= samples for every n, and
-    each sample has a vote and a weight of 0 or more.
+    passed tests makes `dual_agreement`. Such scores change with the subset, so `expected_best` cannot count them.
+    Equal scores share the pick evenly. Raises DataError unless 1 <= n <= samples for every n, and each sample has a
+    vote and a weight of 0 or more.
     """
-    total, groups = len(values), defaultdict(list)
+    total, groups = len(values), list(zip(votes, weights))
     if {len(votes), len(weights)} != {total} or not all(1 <= n <= total for n in ns) or min(weights, default=0) < 0:
         raise DataError(
             f"Cannot pick by consensus among {list(ns)} of {total} samples with {len(votes)} votes and {len(weights)} "
             "weights; give one of each per sample, no weight below 0, and sample at least n programs."
         )
-    for value, vote, weight in zip(values, votes, weights):
-        groups[vote, weight].append(value)
-    found = np.zeros(total + 1)
-    for level in {weight * taken for (_, weight), group in groups.items() for taken in range(1, len(group) + 1)}:
-        # ways[d, t]: ways to draw d samples, t of them scoring `level`, none more; sums[d, t]: the values of those t.
-        ways, sums = np.zeros((2, total + 1, total + 1))
-        ways[0, 0] = 1.0
-        for (_, weight), group in groups.items():
-            before_ways, before_sums, mean = ways.copy(), sums.copy(), fmean(group)
-            for taken in range(1, len(group) + 1):
-                if weight * taken > level:
-                    break
-                tied, count = taken if weight * taken == level else 0, math.comb(len(group), taken)
-                here, there = np.s_[taken:, tied:], np.s_[: total + 1 - taken, : total + 1 - tied]
-                ways[here] += count * before_ways[there]
-                sums[here] += count * (before_sums[there] + tied * mean * before_ways[there])
-        found += (sums[:, 1:] / np.arange(1, total + 1)).sum(axis=1)
-    return [float(found[n]) / math.comb(total, n) for n in ns]
+    agree = np.array([[one == other for other in groups] for one in groups], dtype=float)  # (samples, samples)
+    ranks = np.random.default_rng(0).random((draws, total)).argsort(axis=1).argsort(axis=1)  # the first n are drawn
+    found = []
+    for drawn in (ranks < n for n in ns):  # (draws, samples)
+        scores = np.where(drawn, drawn @ agree * np.array(weights), -1)
+        best = scores == scores.max(axis=1, keepdims=True)
+        found.append(float((best @ np.array(values) / best.sum(axis=1)).mean()))
+    return found
 
 
 def share_passed(passed: Sequence[Sequence[bool]], kept: Sequence[int] | None = None) -> list[float]:

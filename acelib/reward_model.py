@@ -6,6 +6,7 @@ and OpenRLHF are read, too (`acelib.models.reward_heads`).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -99,8 +100,7 @@ def score_questions(
 
     With `share_prefix` the tokens that all programs of a question begin with (above all the question itself) are run
     once, and their keys and values are shared: the same numbers for less work. It calls the backbone directly, so it
-    must stay off where the model is wrapped for several processes or checkpoints its activations. The scores then are
-    float32 whatever the model computes in: as bfloat16 they would have two digits.
+    must stay off where the model is wrapped for several processes or checkpoints its activations.
     """
     counts = [len(programs) for programs in questions]
     if not share_prefix:
@@ -109,7 +109,8 @@ def score_questions(
         # The score is read at the last token that is not padding to transformers, so padding must end no program.
         config.pad_token_id = next(i for i in (pad_id, *range(len(lasts) + 1)) if i not in lasts)
         ids, mask = pad(flat, config.pad_token_id, model.device, side="right")
-        scores = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.squeeze(-1).float()
+        unwrapped(model).score.forward = partial(head_scores, unwrapped(model).score)  # float32, as below
+        scores = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.squeeze(-1)
         config.pad_token_id = usual
         return scores.split(counts)
     shared = [_common_prefix(programs) for programs in questions]
@@ -120,8 +121,13 @@ def score_questions(
     model = unwrapped(model)
     hidden = read_on(model.base_model, read_prompts(model.base_model, *starts), owner, ids, mask).last_hidden_state
     last = hidden[torch.arange(len(tails)), mask.sum(-1) - 1]
-    with torch.autocast(last.device.type, enabled=False):
-        return F.linear(last.float(), model.score.weight.float()).squeeze(-1).split(counts)
+    return head_scores(model.score, last).squeeze(-1).split(counts)
+
+
+def head_scores(head: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """Scores (..., 1) of hidden states (..., size) in float32, whatever autocast is about: bfloat16 has two digits."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return F.linear(hidden.float(), head.weight.float())
 
 
 def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:

@@ -334,6 +334,17 @@ def test_below_adapters_in_bfloat16_the_head_learns_and_scores_in_float32(tmp_pa
     trainer.shares_prompts = False
     _, plain = trainer.compute_loss(trainer.model, {"questions": rows}, return_outputs=True)
     torch.testing.assert_close(found["scores"], plain["scores"], atol=0.05, rtol=0.05)
+    for scores in (found["scores"], plain["scores"]):
+        assert not scores.equal(scores.bfloat16().float())  # as bfloat16 they would have two digits
+
+
+def test_two_programs_of_one_score_are_half_a_pair_ranked_right(tmp_path):
+    trainer = make_reward_trainer(profile(save_tiny_policy(tmp_path / "base")), some_pairs(), tmp_path / "s")
+    torch.nn.init.zeros_(trainer.model.train().score.weight)
+    trainer.compute_loss(trainer.model, {"questions": list(trainer.train_dataset)[:4]})
+    trainer.log({})
+    entry = trainer.state.log_history[-1]
+    assert entry["accuracy"] == 0.5 and entry["pair_loss"] == pytest.approx(math.log(2))
 
 
 def test_padding_that_is_the_last_token_too_changes_no_score(tmp_path):

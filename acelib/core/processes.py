@@ -43,8 +43,8 @@ def _end(processes: Sequence[psutil.Process]) -> None:
             one.kill()
 
 
-def _end_with_parent() -> None:
-    """In a new process, before its program starts: SIGTERM is what it gets when the thread that started it ends.
+def end_with_parent() -> None:
+    """In a new process: SIGTERM is what it gets when the thread that started it ends.
 
     So a killed notebook leaves no process behind that holds a GPU. Linux only; elsewhere nothing happens.
     """
@@ -63,7 +63,7 @@ class Child:
         with log.open("wb") as said, out.open("wb") if out else nullcontext(said) as printed:
             streams = {"stdin": subprocess.DEVNULL, "stdout": printed, "stderr": said}
             self.popen = subprocess.Popen(
-                command, **streams, **options, start_new_session=True, preexec_fn=_end_with_parent
+                command, **streams, **options, start_new_session=True, preexec_fn=end_with_parent
             )
         self.close = weakref.finalize(self, end_tree, self.popen)  # also at the interpreter's exit
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from accelerate.utils.other import get_free_port
 
-from acelib.core import ROOT, Child, CourseError, EngineError, Run, full_disk_explained
+from acelib.core import ROOT, Child, CourseError, EngineError, Run, end_with_parent, full_disk_explained
 from acelib.engine.configuration import configuration, processes_per_machine
 from acelib.models import free_gpu
 from acelib.training import fitting
@@ -195,6 +195,7 @@ def _run(
 
 def main(order: Path) -> int:
     """One process of a job."""
+    end_with_parent()  # accelerate's launcher, which ends with the notebook
     rank = int(os.environ.get("RANK", 0))
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))

@@ -127,10 +127,12 @@ def free_gpu() -> None:
 
 @contextmanager
 def out_of_memory_explained(remedy: str) -> Iterator[None]:
-    """Turns torch.OutOfMemoryError into DeviceError; `remedy` says what to lower, in the words of the profile."""
+    """Turns what torch raises, or vLLM as it wakes up, into DeviceError; `remedy` says what to lower in the profile."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
         said = str(error).partition(". GPU")[0].splitlines()[0].rstrip(".")
         raise DeviceError(
             f"The GPU's memory is full ({said}); {remedy}, or {UNFRAGMENTED}, and repeat the command: it "

@@ -146,7 +146,8 @@ class MemoryModel:
         if engine.generation == "transformers":  # all replies of this process at once, in the precision of the weights
             sampling += policy.cache(rollout / self.learners * longest, self.weight_size) / 2**30
         elif engine.vllm_mode == "colocate":
-            sampling += max(engine.vllm_memory * self.card, self.sampling_gib(policy, rl))
+            least = self.sampling_gib(policy, rl) / engine.vllm_memory  # of a card whose share suffices
+            sampling = max(sampling + engine.vllm_memory * self.card, least)
         return max(step, sampling) + (scorer.parameters * self.size / 2**30 if scorer else 0)
 
     def training_gib(
