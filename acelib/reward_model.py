@@ -168,23 +168,27 @@ def score(
     """One score per (prompt, program): `prompts` are user messages, `programs` the replies as sampled.
 
     Scores have no unit and no zero: only differences between programs of one question mean something.
-    Each distinct text is scored once, next to others of its question. Raises ModelError on a score that is no
-    number, and on a text that the model cannot read (`check_room`).
+    Each distinct text is scored once, next to others of its question, `batch_size` at a time or half as many where a
+    GPU is too small. Raises ModelError on a score that is no number, and on a text that is too long (`check_room`).
     """
     keys = list(zip(prompts, programs, strict=True))
     distinct = sorted(dict.fromkeys(keys), key=lambda key: (len(key[0]), key[0], len(key[1])))
     share_prefix, found = can_share_prefix(model), {}
-    for start in range(0, len(distinct), batch_size):
-        chunk = distinct[start : start + batch_size]
+    while chunk := distinct[len(found) : len(found) + batch_size]:
         questions: dict[str, list] = {}
         for (prompt, _), ids in zip(chunk, encode(tokenizer, *zip(*chunk, strict=True)), strict=True):
             questions.setdefault(prompt, []).append(ids)
         for programs in questions.values():
             check_room(model, programs)
-        scores = score_questions(model, list(questions.values()), tokenizer.pad_token_id, share_prefix)
+        try:
+            scores = score_questions(model, list(questions.values()), tokenizer.pad_token_id, share_prefix)
+        except torch.OutOfMemoryError:
+            if (batch_size := len(chunk) // 2) < 1:
+                raise
+            continue
         found.update(zip(chunk, torch.cat(scores).tolist(), strict=True))
         if progress is not None:
-            progress(start + len(chunk), len(distinct))
+            progress(len(found), len(distinct))
     if any(value != value for value in found.values()):
         raise ModelError(
             "The reward model gives scores that are not numbers; train it again with a lower "

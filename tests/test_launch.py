@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -215,6 +217,33 @@ def test_accelerate_reads_every_configuration(path, tmp_path, monkeypatch):
     if machines > 1:
         assert asked.rdzv_endpoint == f"10.0.0.1:{command[command.index('--main_process_port') + 1]}"
         assert asked.rdzv_configs["rank"] == 1
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from test_launch import a_run, launch, scratch_of, training
+
+folder, base = map(Path, sys.argv[1:])
+run = a_run(folder / "run", base, "configs/gpu-1.yaml", **{"reward_model.epochs": 100.0})
+launch(run, training.reward_model, folder / "out", scratch_of(folder, "s"), "RM", pairs="pairs")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_notebook_leaves_no_training_behind(tmp_path, base):
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
+    notebook = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), str(base)], env=environment)
+    try:
+        while last_checkpoint(tmp_path / "s") is None:
+            assert notebook.poll() is None
+            time.sleep(0.05)
+        there = psutil.Process(notebook.pid).children(recursive=True)
+        assert sum("acelib.engine.launcher" in one.cmdline() for one in there) == 2  # accelerate's own and the training
+    finally:
+        notebook.kill()
+    assert not psutil.wait_procs(there, timeout=PATIENCE)[1] and not (tmp_path / "out").exists()
 
 
 def two_machine_configuration(folder):

@@ -89,5 +89,8 @@ def test_out_of_memory_is_one_sentence():
     expected = r"full \(CUDA out of memory. Tried to allocate 2.00 GiB\); lower x, or set PYTORCH.* the last checkpoint"
     with pytest.raises(DeviceError, match=expected), out_of_memory_explained("lower x"):
         raise torch.OutOfMemoryError(said)
+    waking = "CUDA Error: out of memory at /build/csrc/cumem_allocator.cpp:62"
+    with pytest.raises(DeviceError, match="full .CUDA Error: out of memory"), out_of_memory_explained("lower x"):
+        raise RuntimeError(waking)  # vLLM's own allocator
     with pytest.raises(RuntimeError, match="else"), out_of_memory_explained("lower x"):
         raise RuntimeError("something else")

@@ -9,6 +9,7 @@ from tiny_models import profile_with, save_tiny_policy, save_tiny_reward_model
 from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
+from acelib import reward_model
 from acelib.core import EngineError, ModelError
 from acelib.reward_model import (
     bradley_terry_loss,
@@ -253,6 +254,25 @@ def test_scores_do_not_depend_on_batch_or_order(tmp_path):
     assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)
     assert together[0] == together[4]
     assert score(model, tokenizer, [], []) == []
+
+
+def test_a_gpu_that_is_too_small_scores_fewer_at_a_time(tmp_path, monkeypatch):
+    model, tokenizer = load_reward_model(save_tiny_reward_model(tmp_path / "rm"), device="cpu")
+    given, told, usual = (["question?"] * 4, PROGRAMS), [], reward_model.score_questions
+
+    def small(model, questions, *rest):
+        if sum(map(len, questions)) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return usual(model, questions, *rest)
+
+    expected = score(model, tokenizer, *given)
+    monkeypatch.setattr(reward_model, "score_questions", small)
+    room = 1
+    found = score(model, tokenizer, *given, progress=lambda done, total: told.append((done, total)))
+    assert found == pytest.approx(expected, abs=1e-5) and told == [(done, 4) for done in (1, 2, 3, 4)]
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        score(model, tokenizer, *given)
 
 
 def test_a_shared_prefix_changes_no_score(tmp_path):
