@@ -37,11 +37,13 @@ CLAIMS = tuple(Claim(**row) for row in yaml.safe_load(Path(__file__).with_suffix
 
 def verdict(claim: Claim, here: Interval | None, reproduced: bool | None = None) -> str:
     """`holds` when the estimate reaches what is claimed and its 95% interval lies above 0; no measurement means
-    `not testable here`; anything else `does not hold`, an interval that straddles 0 included. A gain over a baseline
+    `not testable here`, an interval that includes 0 `not clear`, anything else `does not hold`. A gain over a baseline
     that was not `reproduced` (None: nothing is published for it) is `not claimable`, however large."""
     if here is None:
         return "not testable here"
-    if here.value < claim.at_least or here.low <= 0:
+    if not (here.low > 0 or here.high < 0):
+        return "not clear"
+    if here.value < max(0.0, claim.at_least):
         return "does not hold"
     return "not claimable" if claim.gain and reproduced is False else "holds"
 

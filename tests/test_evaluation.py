@@ -148,7 +148,8 @@ def test_the_verdict_rule():
     third = Claim("k", "claim", "measure", "paper", at_least=1 / 3)
     assert verdict(plain, None) == "not testable here"
     assert verdict(plain, Interval(0.1, 0.01, 0.2)) == "holds"
-    assert verdict(plain, Interval(0.1, -0.01, 0.2)) == "does not hold"
+    assert verdict(plain, Interval(0.1, -0.01, 0.2)) == "not clear"
+    assert verdict(plain, Interval(math.nan, math.nan, math.nan)) == "not clear"
     assert verdict(plain, Interval(-0.1, -0.2, -0.01)) == "does not hold"
     assert verdict(third, Interval(0.4, 0.2, 0.6)) == "holds"
     assert verdict(third, Interval(0.3, 0.2, 0.4)) == "does not hold"
@@ -233,7 +234,7 @@ def test_a_gain_over_a_baseline_that_is_not_reproduced_is_not_claimable():
     assert [rows[same]["rule_rl"] for same in (True, False, None)] == ["holds", "not claimable", "holds"]
     assert {rows[same]["oracle"] for same in rows} == {"holds"}
     (claim,) = (one for one in CLAIMS if one.key == "rule_rl")
-    assert verdict(claim, Interval(0.1, -0.1, 0.3), False) == "does not hold"
+    assert verdict(claim, Interval(0.1, -0.1, 0.3), False) == "not clear"
     assert {claim.key for claim in CLAIMS if claim.gain} == {
         "rm_average",
         "rm_greedy",

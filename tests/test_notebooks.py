@@ -244,7 +244,7 @@ def test_the_later_notebooks_run_on_adopted_questions(tmp_path):
     course.run(only="07")
     verdicts = {row["key"]: row["verdict"] for row in run.read("scorecard")}
     assert verdicts["filter"] == verdicts["filtered_rm"] == "not testable here"
-    assert verdicts["rm_average"] in ("holds", "does not hold")
+    assert verdicts["rm_average"] in ("holds", "not clear", "does not hold")
     write_report(run.dir)
     filtering, *_ = scorecard(run.dir)
     assert filtering["must_hold"] and filtering["verdict"] == "not testable: data were adopted"
