@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 

@@ -5,7 +5,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "batches": ["largest_divisor"],
         "checkpoints": ["fitting", "last_checkpoint"],
         "forecast": ["FULL", "HALF", "NF4", "SHAPES", "MemoryModel", "Shape", "shape_of"],
         "log": ["log_rows"],

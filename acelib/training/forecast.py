@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from acelib.core import ModelError, Profile
-from acelib.training.batches import largest_divisor
 
 # Bytes per weight. Weights are fp32 wherever they learn (an update at a learning rate of 5e-7 is lost in bf16), and
 # autocast computes in a bf16 copy; frozen ones, below LoRA adapters or of a reference, are in `models.dtype`.
@@ -20,6 +19,11 @@ SIZES = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "
 GATHERED = 10**9  # weights that ZeRO-3 holds whole at a time (its default)
 BUFFERS = 1.1  # what an engine needs beside weights and cache
 KEPT = 0.8  # share of a card that a training may fill if it keeps its activations: forecasts err by a tenth
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` up to `limit`: the examples of one forward pass, of `number` per process."""
+    return next(size for size in range(min(number, limit), 0, -1) if number % size == 0)
 
 
 @dataclass(frozen=True)

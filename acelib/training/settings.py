@@ -27,9 +27,8 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PrinterCallback
 from acelib.core import DeviceError, Engine, EngineError, Profile, full_disk_explained
 from acelib.models import out_of_memory_explained, pick_device
 from acelib.reward_model import can_share_prefix
-from acelib.training.batches import largest_divisor
 from acelib.training.checkpoints import fitting, last_checkpoint, shrink
-from acelib.training.forecast import MemoryModel
+from acelib.training.forecast import MemoryModel, largest_divisor
 from acelib.training.memory import MemoryWatch
 
 LOG_FILE = "training_log.json"  # beside the weights
@@ -85,6 +84,7 @@ class CommonTrainer:
         """
         scratch = Path(self.args.output_dir)
         checkpoint, remedy = last_checkpoint(scratch), f"lower {self.section}.micro_batch"
+        remedy += " or engine.vllm_memory" if getattr(self.args, "use_vllm", False) else ""
         _read_numbered_cpus()
         self.add_callback(MemoryWatch(remedy))
         try:
