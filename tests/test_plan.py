@@ -373,14 +373,7 @@ def test_the_readme_says_what_the_plan_computes():
     rows = re.findall(
         r"`make course PROFILE=([\w-]+)[^|]*\| ([\d.]+) hours, \$([\d.]+)", (ROOT / "README.md").read_text("utf-8")
     )
-    assert [row[0] for row in rows] == [
-        "single-gpu",
-        "single-gpu-7b",
-        "single-gpu-7b-base",
-        "single-gpu-7b-4bit",
-        "published",
-        "colab",
-    ]
+    assert [row[0] for row in rows] == ["single-gpu", "single-gpu-7b", "colab"]
     for name, hours, dollars in rows:
         profile = load_profile(name)
         computed = sum(one.hours for one in stages(profile))
