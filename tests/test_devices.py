@@ -9,7 +9,7 @@ import torch
 from acelib.core import DeviceError, EngineError
 from acelib.core.profiles import ROOT, load_profile
 from acelib.engine.configuration import processes_per_machine
-from acelib.models.devices import Gpu, Machine, gpu_memory, gpu_problem, machine_facts
+from acelib.models.devices import Gpu, Machine, gpu_memory, gpu_problem, machine_facts, out_of_memory_explained
 from acelib.models.generation import load_policy, pick_device
 from acelib.preflight.machine import check_gpu, check_gpu_memory, for_one_card, preflight_gpu
 
@@ -126,3 +126,18 @@ def test_a_card_that_is_too_small_is_told_what_it_holds(gib, command):
     assert for_one_card(gib, bfloat16=False) == ("make course PROFILE=colab" if gib > 5 else None)
     if found:
         assert f"or run what this card holds ({found})" in check_gpu_memory("RL", "06", 200, gib, gib).remedy
+
+
+def test_out_of_memory_is_one_sentence():
+    said = (
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.2 GiB "
+        "is free. See documentation for Memory Management"
+    )
+    expected = r"full \(CUDA out of memory. Tried to allocate 2.00 GiB\); lower x, or set PYTORCH.* the last checkpoint"
+    with pytest.raises(DeviceError, match=expected), out_of_memory_explained("lower x"):
+        raise torch.OutOfMemoryError(said)
+    waking = "CUDA Error: out of memory at /build/csrc/cumem_allocator.cpp:62"
+    with pytest.raises(DeviceError, match="full .CUDA Error: out of memory"), out_of_memory_explained("lower x"):
+        raise RuntimeError(waking)  # vLLM's own allocator
+    with pytest.raises(RuntimeError, match="else"), out_of_memory_explained("lower x"):
+        raise RuntimeError("something else")

@@ -230,7 +230,9 @@ def test_one_question_in_ten_must_have_differing_rewards(rehearsal):
     def first_and_last(completions, **_):
         return [1.0] + [0.0] * (len(completions) - 2) + [1.0]
 
-    assert not checks.check_reward_variance(first, rehearsal).ok
+    few = checks.check_reward_variance(first, rehearsal)
+    assert not few.ok and not few.required  # sixteen questions are few: a note
+    assert checks.check_reward_variance(lambda completions, **_: [0.5] * len(completions), rehearsal).required
     assert checks.check_reward_variance(first_and_last, rehearsal).ok
     assert checks.check_reward_variance(wordy, rehearsal).ok
 

@@ -28,7 +28,7 @@ VLLM = (
     "--generation-config vllm --disable-uvicorn-access-log"
 )
 START_SECONDS = 1800.0  # 32B parameters from a slow disk, compiled
-IN_FLIGHT = 256  # requests: what vLLM decodes side by side by default on most cards
+IN_FLIGHT = 1024  # requests: what vLLM decodes side by side on an H100; where it is fewer, the rest waits in its queue
 
 
 @dataclass(frozen=True)

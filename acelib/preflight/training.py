@@ -124,7 +124,8 @@ def check_extraction(problems: Sequence[Problem], texts: Sequence[str]):
     "samples_per_question, or reward with the share of passed tests"
 )
 def check_reward_variance(reward: RewardFunction, rehearsal: Rehearsal):
-    """Replies to one question must not all be worth the same; replies that could not be judged do not count."""
+    """Replies to one question must not all be worth the same; replies that could not be judged do not count. A note
+    where few questions differ, for sixteen are few; refused where none does."""
     values = reward(
         prompts=rehearsal.conversations,
         completions=[[{"role": "assistant", "content": text}] for text in rehearsal.texts],
@@ -140,7 +141,7 @@ def check_reward_variance(reward: RewardFunction, rehearsal: Rehearsal):
     ]
     differing = sum(bool(one) and max(one) - min(one) > SAME_VALUE * max(1.0, *map(abs, one)) for one in groups)
     found = f"within {differing} of {len(groups)} questions, {rehearsal.n} replies each"
-    return differing >= DIFFERING_AT_LEAST * len(groups), found
+    return differing >= DIFFERING_AT_LEAST * len(groups), found, not differing
 
 
 @check("reward model's head: a reward that is noise, or the same for every reply")
@@ -161,7 +162,7 @@ def check_reward_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
             raise ModelError(
                 f"the score of one program changes by {noise:.2g} {how}, two programs differ by {apart:.2g}; put the "
                 "model in eval mode, and use one pad token in its config and tokenizer; where it computes in bfloat16, "
-                "train it for longer or set models.dtype to float32."
+                "train it for longer, or set models.dtype to float32 if both models fit so."
             )
     found = f"scores of two programs typically {apart:.2g} apart, changes of {noise:.0e} on average"
     return True, f"{found} with the batch"

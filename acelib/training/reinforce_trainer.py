@@ -35,7 +35,7 @@ from acelib.rewards import RewardFunction, checked
 from acelib.schema import Problem
 from acelib.training.checkpoints import check_settings
 from acelib.training.log import PHASES, Measure, RolloutMonitor, log_rows
-from acelib.training.rollouts import Rollout, has_signal, join, partition, question_order, sample_rollout
+from acelib.training.rollouts import Rollout, by_length, has_signal, join, partition, question_order, sample_rollout
 from acelib.training.settings import (
     CommonTrainer,
     adapters,
@@ -49,6 +49,7 @@ from acelib.training.settings import (
 )
 
 RESAMPLING = 4  # rollouts at most that dynamic sampling may spend on one
+QUIET = 8  # replies at least that are read at once where nothing is learnt
 PROMPTS = 4  # micro-batches of replies whose prompts are read at once where nothing is learnt
 ROUNDING = 1e-5  # nats by which two computations of one float32 log-prob may differ
 
@@ -124,18 +125,21 @@ class ReinforceTrainer(CommonTrainer, GRPOTrainer):
         old = model is self.model and not torch.is_grad_enabled()
         if old and self._sampled_logps is not None:
             return self._sampled_logps, None, None
-        if not self.shares_prompts:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs
-            )
         width, rows = input_ids.shape[1] - logits_to_keep, len(input_ids)
         at_once, parts = min(rows, batch_size or rows), []
+        if not torch.is_grad_enabled():
+            at_once = min(rows, max(at_once, QUIET))
+        if not self.shares_prompts:
+            usual = super()._get_per_token_logps_and_entropies
+            how = dict(compute_entropy=compute_entropy, **kwargs)
+            given = input_ids, attention_mask, logits_to_keep, at_once
+            return *by_length(lambda *one: usual(model, *one, **how), *given), None
         for start in range(0, rows, PROMPTS * at_once):
             chosen = (x[start : start + PROMPTS * at_once] for x in (input_ids, attention_mask))
             (prompts, replies), (prompt_mask, mask) = (x.split([width, logits_to_keep], dim=1) for x in chosen)
             given = prompts, prompt_mask, replies, mask, self.temperature
             with precision(self):
-                parts.append(response_logps(model, *given, chunk=-(-at_once // 2)))
+                parts.append(response_logps(model, *given, chunk=max(-(-at_once // 2), min(at_once, QUIET // 2))))
         logps, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
         return logps, entropies if compute_entropy else None, None
 
@@ -227,8 +231,9 @@ class ReinforceTrainer(CommonTrainer, GRPOTrainer):
         world, passes = self.accelerator.num_processes, self.args.gradient_accumulation_steps
         batches = []
         for update in order.view(self.settings.updates_per_rollout, -1):
-            if self.shares_prompts and passes > 1:
-                update = update.sort().values  # replies to one question next to each other, so that a pass shares it
+            if passes > 1:  # next to each other those that share a prompt, or else a length
+                alike = update if self.shares_prompts else rollout["completion_mask"][update].sum(1)
+                update = update[alike.argsort(stable=True)]
             tokens = rollout["completion_mask"][update].sum()
             for rows in update.view(passes, world, -1)[:, self.accelerator.process_index]:
                 batch = {name: x[rows] for name, x in rollout.items() if name != "rewards"}

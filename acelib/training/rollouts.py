@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,6 +102,28 @@ def sample_texts(trainer: Any, conversations: Sequence[Conversation], n: int, te
     texts = tokenizer.batch_decode(_vllm_replies(trainer, mine, n, temperature)[0], skip_special_tokens=True)
     rows = gather_object([texts[i : i + n] for i in range(0, len(texts), n)])
     return rows[: len(prompts)]
+
+
+LogpsOf = Callable[[torch.Tensor, torch.Tensor, int], tuple]  # ids, mask, tokens of the reply: TRL's three results
+
+
+def by_length(logps_of: LogpsOf, ids: torch.Tensor, mask: torch.Tensor, reply: int, at_once: int) -> tuple:
+    """Log-probs and entropies (rows, reply), or None, by `logps_of` for ids and mask (rows, tokens), whose last `reply`
+    tokens are asked for: rows of similar length together, cut to the longest of them.
+
+    A rollout is padded to its longest reply, and one of hundreds nearly always reaches the limit: most of what goes
+    through the model would be padding (huggingface/trl, issue 7179).
+    """
+    lengths, parts = mask[:, -reply:].sum(1), []
+    order = lengths.argsort(stable=True)
+    for rows in order.split(at_once):
+        longest, first = max(1, int(lengths[rows].max())), int(mask[rows].any(0).int().argmax())
+        chosen = slice(first, ids.shape[1] - reply + longest)
+        found = logps_of(ids[rows, chosen], mask[rows, chosen], longest)
+        parts.append([one if one is None else pad(one, (0, reply - longest)) for one in found[:2]])
+    logps, entropies = zip(*parts, strict=True)
+    back = order.argsort()
+    return torch.cat(logps)[back], None if entropies[0] is None else torch.cat(entropies)[back]
 
 
 def has_signal(rewards: torch.Tensor) -> torch.Tensor:

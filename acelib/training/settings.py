@@ -29,7 +29,6 @@ from acelib.models import out_of_memory_explained, pick_device
 from acelib.reward_model import can_share_prefix
 from acelib.training.checkpoints import fitting, last_checkpoint, shrink
 from acelib.training.forecast import MemoryModel, largest_divisor
-from acelib.training.memory import MemoryWatch
 
 LOG_FILE = "training_log.json"  # beside the weights
 
@@ -86,7 +85,6 @@ class CommonTrainer:
         checkpoint, remedy = last_checkpoint(scratch), f"lower {self.section}.micro_batch"
         remedy += " or engine.vllm_memory" if getattr(self.args, "use_vllm", False) else ""
         _read_numbered_cpus()
-        self.add_callback(MemoryWatch(remedy))
         try:
             with full_disk_explained(scratch / "checkpoint"), out_of_memory_explained(remedy):
                 self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
