@@ -59,6 +59,17 @@ def test_questions_programs_and_what_the_later_notebooks_read(run):
     assert len(audit) == 5 + 6 + 7 and all(row["kept"] and row["valid"] is None for row in audit)
 
 
+def test_a_question_that_leaves_no_room_for_a_reply_is_left_out(run, tmp_path):
+    """One of them would stop notebook 04, for all."""
+
+    def longer(row):
+        return row | {"question": row["question"] + " Twice." * 100} if row["id"] == "oss_2" else row
+
+    counts = import_dataset(run, write(tmp_path / "set.jsonl", longer))
+    assert counts["questions"] == 2 and counts["questions of more than 156 tokens, left out"] == 1
+    assert [row["id"] for row in run.read("samples")] == ["evol_1", "fns_3"]
+
+
 def test_the_stored_results_are_those_of_the_judge(run):
     import_dataset(run, QUESTIONS)
     samples = run.read("samples")

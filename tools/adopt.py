@@ -12,7 +12,17 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
-from acelib.core import ArtifactError, DataError, Run, atomic, load_profile, path_digest, write_rows
+from acelib.core import (
+    ArtifactError,
+    DataError,
+    ModelError,
+    Profile,
+    Run,
+    atomic,
+    load_profile,
+    path_digest,
+    write_rows,
+)
 from acelib.extraction import extract_program
 from acelib.interface import state_interface
 from acelib.judge import Judge, Report, Verdict, why_invalid
@@ -63,6 +73,7 @@ def import_dataset(
     kept, dropped = _choose(entries, decontaminator, run.profile.filtering.min_tests, n, counts)
     problems = [entry.problem for entry in entries]
     told = {one.question: state_interface(one.question, one.entry_point, one.tests) for one in problems}
+    kept = _readable(run.profile, kept, told, counts)
     chosen = [replace(entry.problem, question=told[entry.problem.question]) for entry in kept]
     counts["questions: function and arguments named by us"] = sum(
         one.question != entry.problem.question for one, entry in zip(chosen, kept, strict=True)
@@ -278,6 +289,24 @@ def _choose(
             "profile, or pass --questions-only."
         )
     return kept, dropped
+
+
+def _readable(profile: Profile, kept: list[_Entry], told: dict[str, str], counts: Counter) -> list[_Entry]:
+    """Without those whose question leaves no room for a reply of `sampling.max_new_tokens` in what the reward model
+    reads: one of them would stop notebook 04 after hours. All, where the policy's tokenizer cannot be had yet."""
+    from acelib.models import load_tokenizer, prompt_tokens, solve_messages  # torch, which `plan` need not load
+
+    room = profile.reward_model.max_length - profile.sampling.max_new_tokens
+    asked = [solve_messages(profile.prompts.solve, told[entry.problem.question]) for entry in kept]
+    try:
+        lengths = map(len, prompt_tokens(load_tokenizer(profile.resolve(profile.models.policy)), asked))
+    except ModelError:
+        return kept
+    short = [entry for entry, length in zip(kept, lengths, strict=True) if length <= room]
+    if not short:
+        raise DataError(f"No question of the source has at most {room} tokens; raise reward_model.max_length.")
+    counts[f"questions of more than {room} tokens, left out"] = len(kept) - len(short)
+    return short
 
 
 def _with_results(run: Run, source: str, rows: list[Row], problems: list[Problem], counts: Counter) -> list[Row]:
