@@ -68,6 +68,7 @@ def test_a_healthy_run_crosses_nothing(tmp_path, capsys):
         ("kl", {"kl": 6.0, "greedy": lambda i: 0.3 if i == 8 else None}),
         ("clip_fraction", {"clip_fraction": 0.06}),
         ("seconds", {"seconds_generate": 11.0}),
+        ("seconds", {"seconds_update": 11.0}),
     ],
 )
 def test_each_threshold_is_crossed_alone(tmp_path, capsys, about, changes):

@@ -204,9 +204,9 @@ def verdicts(run: Path, log: Log, rows: Sequence[Row]) -> Iterator[Verdict]:
         f"clip_fraction: {clipped:.2%} on average, {'' if high else 'not '}above {CLIPPED:.0%}.",
     )
     sampling, updates = mean(rows, "seconds_generate"), mean(rows, "seconds_update")
-    high = sampling > SLOW * updates
+    high = max(sampling, updates) > SLOW * min(sampling, updates)
     said = f"seconds: sampling {sampling:.3g}, updates {updates:.3g} on average"
-    yield "crossed" if high else "ok", f"{said}, {'' if high else 'not '}more than {SLOW:g} times as long."
+    yield "crossed" if high else "ok", f"{said}, one {'' if high else 'not '}more than {SLOW:g} times as long."
 
 
 def figure(value: float | None) -> str:
