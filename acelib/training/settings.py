@@ -76,7 +76,8 @@ class CommonTrainer:
 
     def train_and_save(self, path: Path) -> list[dict]:
         """Train to the end, from the newest whole checkpoint where there is one: called again after a crash, the run
-        ends as it would have without. Then `path` gets the model and LOG_FILE, which holds `log_rows`; returns these.
+        ends as it would have without (or with other samples, where vLLM draws them). Then `path` gets the model and
+        LOG_FILE, which holds `log_rows`; returns these.
 
         Raises DeviceError when a GPU has too little memory, having noted that fewer examples at a time are to be read,
         and FullDiskError.
