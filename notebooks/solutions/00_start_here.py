@@ -103,3 +103,39 @@ with check(my_tests) as answer, Judge(workers=1) as judge:
         assert one.passed, f"a right program does not pass {test}: {one.reason or one.status}"
     for name, report in zip(WRONG, wrong):
         assert not report.passed, f"a program that {name} passes all your tests"
+
+# %% [markdown]
+# ### 0.4 Read the map (5 minutes, easy)
+#
+# You change one value of the profile and run the course again: first `filtering.min_tests` (how many tests a question
+# must keep), then `reward_model.learning_rate`, then `reinforce.beta`. In which of the notebooks 01 to 07 is something
+# made again? Begin where the value is used, and follow the arrows.
+
+
+# %%
+def made_again() -> dict[str, list[str]]:
+    """For each of the three values the notebooks, like {"reinforce.beta": ["01", "02"], ...}."""
+    ### BEGIN SOLUTION
+    return {
+        "filtering.min_tests": ["02", "03", "04", "05", "06", "07"],
+        "reward_model.learning_rate": ["04", "05", "06", "07"],
+        "reinforce.beta": ["06", "07"],
+    }
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+USED_IN = {"filtering.min_tests": "02", "reward_model.learning_rate": "04", "reinforce.beta": "06"}
+READ_BY = {"01": ["02"], "02": ["03"], "03": ["04", "06"], "04": ["05", "06"], "05": ["07"], "06": ["07"], "07": []}
+with check(made_again) as answer:
+    mine = answer()
+    for value, start in USED_IN.items():
+        again = {start: f"it is where {value} is used"}
+        for notebook, readers in READ_BY.items():  # in the order of the course
+            if notebook in again:
+                again |= {reader: f"it reads what {notebook} writes" for reader in readers if reader not in again}
+        assert value in mine, f"{value} is missing"
+        for notebook, why in again.items():
+            assert notebook in mine[value], f"{value}: {notebook} makes something again, for {why}"
+        for notebook in mine[value]:
+            assert notebook in again, f"{value}: nothing that {notebook} reads changes, so it keeps its files"
