@@ -124,10 +124,11 @@ with check(p_value) as answer:
 # ### 7.5 A verdict (project, 15 minutes)
 #
 # Write the rule of the scorecard and use it on your own claim. `here` is (estimate, low, high), or None where a profile
-# cannot measure the claim; `reproduced` says whether the untrained policy reached its published figure (None: nothing
-# is published); `gain` whether the claim is a gain over that policy. The verdicts: "holds", "does not hold", "not
-# claimable" and "not testable here". The claim here is only: above 0, with the whole interval. Where several words
-# would do, the order decides: what was not measured cannot fail, and what fails needs no reproduction.
+# cannot measure the claim; `reproduced` says whether the policy before training, the start, reached its published
+# figure (None: nothing is published); `gain` whether the claim is a gain over that policy. The verdicts: "holds",
+# "does not hold" (also where the interval reaches 0), "not claimable" and "not testable here". The claim here is only:
+# above 0, with the whole interval. Where several words would do, the order decides: what was not measured cannot fail,
+# and what fails needs no reproduction.
 
 
 # %%
