@@ -126,9 +126,9 @@ with check(p_value) as answer:
 # Write the rule of the scorecard and use it on your own claim. `here` is (estimate, low, high), or None where a profile
 # cannot measure the claim; `reproduced` says whether the policy before training, the start, reached its published
 # figure (None: nothing is published); `gain` whether the claim is a gain over that policy. The verdicts: "holds",
-# "does not hold" (also where the interval reaches 0), "not claimable" and "not testable here". The claim here is only:
+# "not clear" (the interval includes 0), "does not hold", "not claimable" and "not testable here". The claim here is only:
 # above 0, with the whole interval. Where several words would do, the order decides: what was not measured cannot fail,
-# and what fails needs no reproduction.
+# and what is not shown needs no reproduction.
 
 
 # %%
@@ -137,8 +137,10 @@ def verdict(here: tuple[float, float, float] | None, gain: bool, reproduced: boo
     ### BEGIN SOLUTION
     if here is None:
         return "not testable here"
-    if here[1] <= 0:
+    if here[2] < 0:
         return "does not hold"
+    if here[1] <= 0:
+        return "not clear"
     return "not claimable" if gain and reproduced is False else "holds"
     ### END SOLUTION
 
@@ -146,11 +148,11 @@ def verdict(here: tuple[float, float, float] | None, gain: bool, reproduced: boo
 # %% tags=["exercise-check"]
 CASES = [
     ((0.1, 0.05, 0.15), False, None, "holds", "the whole interval lies above 0"),
-    ((0.1, -0.01, 0.2), False, True, "does not hold", "the interval reaches below 0"),
+    ((0.1, -0.01, 0.2), False, True, "not clear", "the interval reaches below 0"),
     ((-0.1, -0.2, -0.05), True, True, "does not hold", "it points the other way"),
     (None, True, False, "not testable here", "what was not measured is not judged"),
     ((0.3, 0.2, 0.4), True, False, "not claimable", "the policy it starts from was not reproduced"),
-    ((-0.1, -0.2, 0.1), True, False, "does not hold", "there is no gain that could be claimed"),
+    ((-0.1, -0.2, 0.1), True, False, "not clear", "there is no gain that could be claimed"),
     ((0.3, 0.2, 0.4), False, False, "holds", "it is no gain over that policy"),
     ((0.3, 0.2, 0.4), True, None, "holds", "nothing is published that could be missed"),
 ]
