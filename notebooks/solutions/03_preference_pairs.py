@@ -106,28 +106,28 @@ with check(pairs_of) as answer:
 # %% [markdown]
 # ### 3.4 Is there a signal? (15 minutes, medium)
 #
-# A question whose $n$ sampled programs all get the same reward teaches nothing about that question. Given the
-# rewards of the programs that you have, what is the probability that $n$ of them, drawn without replacement, are
-# **not** all equal? Mind that there may be more than two different rewards.
+# A question whose sampled programs all get the same reward teaches nothing about that question. Given the rewards of
+# the $n$ programs that you have, what is the probability that $k$ of them, drawn without replacement, are **not** all
+# equal? Mind that there may be more than two different rewards.
 
 
 # %%
-def mixed(rewards: list[float], n: int) -> float:
-    """Probability that `n` of the rewards, drawn without replacement, are not all the same."""
+def mixed(rewards: list[float], k: int) -> float:
+    """Probability that `k` of the rewards, drawn without replacement, are not all the same."""
     ### BEGIN SOLUTION
-    same = sum(math.comb(rewards.count(reward), n) for reward in set(rewards))
-    return 1 - same / math.comb(len(rewards), n)
+    same = sum(math.comb(rewards.count(reward), k) for reward in set(rewards))
+    return 1 - same / math.comb(len(rewards), k)
     ### END SOLUTION
 
 
 # %% tags=["exercise-check"]
 with check(mixed) as answer:
-    for rewards, n in [([1, 1, 0, 0], 2), ([0, 0, 0, 0], 2), ([1, 0], 1), ([1, 0.5, 0.5, 0], 2), ([1, 0, 0, 0, 0], 4)]:
-        picks = list(combinations(rewards, n))
+    for rewards, k in [([1, 1, 0, 0], 2), ([0, 0, 0, 0], 2), ([1, 0], 1), ([1, 0.5, 0.5, 0], 2), ([1, 0, 0, 0, 0], 4)]:
+        picks = list(combinations(rewards, k))
         right = fmean(len(set(pick)) > 1 for pick in picks)
-        found = answer(rewards, n)
+        found = answer(rewards, k)
         assert math.isclose(found, right, abs_tol=1e-9), (
-            f"of the {len(picks)} ways to draw {n} of {rewards}, {right * len(picks):.0f} are mixed, "
+            f"of the {len(picks)} ways to draw {k} of {rewards}, {right * len(picks):.0f} are mixed, "
             f"{right:.3f}; yours is {found:.3f}"
         )
 
