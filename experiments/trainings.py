@@ -72,7 +72,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def chosen_questions(rates: Sequence[Sequence[float]], choice: str, seed: int) -> list[int]:
     """Indices of as many questions as the hard quarter has: itself, random ones with both correct and wrong samples,
-    uncertain ones (drawn in proportion to p (1 - p), p = (correct + 1) / (samples + 2), as notebook 03 predicts for),
+    uncertain ones (drawn in proportion to p (1 - p), p = (correct + 1) / (samples + 2), as appendix A5 predicts for),
     or random ones."""
     hard, rng = hard_quarter(rates), random.Random(seed)
     if choice == "hard quarter":

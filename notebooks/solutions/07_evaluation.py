@@ -127,8 +127,8 @@ with check(p_value) as answer:
 # cannot measure the claim; `reproduced` says whether the policy before training, the start, reached its published
 # figure (None: nothing is published); `gain` whether the claim is a gain over that policy. The verdicts: "holds",
 # "not clear" (the interval includes 0), "does not hold", "not claimable" and "not testable here". The claim here is
-# only: above 0, with the whole interval. Where several words would do, the order decides: what was not measured cannot fail,
-# and what is not shown needs no reproduction.
+# only: above 0, with the whole interval. Where several words would do, the order decides: what was not measured cannot
+# fail, and what is not shown needs no reproduction.
 
 
 # %%
