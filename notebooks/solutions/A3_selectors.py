@@ -6,10 +6,10 @@
 
 # %%
 import random
-from collections import Counter
+from collections import Counter  # noqa: F811
 from statistics import fmean
 
-from acelib.best_of_n import dual_agreement, expected_best, expected_consensus  # noqa: F811
+from acelib.best_of_n import dual_agreement, expected_best, expected_consensus, rate_then_score  # noqa: F811
 from acelib.course import check
 
 # %% [markdown]
@@ -40,15 +40,19 @@ with check(agreement) as answer:
             )
 
 # %% [markdown]
-# ### A3.2 Votes, the slow way (15 minutes, medium)
+# ### A3.2 A majority, the slow way (15 minutes, medium)
 #
-# Draw `n` of the samples; hand in one whose text most of those drawn share; if several texts are equally common, each
-# of their samples is equally likely. Write every subset down and return the mean of the value that is handed in. (With
-# sixteen samples that takes a second; `expected_consensus` draws 2,000 of them.)
+# A majority is counted *among the samples drawn*, so what a sample scores depends on the subset. Say 9 of 16 samples
+# agree on a wrong text. Draw one of the 9 and one right sample: a tie. Notebook 05's formula ranks all sixteen once,
+# and would let the wrong text win.
+#
+# So: draw `n` of the samples; hand in one whose text most of those drawn share; if several texts are equally common,
+# each of their samples is equally likely. Write every subset down and return the mean of the value that is handed in.
+# (With sixteen samples that takes a second; `expected_consensus` draws 2,000 subsets instead.)
 
 
 # %%
-def vote(values: list[int], texts: list[str], n: int) -> float:
+def majority(values: list[int], texts: list[str], n: int) -> float:
     """Mean value of the pick by majority of texts over all subsets of `n` samples."""
     ### BEGIN SOLUTION
     from itertools import combinations
@@ -62,7 +66,7 @@ def vote(values: list[int], texts: list[str], n: int) -> float:
 
 
 # %% tags=["exercise-check"]
-with check(vote) as answer:
+with check(majority) as answer:
     for values, texts in [([1, 0, 0], "abb"), ([1, 1, 0, 0], "aabc"), ([0, 1, 0, 1, 0], "abcbd")]:
         for n in range(1, len(values) + 1):
             (right,) = expected_consensus(values, list(texts), [1] * len(values), [n], draws=50_000)
@@ -125,3 +129,59 @@ with check(select) as answer:
     print(f"right picks: by tests {by_tests:.1%}, by the reward model {by_model:.1%}, by yours {mine:.1%}")
     assert mine > by_model + 0.04, "that is not 4 points more than the reward model alone; what does it fall for?"
     assert mine > by_tests + 0.04, "that is not 4 points more than all tests alone; which tests would you believe?"
+
+# %% [markdown]
+# ### A3.4 Predict: whose picks change? (10 minutes, medium)
+#
+# In the world of A3.3 four rules choose: `all tests`, `dual agreement`, `reward model`, and `all tests, then RM`. Three
+# changes, one at a time: `nobody` adds a test that no sample passes, `everybody` adds one that all pass, and `cut` sets
+# every score above 0.5 to 0.5. For each change, which rules choose differently on some questions? **Predict first**,
+# then run the check.
+
+
+# %%
+def chances(rule: str, passed: list[list[bool]], scores: list[float], right: list[bool]) -> float:
+    """How likely that rule is to pick a right sample; equals share the pick."""
+    rates = [sum(row) for row in passed]
+    chosen_by = {
+        "all tests": rates,
+        "dual agreement": dual_agreement(passed),
+        "reward model": scores,
+        "all tests, then RM": rate_then_score(rates, scores),
+    }
+    return expected_best(right, chosen_by[rule], len(right))
+
+
+# %%
+def differ() -> dict[str, set[str]]:
+    """For the changes "nobody", "everybody" and "cut": the rules that choose differently."""
+    ### BEGIN SOLUTION
+    # A test that nobody passes adds nothing to any score. One that all pass adds 1 to each count and leaves the order,
+    # but dual agreement multiplies: 3 programs x 1 test lose to 1 x 4 before, and 3 x 2 win against 1 x 5 after. A cut
+    # makes equals of the best-scored samples, wherever scores decide.
+    return {"nobody": set(), "everybody": {"dual agreement"}, "cut": {"reward model", "all tests, then RM"}}
+    ### END SOLUTION
+
+
+# %% tags=["exercise-check"]
+with check(differ) as answer:
+    predicted, rng = answer(), random.Random(1)
+    changes = {
+        "nobody": lambda passed, scores: ([[*row, False] for row in passed], scores),
+        "everybody": lambda passed, scores: ([[*row, True] for row in passed], scores),
+        "cut": lambda passed, scores: (passed, [min(score, 0.5) for score in scores]),
+    }
+    rules = {"all tests", "dual agreement", "reward model", "all tests, then RM"}
+    assert set(predicted) == set(changes), f"predict these: {', '.join(changes)}"
+    questions = [samples_of(rng) for _ in range(300)]
+    for name, change in changes.items():
+        assert set(predicted[name]) <= rules, f"the names are {', '.join(sorted(rules))}"
+        for rule in sorted(rules):
+            before = [chances(rule, *one) for one in questions]
+            after = [chances(rule, *change(passed, scores), right) for passed, scores, right in questions]
+            other = sum(abs(a - b) > 1e-9 for a, b in zip(before, after))
+            print(f"{name}: {rule} chooses differently on {other} of {len(questions)} questions")
+            assert (other > 0) == (rule in predicted[name]), (
+                f"{name}, {rule}: it chooses differently on {other} questions ({fmean(before):.1%} right before, "
+                f"{fmean(after):.1%} after); what does the change do to each sample's score?"
+            )
