@@ -1,8 +1,8 @@
 # %% [markdown]
 # ## Exercises
 #
-# Write your answer in place of the `...`, run that cell, then the check below it. The checks need nothing from the
-# notebook above: the next cell and the exercise are enough. A solution is folded under each check.
+# Replace each `...`, run the cell, then the check below it. They need only the next cell of this notebook; a solution
+# is folded under each check.
 
 # %%
 import math  # noqa: F811
