@@ -83,7 +83,7 @@ def expected_consensus(
     for drawn in (ranks < n for n in ns):  # (draws, samples)
         scores = np.where(drawn, drawn @ agree * np.array(weights), -1)
         best = scores == scores.max(axis=1, keepdims=True)
-        found.append(float((best @ np.array(values) / best.sum(axis=1)).mean()))
+        found.append(float((best @ np.array(values, dtype=float) / best.sum(axis=1)).mean()))
     return found
 
 

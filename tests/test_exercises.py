@@ -153,6 +153,7 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("A3", " * sum(row)", "", "program 1 passes 2 tests, and 2 programs pass just these"),
         ("A3", "8 * rate + min(score, 1.5)", "score", "what does it fall for?"),
         ("A3", "if votes[texts[i]] == max(votes.values())", "if texts[i] == votes.most_common(1)[0][0]", "2 drawn:"),
+        ("A3", '"everybody": {"dual agreement"}', '"everybody": set()', "everybody"),
         ("A4", "(1 if yes else -1) * math.log(p / (1 - p))", "(p if yes else p - 1)", "'yes' has the probability 80%"),
         ("A4", "by_samples if by_samples == by_teacher else -1", "by_samples", "one side alone does as well"),
         ("05", "return max(ns, key", "return min(ns, key", "is right on"),

@@ -82,6 +82,10 @@ def test_in_every_subset_consensus_has_the_scores_of_that_subset(n):
     assert voted == pytest.approx([subsets_scored(majority_vote, outputs)], abs=0.03)
 
 
+def test_values_may_be_bools():
+    assert expected_consensus([True] * 4, "aabc", [1] * 4, [1, 2, 4]) == [1.0, 1.0, 1.0]
+
+
 def test_consensus_among_sixty_four_samples():
     ns, alike = [1, 16, 64], expected_consensus([1.0] * 32 + [0.0] * 32, [0] * 32 + [1] * 32, [1] * 64, [1, 16, 63])
     assert alike == pytest.approx([0.5] * 3, abs=0.03)
