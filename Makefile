@@ -86,10 +86,7 @@ test-fast: lint  ## While you change a line: lint and the quick tests
 
 notebooks: $(VENV)/.installed  ## Refresh the committed outputs of the notebooks from a pocket run
 	$(PY) -m acelib course
-	$(PY) -m acelib course --only A1
-	$(PY) -m acelib course --only A2
-	$(PY) -m acelib course --only A3
-	$(PY) -m acelib course --only A4
+	for number in A1 A2 A3 A4 A5 A6; do $(PY) -m acelib course --only $$number || exit; done
 	$(PY) -m tools.notebooks refresh
 
 exercises: $(VENV)/.installed-test  ## Write the exercises of the notebooks from notebooks/solutions/

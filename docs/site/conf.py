@@ -35,6 +35,8 @@ PAGES = {
         "notebooks/A2_reinforcement_learning_from_zero",
         "notebooks/A3_selectors",
         "notebooks/A4_distinguishing_tests",
+        "notebooks/A5_a_real_model",
+        "notebooks/A6_filters_for_free",
     ],
     "Beside the course": ["docs/results", "docs/glossary", "docs/teaching"],
     "The code": [
