@@ -140,7 +140,26 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
             "-len(set(column))",
             "the second input splits 2 to 2, the first 3 to 1",
         ),
-        ("09", "sum(tests) * sizes[tests] ** 0.25", "sizes[tests]", "when do the many share a mistake?"),
+        (
+            "09",
+            '"by a right one": ("same"',
+            '"by a right one": ("higher"',
+            "it took every reward, and lowered all rates alike",
+        ),
+        (
+            "09",
+            '"and all alike": ("lower", "same")',
+            '"and all alike": ("lower", "higher")',
+            "all programs look the same",
+        ),
+        ("A6", "return p**n, p", "return p**n, p**n", "that misreads 75% of the questions have no wrong test"),
+        ("A6", '"samples": "same"', '"samples": "higher"', "is 'same': the right set grows, and so does the wrong"),
+        (
+            "A6",
+            "worth = {tests: sum(tests) * sizes[tests] ** 0.25",
+            "worth = {tests: sizes[tests]",
+            "when do the many share a mistake?",
+        ),
         (
             "10",
             "fmean(fmean(after) - fmean(before) for before, after in policies)",

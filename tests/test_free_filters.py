@@ -1,4 +1,4 @@
-"""What notebook 09 teaches and nothing else has: tests at a wanted validity, and the sets of samples that it trusts."""
+"""What notebook 09 and appendix A6 teach and nothing else has: tests at a wanted validity, trusted sets of samples."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_a_subsample_has_the_wanted_share_on_average_and_no_test_twice():
 
 
 def test_the_set_that_agreement_trusts_is_the_one_that_codet_scores_best():
-    trusted_tests, agreement = (notebook_function("09", name) for name in ("trusted_tests", "agreement"))
+    trusted_tests, agreement = (notebook_function("A6", name) for name in ("trusted_tests", "agreement"))
     for results in RNG.random((50, 8, 5)) < 0.6:
         scores = np.array(dual_agreement(results.tolist()))
         best = results[scores == scores.max()].any(axis=0)
@@ -29,7 +29,7 @@ def test_the_set_that_agreement_trusts_is_the_one_that_codet_scores_best():
 
 
 def test_b4_prefers_the_set_whose_failed_tests_nobody_else_passes():
-    b4, log_beta = (notebook_function("09", name) for name in ("b4", "log_beta"))
+    b4, log_beta = (notebook_function("A6", name) for name in ("b4", "log_beta"))
     b4.__globals__["log_beta"] = log_beta
     assert log_beta(2, 3) == pytest.approx(np.log(1 / 12))
     mine, score = np.array([True, True, False, False]), b4(10, 100)

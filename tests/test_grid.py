@@ -69,8 +69,8 @@ def test_choices_of_questions_are_equally_large():
     assert chosen["random"] == chosen_questions(RATES, "random", seed=1)
 
 
-def test_the_trusted_set_is_that_of_notebook_09():
-    there, score = (notebook_function("09", name) for name in ("trusted_tests", "agreement"))
+def test_the_trusted_set_is_that_of_appendix_a6():
+    there, score = (notebook_function("A6", name) for name in ("trusted_tests", "agreement"))
     rng = np.random.default_rng(0)
     for _ in range(50):
         results = rng.random((8, 5)) < rng.random((1, 5))

@@ -56,14 +56,22 @@ def test_a_taught_function_is_the_one_in_acelib(target, source):
     assert bare(here[0]) == bare(there), f"the cell's {name} and {target} differ; make them the same"
 
 
-def test_what_appendix_a4_takes_from_notebook_09_is_the_same_there():
+@pytest.mark.parametrize(
+    ("first", "second", "wanted"),
+    [
+        ("09", "A6", {"effect", "world", "mean", "verdict", "bullet", "solves", "gained", "over_both", "told"}),
+        ("09", "A4", {"effect", "mean", "bullet", "table"}),
+        ("A6", "A4", {"effect", "trusted_tests", "agreement", "cross_fitted", "difference", "points", "against"}),
+    ],
+)
+def test_what_a_notebook_takes_from_another_is_the_same_there(first, second, wanted):
     there, here = (
         {one.name: bare(one) for one in ast.parse("\n".join(code(path))).body if isinstance(one, ast.FunctionDef)}
-        for number in ("09", "A4")
+        for number in (first, second)
         for path in NOTEBOOKS.glob(f"{number}_*.ipynb")
     )
     taken = (there.keys() & here.keys()) - {"costs", "question"}  # of its own
-    assert taken >= {"effect", "trusted_tests", "agreement", "cross_fitted", "difference", "clearly"}
+    assert taken >= wanted
     assert {name: here[name] for name in taken} == {name: there[name] for name in taken}
 
 

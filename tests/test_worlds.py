@@ -159,14 +159,14 @@ def test_the_control_is_trained_and_evaluated_once(scored):
     assert control(scored, 0) == found
 
 
-def test_the_intervals_of_notebook_10():
-    both, by_t = (notebook_function("10", name) for name in ("over_both", "by_t"))
-    for function in (both, by_t):
-        function.__globals__.update(seed=0, draws=400, STUDENT={2: 12.71, 3: 4.30})
+def test_the_intervals_and_verdicts_of_notebook_10():
+    verdict = notebook_function("10", "verdict", "over_both")
+    verdict.__globals__.update(seed=0, draws=400)
+    both = verdict.__globals__["over_both"]
     same = np.tile(np.linspace(-1, 1, 50), (3, 1))
-    assert by_t(same) == pytest.approx((0, 0, 0), abs=1e-12) and both(same).low < 0 < both(same).high
     shifted = same + np.array([[0.0], [0.3], [0.6]])
-    assert by_t(shifted) == pytest.approx((0.3, 0.3 - 4.30 * 0.3 / 3**0.5, 0.3 + 4.30 * 0.3 / 3**0.5))
-    assert by_t(same[:1]) is None
     wide, narrow = both(shifted), both(same)
-    assert wide.high - wide.low > narrow.high - narrow.low
+    assert narrow.low < 0 < narrow.high and wide.high - wide.low > narrow.high - narrow.low
+    assert verdict(same) == "not clear" and verdict(same + 3) == verdict(-same - 3) == "clear"
+    trainings = np.array([[-0.1]] + [[1.0]] * 10) + np.zeros(50)
+    assert verdict(trainings) == verdict(-trainings) == "clear, but not all seeds alike"

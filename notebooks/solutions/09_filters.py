@@ -65,61 +65,75 @@ with check(paid) as answer:
     print("all four tests: nobody is paid; the wrong program's tests: only the wrong program is")
 
 # %% [markdown]
-# ### 9.3 When not to trust it (project, 30 minutes)
+# ### 9.3 Predict: what do the tests still tell? (15 minutes, medium)
 #
-# Nobody stronger is there to help. Each question has ten imagined tests, some wrong, and sixteen programs, many of
-# which share one misconception; some wrong tests agree with it. You see which program passes which test,
-# `results[program][test]`. Which tests do you keep? Return [] to leave a question out, as the paper's filter leaves out
-# those with few tests. A program is paid if it passes all that you keep, and the score is the mean of two shares:
-# right programs that are paid, and wrong ones that are not. Answer at least two thirds of the questions, and score
-# 12 points more than the majority does on all. Agreement, which answers every question, does not get so far.
+# `worth` makes 2,000 small questions: four right programs, four wrong ones, four right tests, and one wrong test that
+# nobody passes. A wrong program passes a right test with probability 0.6. It returns two AUCs (0.5 is a coin): of the
+# order by pass rate, and of a reward for passing all tests. Change the values as follows:
+#
+# - `"fooled"`: `fooled=True`, all wrong programs pass the wrong test;
+# - `"by a right one"`: `by="right"`, the tests are filtered by a right program;
+# - `"by a wrong one"`: `by="wrong"`, they are filtered by one of the wrong programs;
+# - `"and all alike"`: `by="wrong", alike=True`, and the wrong programs fail the same tests.
+#
+# For each, is the order and is the reward `"higher"`, `"lower"` or the `"same"` (within 0.02), against `worth()`?
+# **Predict first.** Then run, say, `worth(by="right")` in a cell of your own and compare.
 
 
 # %%
-def question(rng: random.Random):
-    """results (programs, tests), and what you do not see: which programs are right."""
-    valid, easy = [rng.random() < 0.6 for _ in range(10)], rng.choice([0.2, 0.5, 0.8])
-    misconception = [rng.random() < (0.4 if ok else 0.3) for ok in valid]
-    right = [rng.random() < easy for _ in range(16)]
-    results = []
-    for good in right:
-        own = [ok and rng.random() < 0.5 for ok in valid]
-        results.append(valid if good else misconception if rng.random() < 0.6 else own)
-    return results, right
+def ahead(right: list[float], wrong: list[float]) -> float:
+    """The AUC: how often a right program comes out ahead; a tie counts one half."""
+    return fmean((r > w) + (r == w) / 2 for r in right for w in wrong)
+
+
+def worth(by: str = "nobody", fooled: bool = False, alike: bool = False) -> tuple[float, float]:
+    """(order, reward): two AUCs, means over questions."""
+    rng, order, reward = random.Random(0), [], []
+    for _ in range(2000):
+        own = [[rng.random() < 0.6 for _ in range(4)] + [fooled] for _ in range(4)]
+        wrong = [own[0]] * 4 if alike else own
+        right = [[True] * 4 + [False]] * 4
+        kept = {"nobody": [True] * 5, "right": right[0], "wrong": wrong[0]}[by]
+        judged = right, wrong[1:] if by == "wrong" else wrong
+        rates = [[sum(p for p, k in zip(row, kept) if k) / max(1, sum(kept)) for row in side] for side in judged]
+        order.append(ahead(*rates))
+        reward.append(ahead(*([rate == 1 for rate in side] for side in rates)))
+    return fmean(order), fmean(reward)
 
 
 # %%
-def keep(results: list[list[bool]]) -> list[bool]:
-    """Which tests to keep, one answer per test, from which program passes which test; [] leaves the question out."""
+def told_by_tests() -> dict[str, tuple[str, str]]:
+    """(order, reward), each "higher", "lower" or "same", for the four changes by their names."""
     ### BEGIN SOLUTION
-    from collections import Counter
-
-    # Sets of programs that pass just the same tests: the best is believed where no other comes near it.
-    sizes = Counter(map(tuple, results))
-    worth = {tests: sum(tests) * sizes[tests] ** 0.25 for tests in sizes}
-    best, *others = sorted(worth, key=worth.get, reverse=True)
-    return list(best) if not others or worth[best] > 1.4 * worth[others[0]] else []
+    # A wrong test that nobody passes takes every reward and leaves the order alone: without it only the reward
+    # gains. Where wrong programs pass it, they rise in the order, and the luckiest are paid. A wrong program drops
+    # the wrong test, and right ones with it: rewards come back, but fewer tests tell the order. Where all err alike,
+    # it drops just the tests that would have shown the others' mistakes: nothing is left but a coin.
+    return {
+        "fooled": ("lower", "lower"),
+        "by a right one": ("same", "higher"),
+        "by a wrong one": ("lower", "higher"),
+        "and all alike": ("lower", "same"),
+    }
     ### END SOLUTION
 
 
 # %% tags=["exercise-check"]
-def payment(choose, questions=300):
-    """The score, and the share of the questions that were answered."""
-    rng, found, mixed = random.Random(2), [], 0
-    for results, right in (question(rng) for _ in range(questions)):
-        if 0 < sum(right) < len(right):
-            mixed, kept = mixed + 1, choose(results)
-            if len(kept):
-                paid = [all(row[t] for t, wanted in enumerate(kept) if wanted) for row in results]
-                found.append(fmean(p for p, r in zip(paid, right) if r))
-                found.append(fmean(not p for p, r in zip(paid, right) if not r))
-    return fmean(found or [0]), len(found) / 2 / mixed
-
-
-with check(keep) as answer:
-    mine, answered = payment(answer)
-    majority, _ = payment(lambda results: [fmean(column) >= 0.5 for column in zip(*results)])
-    print(f"right payments: the majority's {majority:.1%}, yours {mine:.1%} on {answered:.0%} of the questions")
-    assert answered >= 2 / 3, "fewer than two thirds of the questions were answered; which ones need not be left out?"
-    assert mine > majority + 0.05, "that is not 5 points more than the majority's; when do the many share a mistake?"
-    assert mine > majority + 0.12, "that is not 12 points more than the majority's; where does the best set barely win?"
+with check(told_by_tests) as answer:
+    predicted, plain = answer(), worth()
+    changes = {"fooled": {"fooled": True}, "by a right one": {"by": "right"}, "by a wrong one": {"by": "wrong"}}
+    changes |= {"and all alike": {"by": "wrong", "alike": True}}
+    reasons = {
+        "fooled": "wrong programs pass one test more, and those that pass all five are paid, right ones are not",
+        "by a right one": "nobody passed the wrong test: it took every reward, and lowered all rates alike",
+        "by a wrong one": "the wrong test goes, and with it right ones: who is right is paid, the order rests on less",
+        "and all alike": "just the tests go that would have shown the mistake; then all programs look the same",
+    }
+    assert set(predicted) == set(reasons), f"predict these: {', '.join(reasons)}"
+    for name, values in changes.items():
+        found = worth(**values)
+        gaps = [new - old for new, old in zip(found, plain)]
+        seen = tuple("same" if abs(gap) <= 0.02 else "higher" if gap > 0 else "lower" for gap in gaps)
+        told = f"order {plain[0]:.2f} -> {found[0]:.2f}, reward {plain[1]:.2f} -> {found[1]:.2f}"
+        print(f"{name}: {told}; predicted: {' and '.join(predicted[name])}")
+        assert tuple(predicted[name]) == seen, f"{name}: {told}, {' and '.join(seen)}: {reasons[name]}"

@@ -40,7 +40,8 @@ with check(within) as answer:
 # ### 10.2 What three numbers can say (10 minutes, medium)
 #
 # Student's interval for a mean of three: $\bar x \pm 4.30\, s / \sqrt{3}$, with $s$ the standard deviation ($n - 1$
-# below the root). The bootstrap cannot leave the range of the three; this one can.
+# below the root). The bootstrap cannot leave the range of the three; this one can. **Guess first:** is the loss by RL
+# on the score without votes clear by it, too? The check prints it.
 
 
 # %%
@@ -63,6 +64,9 @@ with check(student) as answer:
         low, high = answer([rng.gauss(1.0, 2.0) for _ in range(3)])
         inside += low <= 1.0 <= high
     print(f"in 4,000 draws of three the interval held the true mean {inside / 4000:.1%} of the time")
+    without = [one for one in read_rows(ROOT / "data" / "grid" / "worlds.jsonl") if one["vote_weight"] == 0]
+    gains = [100 * (fmean(one["sampled_policy_rm"]) - fmean(one["sampled_policy"])) for one in without]
+    print(f"RL on the score without votes: {fmean(gains):+.1f} points, " + "[{:+.0f}, {:+.0f}]".format(*answer(gains)))
     assert 0.93 < inside / 4000 < 0.97, "95 of 100 such intervals should hold the true mean"
 
 # %% [markdown]
