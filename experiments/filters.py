@@ -11,14 +11,14 @@ from acelib.models import SamplingParams
 from acelib.pocket.laboratory import Laboratory
 from acelib.schema import Problem, Row
 
-AGREEMENT = 0.25  # exponent of agreement; notebook 09 chose it on pocket's questions
+AGREEMENT = 0.25  # exponent of agreement; appendix A6 chose it on pocket's questions
 SHARE = 0.75  # of the weight that a result needs to become a test; chosen after a look at that table
 HIDDEN = 20  # true tests of a question
 EVERY_SAMPLE, TABLE = "samples_imagined", "distinguishing"  # tables that a run may have for the experiments
 
 
 def trusted_tests(results: np.ndarray, exponent: float) -> np.ndarray:
-    """Dual agreement (CodeT), as notebook 09 teaches it: the tests that the trusted set passes, (tests,).
+    """Dual agreement (CodeT), as appendix A6 teaches it: the tests that the trusted set passes, (tests,).
 
     results: (samples, tests), who passes what. Samples that pass just the same tests are a set; trusted is the one with
     the largest tests passed x size^exponent, and equals share. All False where nobody passes anything.

@@ -1,4 +1,4 @@
-"""Does a filter pay more when the teacher is worse? RL on the tests of weaker teachers (notebook 10).
+"""Does a filter pay more when the teacher is worse? RL on the tests of weaker teachers (appendix A6).
 
     python -m experiments.teachers [--only 550 ...] [--to FOLDER]
 
