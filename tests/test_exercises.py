@@ -77,7 +77,7 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ("00", "100 * (after / before - 1)", "after / before", "44.4 to 52.3 is +17.8 in per cent"),
         ("00", "{questions: 400}", "{question: 400}", "ProfileError: "),
         ("00", '"assert f([5, 5, 5, 0, -1]) == [0, -1]",', "", "drops pairs, not triples passes all your tests"),
-        ("00", '["04", "05", "06", "07"]', '["04", "05", "07"]', "06 makes something again, for it reads what 04 writes"),
+        ("00", '["04", "05", "06", "07"]', '["04", "05", "07"]', "06 makes something again"),
         ("01", "comparison.comparators[0])", "comparison.left)", "ValueError: malformed node"),
         ("01", "if isinstance(func, ast.Name)}", "if isinstance(func, ast.Name)} | {'lower'}", "one plain call"),
         ("01", "[: (len(pieces) - 1) // 2]", "", "holds the complete tests []"),
