@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from types import FunctionType
 
 import pytest
 
 from acelib.core import ArtifactError, is_current, making, read_manifest
 from acelib.core import run as artifacts
+from acelib.core.digests import fingerprint
 from acelib.core.profiles import ROOT, load_profile
 from acelib.core.run import Run
 
@@ -76,11 +78,11 @@ def test_what_changes_memory_alone_makes_nothing_anew(run):
 
 
 def test_code_of_acelib_modules_counts_and_that_of_tools_does_not(monkeypatch):
-    from acelib.core import digests as fingerprint
+    from acelib.core import digests
 
-    seen, parse = set(), fingerprint._parse
-    monkeypatch.setattr(fingerprint, "_parse", lambda file, stamp: seen.add(file.stem) or parse(file, stamp))
-    fingerprint.modules_digest(["acelib.sampling", "acelib.plots"])
+    seen, parse = set(), digests._parse
+    monkeypatch.setattr(digests, "_parse", lambda file, stamp: seen.add(file.stem) or parse(file, stamp))
+    digests.modules_digest(["acelib.sampling", "acelib.plots"])
     assert {"sampling", "generation", "schema", "judge", "pool"} <= seen
     assert not {"plots", "run", "reinforce_trainer", "laboratory"} & seen
 
@@ -290,3 +292,21 @@ def test_progress_reaches_the_reader_every_fifteen_seconds_and_the_runner_twice_
         now[0] += seconds
         run.progress(done, 3, "sampling")
         assert json.loads(told.read_text())["done"] == (3 if done == 3 else 1)
+
+
+def test_an_attribute_is_no_global_and_a_path_means_what_lies_there():
+    """Else a checkout that moved would train again, for a global path that shares its name with `training.policy`."""
+
+    def build(job):
+        return job.policy
+
+    def read():
+        return policy  # noqa: F821  a global of each space below
+
+    here, same, other = (
+        {"policy": where} for where in (str(ROOT / "data/models/policy"), "data/models/policy", "elsewhere")
+    )
+    keys = [fingerprint(FunctionType(build.__code__, space)) for space in (here, same, other)]
+    assert len(set(keys)) == 1
+    keys = [fingerprint(FunctionType(read.__code__, space)) for space in (here, same, other)]
+    assert keys[0] == keys[1] != keys[2]

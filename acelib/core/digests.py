@@ -5,6 +5,7 @@ acelib module it reaches, the plain values and profile entries it reads, and the
 """
 
 import ast
+import dis
 import functools
 import hashlib
 import json
@@ -102,8 +103,9 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (str, Path)):
-        named = re.fullmatch(r"data/[^\n]{1,250}", str(value))  # longer ones no file system has
-        return path_digest(ROOT / value) if named and (ROOT / value).exists() else str(value)
+        inside = str(value).removeprefix(f"{ROOT}/")  # wherever the checkout lies
+        named = re.fullmatch(r"data/[^\n]{1,250}", inside)  # longer ones no file system has
+        return path_digest(ROOT / inside) if named and (ROOT / inside).exists() else inside
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -153,13 +155,13 @@ class _Dependencies:
         if id(function) in self.visited or not hasattr(function, "__code__"):
             return
         self.visited.add(id(function))
-        names: set[str] = set()
+        read: set[str] = set()  # as globals; attributes may have the same names
         for code in _codes(function.__code__):
             constants = sorted(repr(one) for one in code.co_consts if not isinstance(one, (CodeType, frozenset)))
             self.code.append([code.co_code.hex(), code.co_names, code.co_varnames, constants])
-            names |= set(code.co_names)
-        self.names |= names
-        for name in sorted(names & function.__globals__.keys()):
+            self.names |= set(code.co_names)
+            read |= {one.argval for one in dis.get_instructions(code) if one.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+        for name in sorted(read & function.__globals__.keys()):
             self.value(name, function.__globals__[name])
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
             self.value(name, cell.cell_contents)
