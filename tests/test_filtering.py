@@ -8,7 +8,7 @@ from acelib.filtering import filter_problems, filter_tests
 from acelib.schema import Problem
 from acelib.stats import auc
 
-filter_quality = notebook_function("02", "filter_quality")
+question_auc, kept_tests = (notebook_function("02", *names) for names in (("question_auc", "scores"), ("kept_tests",)))
 TESTS = [f"assert f({i}) == {i}" for i in range(6)]
 
 
@@ -45,25 +45,19 @@ def test_auc_by_hand():
     assert math.isnan(auc([1.0], [True]))
 
 
-def test_quality_of_a_filter_by_hand():
-    results = [[True, True, True], [True, False, True], [False, True, False]]
-    quality = filter_quality([True, True, False], [True, False, True], results, [1.0, 0.5, 0.0], min_tests=2)
-    assert (quality["kept"], quality["valid_kept"], quality["survives"]) == (2, 1, 1)
-    # Scores are 1, 1/2, 1/2: the first is chosen over both others.
-    assert (quality["pairs"], quality["pairs_better"], quality["pairs_both_wrong"]) == (2, 2, 0)
-    assert (quality["auc"], quality["best"], quality["random"]) == (1.0, 1.0, 1 / 3)
+def test_auc_of_a_question_by_hand():
+    row = {"results": [[True, True, True], [True, False, True], [False, True, False]], "truth": [1.0, 0.5, 0.0]}
+    assert question_auc([True, True, False], row) == 1.0  # scores are 1, 1/2, 1/2
+    assert math.isnan(question_auc([True] * 3, row | {"truth": [1.0] * 3}))  # nothing to tell apart
 
 
 def test_a_filter_that_deletes_the_telling_tests_is_precise_and_useless():
-    results = [[True, True, True], [True, True, False]]
-    truth = [1.0, 0.5]
-    everything = filter_quality([True] * 3, [True] * 3, results, truth, min_tests=2)
-    misled = filter_quality([True, True, False], [True] * 3, results, truth, min_tests=2)
-    assert everything["auc"] == 1.0 and misled["auc"] == 0.5
-    assert misled["valid_kept"] == misled["kept"] == 2
+    row = {"results": [[True, True, True], [True, True, False]], "truth": [1.0, 0.5]}
+    assert (question_auc([True] * 3, row), question_auc([True, True, False], row)) == (1.0, 0.5)
 
 
 def test_a_question_with_too_few_tests_counts_nothing():
-    quality = filter_quality([True, False], [True, True], [[True, True]], [1.0], min_tests=2)
-    assert quality["survives"] == quality["kept"] == quality["pairs"] == 0
-    assert math.isnan(quality["auc"]) and math.isnan(quality["best"])
+    kept_tests.__globals__["minimum"] = 2
+    assert kept_tests(lambda row: row["kept"], {"kept": [1, 1, 0]}) == [True, True, False]
+    none = kept_tests(lambda row: row["kept"], {"kept": [True, False]})
+    assert none == [False, False] and math.isnan(question_auc(none, {"results": [[True, True]], "truth": [1.0]}))

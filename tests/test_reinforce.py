@@ -562,23 +562,22 @@ def test_pieces_of_an_update_make_the_same_update(algorithm, policy, tmp_path):
     assert all(torch.allclose(a[key], b[key], atol=1e-5) for key in a)
 
 
-@pytest.mark.slow
 def test_where_prompts_are_not_shared_no_pass_is_wider_than_its_longest_reply(policy, tmp_path):
     """A rollout is padded to its longest reply: read as it is, most of a pass would be padding."""
-    weights, passes = {}, []
+    rows, passes = {}, []
     for again in (False, True):
-        asked = profile(policy, micro_batch=2, steps=2, max_new_tokens=32, engine={"gradient_checkpointing": again})
+        how = dict(micro_batch=2, steps=1, updates_per_rollout=1, max_new_tokens=32)
+        asked = profile(policy, engine={"gradient_checkpointing": again}, **how)
         trainer = make_reinforce_trainer(asked, PROBLEMS, wordy, tmp_path / f"s{again}")
         trainer.samples_exactly = False  # so that the old policy's log-probs are computed, too
         for model in (trainer.model, trainer.ref_model) if again else ():
             model.register_forward_pre_hook(lambda _, args, kwargs: passes.append(kwargs), with_kwargs=True)
-        trainer.train_and_save(tmp_path / f"{again}")
-        weights[again] = load_policy(tmp_path / f"{again}", device="cpu").state_dict()
-    widths = [one["attention_mask"].shape for one in passes if "labels" in one]
-    assert len(widths) == 2 * (6 + 2 * 2) and len(set(widths)) > 2  # two updates of three passes; old and reference
-    assert all(one["attention_mask"].any(0).all() for one in passes if "labels" in one)
-    for key, one in weights[False].items():
-        torch.testing.assert_close(weights[True][key], one, rtol=1e-4, atol=1e-5)
+        rows[again] = trainer.train_and_save(tmp_path / f"{again}")[1]
+    masks = [one["attention_mask"] for one in passes if "labels" in one]
+    assert len(masks) == 6 + 2 * 2 and len({mask.shape for mask in masks}) > 2  # an update; old policy and reference
+    assert all(mask.any(0).all() for mask in masks)
+    for name in ("loss", "grad_norm", "kl", "length"):  # of an update: Adam makes whole steps of rounding
+        assert rows[True][name] == pytest.approx(rows[False][name], rel=1e-3, abs=1e-5), name
 
 
 # --- stopping -------------------------------------------------------------------------------------
