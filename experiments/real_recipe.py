@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from acelib.core import ROOT, ArtifactError, Profile, Run, Threads, assume, load_profile
+from acelib.core import ROOT, ArtifactError, DataError, Profile, Run, Threads, assume, load_profile
 from acelib.data import read_benchmark
 from acelib.engine import open_sampler, sample_and_judge
 from acelib.evaluation import EVALPLUS, Prompt, ask
@@ -269,7 +269,11 @@ def make(recipe: Recipe, step: str, wait: float) -> None:
 
 def adopt_mbpp(run: Run, mbpp: str, count: int) -> None:
     """The first of MBPP's training tasks with their own tests, in the place of imagined and filtered ones."""
-    chosen = [one for one in read_benchmark(mbpp) if int(one.id.removeprefix("MBPP/")) in MBPP_TRAIN]
+    chosen = [one for one in read_benchmark(mbpp, "train") if int(one.id.removeprefix("MBPP/")) in MBPP_TRAIN]
+    if not chosen:
+        raise DataError(
+            f"{mbpp} holds none of MBPP's tasks 601 to 974; give its hub name, or the file of all its tasks."
+        )
     rows = [one.to_row() for one in chosen[:count]]
     run.adopt({"imagined": rows, "filtered": rows}, {"source": "MBPP", "command": "python -m experiments.real_recipe"})
 
@@ -279,7 +283,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("questions_from", choices=("synthesised", "mbpp"))
     parser.add_argument("--profile", default="real")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="values of the profile")
+    parser.add_argument(
+        "--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="values of the profile"
+    )
     parser.add_argument("--run-dir", type=Path, default=ROOT / "runs" / "real")
     parser.add_argument("--model", help="folder or hub name of all models; default: the profile's")
     parser.add_argument("--seeds", default="runs/seeds/seeds.jsonl")

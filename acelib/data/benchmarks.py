@@ -19,9 +19,9 @@ from acelib.schema import Problem, Row, as_tests, as_text, entry_point_of
 MAX_REFEREE_CHARS = 300_000  # EvalPlus has tests of many megabytes; the judge reads a million characters at a time
 
 
-def read_benchmark(path: str | Path) -> list[Problem]:
-    """The problems of a .jsonl, .jsonl.gz or .parquet file, or of the test split of a hub data set (`owner/name`, or a
-    folder laid out like one), in one of these layouts:
+def read_benchmark(path: str | Path, split: str = "test") -> list[Problem]:
+    """The problems of a .jsonl, .jsonl.gz or .parquet file, or of a `split` of a hub data set (`owner/name`, or a folder
+    laid out like one), in one of these layouts:
 
     - the course's: `task_id`, `question`, `entry_point`, `tests`;
     - HumanEval and HumanEval+: `task_id`, `prompt`, `entry_point`, `test` with its `check(candidate)`;
@@ -31,7 +31,7 @@ def read_benchmark(path: str | Path) -> list[Problem]:
     Raises DataError when it is missing or unreachable, has no problems, or a row is of no such layout or has no
     tests.
     """
-    rows = benchmark_rows(path)
+    rows = benchmark_rows(path, split)
     problems = [_problem(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
     if len({problem.id for problem in problems}) < len(problems):
         raise DataError(f"{path} holds two problems with the same task_id; give every problem its own.")
@@ -43,12 +43,12 @@ def load_benchmark(profile: Profile, limit: int | None = None) -> list[Problem]:
     return read_benchmark(profile.resolve(profile.data.benchmark))[: limit or profile.evaluation.questions]
 
 
-def benchmark_rows(path: str | Path) -> list[Row]:
+def benchmark_rows(path: str | Path, split: str = "test") -> list[Row]:
     """The rows of a benchmark, whatever their layout, from where `read_benchmark` finds it. Raises DataError."""
     if Path(path).is_file():
         rows = read_rows(path)
     elif Path(path).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.jsonl)(?<!\.gz)(?<!\.parquet)", str(path)):
-        rows = read_split(str(path), "test")
+        rows = read_split(str(path), split)
     else:
         raise DataError(
             f"There is no benchmark at {path}; correct data.benchmark or data.decontaminate in "
