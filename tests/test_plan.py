@@ -339,16 +339,23 @@ def test_one_card_of_24_gb_takes_7b_in_4_bits_and_in_no_more():
     assert [one.what for one in stages(larger) if not fits(one, larger)] == ["RL, reward model"]
 
 
-def test_the_rehearsal_fits_where_the_run_does():
-    """The `SET` of step 4 in docs/hardware.md, that of 24 GB, and what it has besides for weights in 4 bits."""
+def test_the_rehearsal_fits_on_the_card_of_each_line_for_card_sh():
+    """The `SET` of step 4 in docs/hardware.md, with what a line of step 1 has besides (`SMALL`)."""
     text = (ROOT / "docs" / "hardware.md").read_text(encoding="utf-8")
-    asked, again = (one.strip() for one in REHEARSAL.findall(text))
-    more = re.search(r'MORE="([^"]+)"', text)[1]
-    assert asked == again
-    for name, words in (("single-gpu", asked), ("single-gpu-7b", asked), ("single-gpu-7b-4bit", f"{asked} {more}")):
-        values = {key: yaml.safe_load(value) for key, value in (one.split("=") for one in words.split())}
-        short = load_profile(name, values)
-        assert all(fits(one, short) for one in stages(short)), name
+    (asked,) = REHEARSAL.findall(text)
+    lines = re.findall(r"echo '(P=[^']+)' > card.sh", text)
+    for line in lines:
+        given = dict(re.findall(r'(\w+)="?([^";]*)"?', line))
+        words = f"{asked} {given['SMALL']}".split()
+        short = load_profile(
+            given["P"], {key: yaml.safe_load(value) for key, value in (one.split("=") for one in words)}
+        )
+        assert all(fits(one, short) for one in stages(short)), line
+        whole = load_profile(given["P"])
+        assert set(given["MODELS"].split()) == {whole.models.policy, whole.reward_model.base}, line
+        hours = 4.5 * sum(one.hours for one in stages(whole))
+        assert hours < int(given["WHOLE"].rstrip("h")) < 1.2 * hours, line
+    assert len(lines) == 5
 
 
 def test_one_card_of_80_gb_does_7b_within_a_day_and_sixty_dollars():
@@ -373,7 +380,7 @@ def test_the_readme_says_what_the_plan_computes():
     rows = re.findall(
         r"`make course PROFILE=([\w-]+)[^|]*\| ([\d.]+) hours, \$([\d.]+)", (ROOT / "README.md").read_text("utf-8")
     )
-    assert [row[0] for row in rows] == ["single-gpu", "single-gpu-7b", "colab"]
+    assert [row[0] for row in rows] == ["single-gpu", "single-gpu-7b-48gb", "single-gpu-7b", "colab"]
     for name, hours, dollars in rows:
         profile = load_profile(name)
         computed = sum(one.hours for one in stages(profile))
@@ -412,7 +419,7 @@ def test_the_page_on_hardware_says_what_the_plan_computes():
         spent = computed * load_profile(name).plan.dollars_per_gpu_hour
         dollars = f"{spent:.1f}".replace("0.0", "0") if spent < 9.95 else f"{spent:.0f}"
         assert said == f"{computed:.1f} h, ${dollars}", (name, what)
-    assert len(told) == 16 and len({name for name, _ in told}) == 4
+    assert len(told) == 20 and len({name for name, _ in told}) == 5
 
 
 def test_weights_in_4_bits_take_a_quarter_but_for_the_embeddings():

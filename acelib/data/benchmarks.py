@@ -20,8 +20,8 @@ MAX_REFEREE_CHARS = 300_000  # EvalPlus has tests of many megabytes; the judge r
 
 
 def read_benchmark(path: str | Path, split: str = "test") -> list[Problem]:
-    """The problems of a .jsonl, .jsonl.gz or .parquet file, or of a `split` of a hub data set (`owner/name`, or a folder
-    laid out like one), in one of these layouts:
+    """The problems of a .jsonl, .jsonl.gz or .parquet file, or of a `split` of a hub data set (`owner/name`, or a
+    folder laid out like one), in one of these layouts:
 
     - the course's: `task_id`, `question`, `entry_point`, `tests`;
     - HumanEval and HumanEval+: `task_id`, `prompt`, `entry_point`, `test` with its `check(candidate)`;
