@@ -45,7 +45,7 @@ with check(probability) as answer:
 # %% [markdown]
 # ### 4.2 The loss of one question, by hand (15 minutes, medium)
 #
-# Write Eq. 1 in plain Python, without torch: the sum of $-\log \sigma(R_i - R_j)$ over the valid pairs $(i, j)$,
+# Write Eq. 1 in plain Python, without torch: the sum of $-\log \sigma(R_i - R_j)$ over the pairs $(i, j)$,
 # divided by $n (n - 1)$. It has to survive scores of 500 and -500: $\log(\sigma(-1000))$ is $\log 0$ if you are not
 # careful, but $-\log \sigma(d) = \log(1 + e^{-d})$, and for very negative $d$ that is nearly $-d$.
 
@@ -77,7 +77,7 @@ with check(loss_by_hand) as answer:
         )
     assert math.isclose(answer([-500.0, 500.0], [(0, 1)]), 500), "a wrong order of 1000 costs 1000 / 2"
     assert answer([500.0, -500.0], [(0, 1)]) < 1e-9, "a right order of 1000 costs nothing"
-    assert answer([1.0, 2.0, 3.0], []) == 0, "a question without a valid pair costs nothing"
+    assert answer([1.0, 2.0, 3.0], []) == 0, "a question without a pair costs nothing"
 
 # %% [markdown]
 # ### 4.3 Who is pushed, and how hard? (15 minutes, medium)

@@ -133,15 +133,15 @@ with check(select) as answer:
 # %% [markdown]
 # ### A3.4 Predict: whose picks change? (10 minutes, medium)
 #
-# In the world of A3.3 four rules choose: `all tests`, `dual agreement`, `reward model`, and `all tests, then RM`. Three
-# changes, one at a time: `nobody` adds a test that no sample passes, `everybody` adds one that all pass, and `cut` sets
-# every score above 0.5 to 0.5. For each change, which rules choose differently on some questions? **Predict first**,
-# then run the check.
+# In the world of A3.3 four selectors choose: `all tests`, `dual agreement`, `reward model`, and `all tests, then RM`.
+# Three changes, one at a time: `nobody` adds a test that no sample passes, `everybody` adds one that all pass, and
+# `cut` sets every score above 0.5 to 0.5. For each change, which selectors choose differently on some questions?
+# **Predict first**, then run the check.
 
 
 # %%
-def chances(rule: str, passed: list[list[bool]], scores: list[float], right: list[bool]) -> float:
-    """How likely that rule is to pick a right sample; equals share the pick."""
+def chances(selector: str, passed: list[list[bool]], scores: list[float], right: list[bool]) -> float:
+    """How likely that selector is to pick a right sample; equals share the pick."""
     rates = [sum(row) for row in passed]
     chosen_by = {
         "all tests": rates,
@@ -149,12 +149,12 @@ def chances(rule: str, passed: list[list[bool]], scores: list[float], right: lis
         "reward model": scores,
         "all tests, then RM": rate_then_score(rates, scores),
     }
-    return expected_best(right, chosen_by[rule], len(right))
+    return expected_best(right, chosen_by[selector], len(right))
 
 
 # %%
 def differ() -> dict[str, set[str]]:
-    """For the changes "nobody", "everybody" and "cut": the rules that choose differently."""
+    """For the changes "nobody", "everybody" and "cut": the selectors that choose differently."""
     ### BEGIN SOLUTION
     # A test that nobody passes adds nothing to any score. One that all pass adds 1 to each count and leaves the order,
     # but dual agreement multiplies: 3 programs x 1 test lose to 1 x 4 before, and 3 x 2 win against 1 x 5 after. A cut
@@ -171,17 +171,17 @@ with check(differ) as answer:
         "everybody": lambda passed, scores: ([[*row, True] for row in passed], scores),
         "cut": lambda passed, scores: (passed, [min(score, 0.5) for score in scores]),
     }
-    rules = {"all tests", "dual agreement", "reward model", "all tests, then RM"}
+    selectors = {"all tests", "dual agreement", "reward model", "all tests, then RM"}
     assert set(predicted) == set(changes), f"predict these: {', '.join(changes)}"
     questions = [samples_of(rng) for _ in range(300)]
     for name, change in changes.items():
-        assert set(predicted[name]) <= rules, f"the names are {', '.join(sorted(rules))}"
-        for rule in sorted(rules):
-            before = [chances(rule, *one) for one in questions]
-            after = [chances(rule, *change(passed, scores), right) for passed, scores, right in questions]
+        assert set(predicted[name]) <= selectors, f"the names are {', '.join(sorted(selectors))}"
+        for selector in sorted(selectors):
+            before = [chances(selector, *one) for one in questions]
+            after = [chances(selector, *change(passed, scores), right) for passed, scores, right in questions]
             other = sum(abs(a - b) > 1e-9 for a, b in zip(before, after))
-            print(f"{name}: {rule} chooses differently on {other} of {len(questions)} questions")
-            assert (other > 0) == (rule in predicted[name]), (
-                f"{name}, {rule}: it chooses differently on {other} questions ({fmean(before):.1%} right before, "
+            print(f"{name}: {selector} chooses differently on {other} of {len(questions)} questions")
+            assert (other > 0) == (selector in predicted[name]), (
+                f"{name}, {selector}: it chooses differently on {other} questions ({fmean(before):.1%} right before, "
                 f"{fmean(after):.1%} after); what does the change do to each sample's score?"
             )
