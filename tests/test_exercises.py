@@ -89,7 +89,7 @@ def test_an_open_exercise_says_so_and_raises_nothing(path, capsys, tmp_path):
         ),
         (
             "02",
-            "sum(kept), both / sum(valid)",
+            "sum(kept), both / sum(right)",
             "sum(kept), both / sum(kept)",
             "4 tests are right, 2 of them kept: recall 0.50, yours 0.67",
         ),

@@ -15,61 +15,59 @@ from acelib.judge import Judge, Submission  # noqa: F811
 # %% [markdown]
 # ### 2.1 Precision and recall (5 minutes, easy)
 #
-# `kept` says which tests a filter keeps, `valid` which are right. Of those it keeps, how many are right (precision)?
+# `kept` says which tests a filter keeps, `right` which are right. Of those it keeps, how many are right (precision)?
 # Of the right ones, how many does it keep (recall)?
 
 
 # %%
-def precision_and_recall(kept: list[bool], valid: list[bool]) -> tuple[float, float]:
-    """(precision, recall) of a filter; there is at least one kept and one valid test."""
+def precision_and_recall(kept: list[bool], right: list[bool]) -> tuple[float, float]:
+    """(precision, recall) of a filter; there is at least one kept and one right test."""
     ### BEGIN SOLUTION
-    both = sum(k and v for k, v in zip(kept, valid))
-    return both / sum(kept), both / sum(valid)
+    both = sum(k and r for k, r in zip(kept, right))
+    return both / sum(kept), both / sum(right)
     ### END SOLUTION
 
 
 # %% tags=["exercise-check"]
 with check(precision_and_recall) as answer:
-    for kept, valid in [([1, 1, 1, 0, 0], [1, 1, 0, 1, 1]), ([1, 0, 0, 0], [1, 1, 1, 1]), ([1, 1], [1, 0])]:
-        both = sum(k and v for k, v in zip(kept, valid))
-        precision, recall = answer([k == 1 for k in kept], [v == 1 for v in valid])
+    for kept, right in [([1, 1, 1, 0, 0], [1, 1, 0, 1, 1]), ([1, 0, 0, 0], [1, 1, 1, 1]), ([1, 1], [1, 0])]:
+        both = sum(k and r for k, r in zip(kept, right))
+        precision, recall = answer([k == 1 for k in kept], [r == 1 for r in right])
         assert math.isclose(precision, both / sum(kept)), (
             f"{sum(kept)} tests are kept, {both} of them right: precision {both / sum(kept):.2f}, yours {precision:.2f}"
         )
-        assert math.isclose(recall, both / sum(valid)), (
-            f"{sum(valid)} tests are right, {both} of them kept: recall {both / sum(valid):.2f}, yours {recall:.2f}"
+        assert math.isclose(recall, both / sum(right)), (
+            f"{sum(right)} tests are right, {both} of them kept: recall {both / sum(right):.2f}, yours {recall:.2f}"
         )
 
 # %% [markdown]
 # ### 2.2 The AUC by hand (10 minutes, easy)
 #
-# The AUC of some programs is the probability that a correct one scores higher than a wrong one: look at every pair of a
-# correct and a wrong program, and count a win as 1, a tie as one half.
+# The AUC of some programs is the probability that a right one scores higher than a wrong one: look at every pair of a
+# right and a wrong program, and count a win as 1, a tie as one half.
 
 
 # %%
-def auc_by_hand(scores: list[float], correct: list[bool]) -> float:
-    """The AUC of one question's programs; there is at least one correct and one wrong program."""
+def auc_by_hand(scores: list[float], right: list[bool]) -> float:
+    """The AUC of one question's programs; there is at least one right and one wrong program."""
     ### BEGIN SOLUTION
-    good = [score for score, right in zip(scores, correct) if right]
-    bad = [score for score, right in zip(scores, correct) if not right]
+    good = [score for score, one in zip(scores, right) if one]
+    bad = [score for score, one in zip(scores, right) if not one]
     return fmean(1.0 if g > b else 0.5 if g == b else 0.0 for g in good for b in bad)
     ### END SOLUTION
 
 
 # %% tags=["exercise-check"]
 CASES = [
-    ([0.9, 0.4], [True, False], 1.0, "the one correct program is above the one wrong program"),
+    ([0.9, 0.4], [True, False], 1.0, "the one right program is above the one wrong program"),
     ([0.5, 0.5], [True, False], 0.5, "a tie counts one half"),
     ([1.0, 0.5, 0.5, 0.0], [True, False, True, False], 0.875, "of 4 pairs 3 are won and 1 is a tie"),
-    ([0.2, 0.8, 0.6], [True, False, False], 0.0, "both wrong programs are above the correct one"),
+    ([0.2, 0.8, 0.6], [True, False, False], 0.0, "both wrong programs are above the right one"),
 ]
 with check(auc_by_hand) as answer:
-    for scores, correct, right, why in CASES:
-        found = answer(scores, correct)
-        assert math.isclose(found, right, abs_tol=1e-9), (
-            f"{scores}, {correct}: {right}, for {why}; yours is {found:.3f}"
-        )
+    for scores, right, value, why in CASES:
+        found = answer(scores, right)
+        assert math.isclose(found, value, abs_tol=1e-9), f"{scores}, {right}: {value}, for {why}; yours is {found:.3f}"
 
 # %% [markdown]
 # ### 2.3 A gentler filter (15 minutes, medium)
@@ -147,13 +145,13 @@ with check(loophole) as answer, Judge(workers=1) as judge:
 # Do you need a proxy at all? Here is a small world: each question has ten imagined tests, some of them wrong, and
 # sixteen programs of the policy. A proxy that is right on 60% of the questions filters the tests. You see only which
 # program passes which test, `results[program][test]`, and decide which tests to keep. The kept tests then score the
-# programs, and the AUC says whether the correct ones come out on top. Be better than the proxy by at least 0.02, and
+# programs, and the AUC says whether the right ones come out on top. Be better than the proxy by at least 0.02, and
 # better than no filter at all.
 
 
 # %%
 def question(rng: random.Random):
-    """results (programs, tests), and what you do not see: which programs are correct, which tests the proxy passes."""
+    """results (programs, tests), and what you do not see: which programs are right, which tests the proxy passes."""
     truth, slips = [0] * 10, [[rng.random() < 0.5 for _ in range(10)] for _ in range(3)]
     kinds = [truth] + [[slip * (i + 1) for slip in one] for i, one in enumerate(slips)]  # 0: the true value
     invented = [kinds[rng.choice([2, 3])][t] if rng.random() < 0.6 else 0 for t in range(10)]
@@ -176,13 +174,13 @@ def keep(results: list[list[bool]]) -> list[bool]:
 
 # %% tags=["exercise-check"]
 def mean_auc(choose, number=300):
-    """The mean AUC over questions with correct and wrong programs; `choose` gets a question and chooses tests."""
+    """The mean AUC over questions with right and wrong programs; `choose` gets a question and chooses tests."""
     rng, found = random.Random(0), []
-    for results, correct, proxy in (question(rng) for _ in range(number)):
-        if 0 < sum(correct) < len(correct):
+    for results, right, proxy in (question(rng) for _ in range(number)):
+        if 0 < sum(right) < len(right):
             places = [t for t, kept in enumerate(choose(results, proxy)) if kept]
             scores = [sum(row[t] for t in places) for row in results]
-            pairs = [(g, b) for g, right in zip(scores, correct) for b, same in zip(scores, correct) if right > same]
+            pairs = [(g, b) for g, one in zip(scores, right) for b, other in zip(scores, right) if one > other]
             found.append(fmean((g > b) + 0.5 * (g == b) for g, b in pairs))
     return fmean(found)
 

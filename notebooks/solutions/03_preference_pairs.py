@@ -51,17 +51,17 @@ with check(programs_needed) as answer:
 
 
 # %%
-def pass_at_k_by_counting(correct: list[bool], k: int) -> float:
-    """Share of all picks of `k` programs that hold a correct one; `correct` has one entry per program."""
+def pass_at_k_by_counting(right: list[bool], k: int) -> float:
+    """Share of all picks of `k` programs that hold a right one; `right` has one entry per program."""
     ### BEGIN SOLUTION
-    return fmean(any(pick) for pick in combinations(correct, k))
+    return fmean(any(pick) for pick in combinations(right, k))
     ### END SOLUTION
 
 
 # %% tags=["exercise-check"]
 with check(pass_at_k_by_counting) as answer:
-    for correct, k in [([True, False, False, True], 2), ([True, False, False, True], 1), ([False] * 5, 3), ([True], 1)]:
-        n, c, found = len(correct), sum(correct), answer(correct, k)
+    for right, k in [([True, False, False, True], 2), ([True, False, False, True], 1), ([False] * 5, 3), ([True], 1)]:
+        n, c, found = len(right), sum(right), answer(right, k)
         picks, without = math.comb(n, k), math.comb(n - c, k)
         assert math.isclose(found, 1 - without / picks, abs_tol=1e-9), (
             f"of {n} programs {c} are right; {picks - without} of the {picks} picks of {k} hold a right one, "
