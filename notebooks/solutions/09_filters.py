@@ -37,7 +37,7 @@ with check(needed_share) as answer:
 # %% [markdown]
 # ### 9.2 Who is paid? (10 minutes, easy)
 #
-# The rule reward pays a program that passes every kept test. `results[i][j]` says whether program i passes test j,
+# The rule pays a program that passes every kept test. `results[i][j]` says whether program i passes test j,
 # `kept[j]` whether the filter keeps test j. If nothing is kept, nobody is paid. Then look how one wrong test changes
 # who is paid.
 
@@ -55,7 +55,7 @@ with check(paid) as answer:
     right, near, wrong = [True, True, True, False], [True, False, True, False], [False, False, True, True]
     programs = [right, right, near, wrong]  # the last test is wrong: only the wrong program passes it
     for name, kept, expected in [
-        ("the valid three", [True, True, True, False], [True, True, False, False]),
+        ("the right three", [True, True, True, False], [True, True, False, False]),
         ("all four", [True] * 4, [False] * 4),
         ("those that the wrong program passes", wrong, [False, False, False, True]),
         ("none", [False] * 4, [False] * 4),
