@@ -62,16 +62,18 @@ with check(returns) as answer:
 # each token: penalty per token, reward on the last token, return, standardised over all response tokens of the rollout.
 # Divide by the standard deviation of those tokens (over $N$, not $N - 1$), with 1e-8 as the smallest variance. Outside
 # the mask the advantage is 0. The mask is 1 on a reply's tokens, and 0 on the prompt before and
-# the padding behind them, as in `collect`.
+# the padding behind them, as in `collect`. A reply that could not be judged has the reward nan: it takes no part, and
+# its advantages are 0.
 
 
 # %%
 def advantages(rewards, logps, ref_logps, mask, beta):
     """Advantage of every token: (replies, tokens); `rewards` (replies,), the other tensors (replies, tokens)."""
     ### BEGIN SOLUTION
+    mask = mask * ~rewards.isnan()[:, None]
     token_rewards = -beta * (logps - ref_logps) * mask
     last = (mask.cumsum(dim=1) * mask).argmax(dim=1)  # mask.sum(1) - 1 is right only without a prompt
-    token_rewards[torch.arange(len(rewards)), last] += rewards
+    token_rewards[torch.arange(len(rewards)), last] += rewards.nan_to_num()
     returns = token_rewards.flip(1).cumsum(1).flip(1)  # from the last token to the first
     inside = returns[mask.bool()]
     return (returns - inside.mean()) / inside.var(unbiased=False).clamp(min=1e-8).sqrt() * mask
@@ -100,6 +102,7 @@ EPISODES = {
         torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0, 0.0]]),
         0.0,
     ),
+    "a reply that could not be judged": replies([1.0, math.nan, 0.0], [2, 3, 1]),
     "hardly any spread": replies([0.0, 0.0], [1, 1], [[-1.0], [-1.01]], [[-1.0], [-1.0]], 1e-4),
 }
 
@@ -108,7 +111,7 @@ with check(advantages) as answer:
     for name, (rewards, logps, ref_logps, mask, beta) in EPISODES.items():
         right, found = (f(rewards, logps, ref_logps, mask, beta) for f in (reinforce_plus_plus_advantages, answer))
         assert found.shape == mask.shape, f"{name}: the shape is {tuple(mask.shape)}; yours is {tuple(found.shape)}"
-        assert not found.isnan().any(), f"{name}: some are nan; without any spread the smallest variance decides"
+        assert not found.isnan().any(), f"{name}: some are nan; a reply with the reward nan takes no part"
         assert not (found * (1 - mask)).any(), f"{name}: a padding token has the advantage 0"
         factor = math.sqrt(1 - 1 / int(mask.sum()))
         hint = "; divide by N, not by N - 1" if torch.allclose(found, right * factor, atol=1e-4) and right.any() else ""
