@@ -113,10 +113,10 @@ def test_findings_about_the_gpu_and_its_memory():
 @pytest.mark.parametrize(
     ("gib", "command"),
     [
-        (79.6, "make course PROFILE=single-gpu-7b"),
-        (47.5, "make course PROFILE=single-gpu-7b-4bit$"),
+        (79.6, "make course PROFILE=single-gpu-7b$"),
+        (47.5, "make course PROFILE=single-gpu-7b-48gb$"),
         (23.6, "make course PROFILE=single-gpu-7b-4bit$"),
-        (14.7, "make course PROFILE=(single-gpu SET.*1.5B|colab$)"),
+        (14.7, "make course PROFILE=(single-gpu-1.5b|colab)$"),
         (4.0, None),
     ],
 )

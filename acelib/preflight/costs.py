@@ -6,7 +6,6 @@ GPUs it is computed from the models' shapes (`acelib.preflight.cost_model`).
 
 import json
 import os
-import re
 import resource
 import sys
 import time
@@ -14,13 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
-import yaml
 
 from acelib.core import ROOT, CourseError, GpuMemory, Profile, end_of_records, load_profile, peak_memory_mb, read_json
 from acelib.preflight.cost_model import CostModel, fits
 from acelib.training import shape_of
 
-ONE_CARD = ("single-gpu-7b", "single-gpu-7b-4bit", "single-gpu", "colab")  # profiles
+ONE_CARD = ("single-gpu-7b", "single-gpu-7b-48gb", "single-gpu-7b-4bit", "single-gpu-1.5b", "single-gpu", "colab")
 COSTS = ROOT / "profiles" / "costs.json"
 COMPUTED = """\
 Computed, never measured, a lower bound: operations over {plan.gpu_tflops:g} TFLOP/s per GPU at {training:g}% \
@@ -89,17 +87,12 @@ def _computed(profile: Profile, notebook: str) -> Estimate:
 
 def for_one_card(gib: float, bfloat16: bool = True) -> str | None:
     """The command with the largest policy that a card of so many GiB holds, with or without `bfloat16`: of a profile
-    in ONE_CARD, with or without one of the `SET=` lines that stand in it."""
+    in ONE_CARD."""
     found = {}
-    for name in ONE_CARD:
-        text = (ROOT / "profiles" / f"{name}.yaml").read_text("utf-8")
-        for line in ("", *re.findall(r'^ *# *(SET="[^"\n]+")', text, re.MULTILINE)):
-            asked = dict(one.split("=", 1) for one in line[5:-1].split())
-            values = {key: yaml.safe_load(value) for key, value in asked.items()}
-            profile, card = load_profile(name, values), gib * 2**30 / 1e9
-            able = bfloat16 or profile.models.dtype == "float32"
-            if able and all(fits(one, profile, card) for one in CostModel(profile, card=card).stages()):
-                found[f"make course PROFILE={name} {line}".strip()] = shape_of(profile.models.policy).parameters
+    for profile in map(load_profile, ONE_CARD):
+        able, card = bfloat16 or profile.models.dtype == "float32", gib * 2**30 / 1e9
+        if able and all(fits(one, profile, card) for one in CostModel(profile, card=card).stages()):
+            found[f"make course PROFILE={profile.name}"] = shape_of(profile.models.policy).parameters
     return max(found, key=found.get, default=None)
 
 
